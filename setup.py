@@ -1,0 +1,50 @@
+"""Packaging of ralm_jax. Tool settings (ruff, pytest, pyrefly) are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+DEPENDENCIES = [
+    "jax>=0.10",  # arrays, gradients, pmap
+    "flax>=0.12",  # Linen modules
+    "optax>=0.2.8",  # optimizers, schedules
+    "orbax-checkpoint>=0.12,<0.13",  # asynchronous checkpoints; its v1 names move between minor releases
+    "numpy>=2.0",  # everything on the host; ScaNN asks for 2
+    "tokenizers>=0.21",  # WordPiece, in Rust
+    "grain>=0.2.12",  # the input pipeline, without TensorFlow
+    "tensorflow-datasets>=4.9.9",  # corpora by name, and the format texts are kept in; no TensorFlow
+    "array_record>=0.8.1; sys_platform == 'linux'",  # the files of those datasets
+    "scann>=1.4; sys_platform == 'linux'",  # approximate MIPS; elsewhere the search is exact
+    "bm25s>=0.2.13",  # the lexical baseline of every retrieval table
+    "gin-config>=0.5",  # experiments as files
+    "tensorboardX>=2.6.2",  # event files, without TensorFlow
+    "tqdm>=4.66",  # the progress bar
+    "matplotlib>=3.9",  # learning curves
+]
+
+EXTRAS = {
+    "test": ["pytest>=8.3", "ruff>=0.12", "pyrefly>=1.0"],
+    "notebooks": ["jupyterlab>=4.3"],
+    "gpu": ["jax[cuda12]>=0.10"],
+    "tpu": ["jax[tpu]>=0.10"],
+}
+
+README = Path(__file__).with_name("README.md")
+
+setup(
+    name="ralm_jax",
+    version="0.1.0",
+    description="Retrieval-augmented language model pretraining in JAX and Flax",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # configs/ stands beside the package in the checkout and inside it when installed, so that
+    # `ralm pretrain --config runs/...` finds it in both.
+    packages=[*find_packages(include=["ralm_jax", "ralm_jax.*"]), "ralm_jax.configs"],
+    package_dir={"ralm_jax.configs": "configs"},
+    package_data={"ralm_jax.configs": ["**/*.gin"]},
+    install_requires=DEPENDENCIES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["ralm = ralm_jax.cli:main"]},
+)

@@ -1,0 +1,16 @@
+"""Strict settings for every test: eight CPU devices, no silent broadcasting.
+
+Warnings are errors too, see filterwarnings in pyproject.toml. The plain suite needs no network and
+no accelerator.
+"""
+
+import os
+
+# Before jax is imported, and in the environment so that the processes a test starts inherit it.
+# JAX_PLATFORMS=cuda pytest ... runs the suite on a GPU, where there are as many devices as there are.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
