@@ -8,11 +8,11 @@ DEPENDENCIES = [
     "jax>=0.10",  # arrays, gradients, pmap
     "flax>=0.12",  # Linen modules
     "optax>=0.2.8",  # optimizers, schedules
-    "orbax-checkpoint>=0.12,<0.13",  # asynchronous checkpoints; its v1 names move between minor releases
+    "orbax-checkpoint>=0.12,<0.13",  # asynchronous checkpoints; v1 names still move
     "numpy>=2.0",  # everything on the host; ScaNN asks for 2
     "tokenizers>=0.21",  # WordPiece, in Rust
     "grain>=0.2.12",  # the input pipeline, without TensorFlow
-    "tensorflow-datasets>=4.9.9",  # corpora by name, and the format texts are kept in; no TensorFlow
+    "tensorflow-datasets>=4.9.9",  # corpora by name, the format of our texts; no TensorFlow
     "array_record>=0.8.1; sys_platform == 'linux'",  # the files of those datasets
     "scann>=1.4; sys_platform == 'linux'",  # approximate MIPS; elsewhere the search is exact
     "bm25s>=0.2.13",  # the lexical baseline of every retrieval table
