@@ -1,0 +1,125 @@
+"""Maximum inner product search: the one interface, and exact search in numpy to check it with.
+
+Which index serves is nobody's business but the searcher's. Imports numpy only: the ScaNN process,
+which must never load jax, measures its own recall with `exact` and `recall`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ralm_jax.retrieval.index import Version
+
+EXACT_BELOW = (
+    20_000  # passages; under this a full search on the device costs less than the trip to the host
+)
+
+Found = tuple[np.ndarray, np.ndarray]  # ids [B, k] int32, scores [B, k] float32; best first
+
+
+class Published(NamedTuple):
+    """What a publish reports: the version's step, recall@k, seconds to build and to wait for."""
+
+    step: int
+    recall: float
+    build_seconds: float
+    wait_seconds: float
+
+
+class Searcher(Protocol):
+    """Serves one version of the index while it prepares the next.
+
+    `step` is that of the version served, -1 before the first publish.
+    """
+
+    step: int
+
+    def search(self, queries: Any, k: int) -> Callable[[], Found]:
+        """Starts to search for queries [B, E] float32 (jax or numpy) in the version now served.
+
+        Returns:
+          A function that waits and gives ids [B, k] int32 and scores [B, k] float32, best first;
+          where fewer than k passages were found, ids are -1 and scores -inf.
+        """
+        ...
+
+    def build(self, version: Version) -> None:
+        """Starts to build the searcher of a committed version, and returns at once.
+
+        A form of it that was serialised before is loaded instead: two builds of equal vectors may
+        differ.
+        """
+        ...
+
+    def publish(self) -> Published:
+        """Waits for the version given to `build`, and serves it from now on.
+
+        Searches begun before are answered by the version that was served when they began.
+        """
+        ...
+
+    def restore(self, version: Version) -> None:
+        """Serves a version that was published before: `build` and `publish` in one."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the searcher holds."""
+        ...
+
+
+def choose(
+    passages: int,
+    kind: Literal["auto", "exact", "scann"] = "auto",
+    *,
+    k: int = 8,
+    threads: int = 1,
+) -> Searcher:
+    """The searcher for so many passages: exact below 20,000, else ScaNN; or the one asked for.
+
+    Args:
+      passages: N.
+      kind: "auto", or the one to use whatever N is.
+      k: ScaNN measures recall@k at each publish.
+      threads: cores that the ScaNN process may use.
+    """
+    # Imported here because each of the two needs this module, and ScaNN exists on Linux only.
+    if kind == "scann" or (kind == "auto" and passages >= EXACT_BELOW):
+        from ralm_jax.retrieval.scann_process import ScannProcess
+
+        return ScannProcess(k=k, threads=threads)
+    from ralm_jax.retrieval.exact import Exact
+
+    return Exact()
+
+
+def exact(queries: np.ndarray, vectors: np.ndarray, k: int, rows: int = 1 << 14) -> Found:
+    """The k greatest inner products of queries [B, E] and vectors [N, E]; ties: lower id first.
+
+    Args:
+      rows: vectors scored at a time; bounds the memory, and the vectors may be memory-mapped.
+    """
+    ids = np.full((len(queries), k), -1, np.int32)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    for start in range(0, len(vectors), rows):
+        fresh = queries @ vectors[start : start + rows].T
+        if fresh.shape[1] > k:
+            bar = np.partition(fresh, -k, axis=1)[:, -k]
+        else:
+            bar = np.full(len(queries), -np.inf)
+        for row in range(len(queries)):
+            better = np.flatnonzero(fresh[row] >= bar[row])  # ascending, and so is `start`
+            both = np.concatenate([scores[row], fresh[row, better]])
+            names = np.concatenate([ids[row], (start + better).astype(np.int32)])
+            best = np.argsort(-both, kind="stable")[:k]
+            scores[row], ids[row] = both[best], names[best]
+    return ids, scores
+
+
+def recall(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The share of wanted [B, k] ids that are among found [B, j] of the same query; -1 is none."""
+    hits = (found[:, None, :] == wanted[:, :, None]).any(axis=-1) & (wanted >= 0)
+    return float(hits.sum() / max((wanted >= 0).sum(), 1))

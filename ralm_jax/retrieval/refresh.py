@@ -1,0 +1,283 @@
+"""When the index is made anew, and the work of doing so between training steps.
+
+A policy is pure in the step: which snapshot serves at a step follows from the step alone, so a
+resumed run is the same run. With a snapshot taken at step s the passages are embedded over the
+following steps, and the index is published at exactly s + lag; if it is late, training waits.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Set
+from typing import Any, ClassVar, Protocol
+
+import jax
+import numpy as np
+
+from ralm_jax.errors import UserError
+from ralm_jax.retrieval import index
+from ralm_jax.retrieval.mips import Published, Searcher
+
+Embed = Callable[[Any, int, int], jax.Array]  # (params, start, stop) -> [stop - start, E] float32
+
+
+class Policy(Protocol):
+    """When snapshots are taken and which one serves. Step 0 begins with an index of its own."""
+
+    @property
+    def embedding_steps(self) -> int:
+        """Steps over which the passages of a snapshot are embedded."""
+        ...
+
+    def snapshot_due(self, step: int) -> bool:
+        """Whether the parameters before training step `step` are to be embedded."""
+        ...
+
+    def published(self, step: int) -> int:
+        """The snapshot step of the index that serves at `step`; 0 for the initial one."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """The initial index serves for good."""
+
+    embedding_steps: ClassVar[int] = 1
+
+    def snapshot_due(self, step: int) -> bool:
+        return False
+
+    def published(self, step: int) -> int:
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Synchronous:
+    """Training stops every `every` steps until the index is made of the present parameters."""
+
+    every: int
+    embedding_steps: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UserError(f"refresh.Synchronous: every is {self.every}; it must be at least 1")
+
+    def snapshot_due(self, step: int) -> bool:
+        return step > 0 and step % self.every == 0
+
+    def published(self, step: int) -> int:
+        return step - step % self.every
+
+
+@dataclasses.dataclass(frozen=True)
+class Asynchronous:
+    """A snapshot every `every` steps, served from `lag` steps later on; training goes on."""
+
+    every: int
+    lag: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lag <= self.every:
+            raise UserError(
+                f"refresh.Asynchronous: lag is {self.lag}; "
+                f"it must be over 0 and at most every ({self.every})"
+            )
+
+    def snapshot_due(self, step: int) -> bool:
+        return step > 0 and step % self.every == 0
+
+    def published(self, step: int) -> int:
+        return max(0, (step - self.lag) // self.every * self.every)
+
+    @property
+    def embedding_steps(self) -> int:
+        """The first three quarters of the lag; the rest is for building the searcher."""
+        return max(1, self.lag * 3 // 4)
+
+
+@dataclasses.dataclass
+class _Flight:
+    """A refresh under way. Chunks wait on the device in `queued` until the next step."""
+
+    step: int
+    params: Any
+    writer: index.Writer | None  # None once the version is with the searcher
+    embedded: int = 0
+    queued: collections.deque[jax.Array] = dataclasses.field(default_factory=collections.deque)
+
+
+class Refresher:
+    """Keeps the searcher's index as fresh as the policy says.
+
+    Call `start` or `resume` once, then `advance` before every training step.
+
+    Args:
+      policy: when, and how late.
+      embed: (params, start, stop) -> vectors [stop - start, E] of the passages with those ids. It
+        queues device work and returns without waiting.
+      searcher: who serves.
+      root: folder of the versions.
+      shape: (N, E).
+      fingerprint: of the corpus.
+      chunk: passages embedded per call of `embed`.
+      keep: called at each publish; the steps of versions that must stay on disk, as checkpoints
+        need them. The version served and the one served before it stay in any case.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        embed: Embed,
+        searcher: Searcher,
+        root: str | os.PathLike,
+        *,
+        shape: tuple[int, int],
+        fingerprint: str,
+        chunk: int = 1024,
+        keep: Callable[[], Set[int]] = frozenset,
+    ):
+        self._policy, self._embed, self._searcher, self._root = policy, embed, searcher, root
+        self._shape, self._fingerprint, self._keep = shape, fingerprint, keep
+        self._chunks = [
+            (start, min(start + chunk, shape[0])) for start in range(0, shape[0], chunk)
+        ]
+        self._flight: _Flight | None = None
+
+    @property
+    def in_flight(self) -> int | None:
+        """The step of the snapshot taken and not yet published, if there is one."""
+        return self._flight.step if self._flight else None
+
+    @property
+    def snapshot(self) -> Any:
+        """The parameters of the snapshot in flight: with its step, what a checkpoint needs."""
+        return self._flight.params if self._flight else None
+
+    def staleness(self, step: int) -> int:
+        """Steps between the parameters that made the served index and `step`."""
+        return step - self._searcher.step
+
+    def start(self, params: Any, step: int = 0) -> Published:
+        """Embeds all passages with `params`, waits, and serves that as version `step`."""
+        self._take_off(params, step)
+        self._embed_until(len(self._chunks))
+        return self._land()
+
+    def resume(self, snapshot: Any, snapshot_step: int | None, step: int) -> None:
+        """Puts everything as it was in the lost run just before it called `advance(..., step)`.
+
+        Args:
+          snapshot: `self.snapshot` as it was then, if a refresh was in flight.
+          snapshot_step: `self.in_flight` as it was then.
+          step: the training step that comes next.
+
+        Raises:
+          UserError: the version to be served is not on disk, or the policy is not the one that
+            the lost run had.
+        """
+        before = max(step - 1, 0)
+        served, flying = self._policy.published(before), _flying(self._policy, before)
+        if snapshot_step not in (None, flying):
+            raise UserError(
+                f"index {self._root}: the checkpoint of step {step} holds a snapshot of step "
+                f"{snapshot_step}, the refresh policy expects {flying}; "
+                "resume with the policy that the run began with"
+            )
+        self._searcher.restore(index.open_version(self._root, served, self._fingerprint))
+        if flying is None:
+            return
+        try:
+            version = index.open_version(self._root, flying, self._fingerprint)
+        except UserError:
+            if snapshot_step is None:
+                raise
+            self._take_off(snapshot, flying)
+            self._embed_until(self._due(before))
+        else:
+            # Finished before the run was lost, perhaps even served; the same parameters made it.
+            self._searcher.build(version)
+            self._flight = _Flight(flying, snapshot, None, embedded=len(self._chunks))
+
+    def advance(self, params: Any, step: int) -> Published | None:
+        """Does the share of refreshing that falls to `step`; call it before the step is trained.
+
+        Nothing queued here is waited for here, except by `Synchronous` and when a publish is late.
+
+        Args:
+          params: read only if `policy.snapshot_due(step)`, and then kept until the publish; the
+            caller must not donate those buffers.
+          step: the training step that comes next.
+
+        Returns:
+          What was published at this step, if anything.
+        """
+        published = None
+        if self._flight and self._policy.published(step) == self._flight.step:
+            published = self._land()
+        if self._policy.snapshot_due(step):
+            self._take_off(params, step)
+            if self._policy.published(step) == step:
+                self._embed_until(len(self._chunks))
+                return self._land()
+        if self._flight and self._flight.writer:
+            self._fetch()
+            self._queue_until(self._due(step))
+        return published
+
+    def close(self) -> None:
+        """Drops the refresh in flight, and its files. The searcher stays the caller's."""
+        if self._flight and self._flight.writer:
+            self._flight.writer.abandon()
+        self._flight = None
+
+    def _due(self, step: int) -> int:
+        """Chunks to have been queued once `advance` has been called at `step`."""
+        over = self._policy.embedding_steps
+        share = min(step - self._flight.step + 1, over)
+        return -(-len(self._chunks) * share // over)
+
+    def _take_off(self, params: Any, step: int) -> None:
+        writer = index.create(self._root, step, self._shape, self._fingerprint)
+        self._flight = _Flight(step, params, writer)
+
+    def _queue_until(self, chunks: int) -> None:
+        while self._flight.embedded < chunks:
+            start, stop = self._chunks[self._flight.embedded]
+            vectors = self._embed(self._flight.params, start, stop)
+            vectors.copy_to_host_async()
+            self._flight.queued.append(vectors)
+            self._flight.embedded += 1
+
+    def _fetch(self, leave: int = 0) -> None:
+        """Writes queued chunks until `leave` are left; after the last the searcher takes over."""
+        flight = self._flight
+        while len(flight.queued) > leave:
+            flight.writer.write(flight.writer.rows, np.asarray(flight.queued.popleft()))
+        if flight.writer.rows == self._shape[0]:
+            self._searcher.build(flight.writer.commit())
+            flight.writer = None
+
+    def _embed_until(self, chunks: int) -> None:
+        """Embeds while waiting, with one chunk on its way while the one before is written."""
+        while self._flight.embedded < chunks:
+            self._queue_until(self._flight.embedded + 1)
+            self._fetch(leave=1)
+
+    def _land(self) -> Published:
+        """Publishes the version in flight, waiting for what is left of it, and prunes others."""
+        if self._flight.writer:
+            self._embed_until(len(self._chunks))
+            self._fetch()
+        previous, step = self._searcher.step, self._flight.step
+        published = self._searcher.publish()
+        self._flight = None
+        index.prune(self._root, {previous, step} | self._keep())
+        return published
+
+
+def _flying(policy: Policy, step: int) -> int | None:
+    """The snapshot taken at or before `step` and not published by then, if there is one."""
+    since = range(policy.published(step) + 1, step + 1)
+    return max(filter(policy.snapshot_due, since), default=None)
