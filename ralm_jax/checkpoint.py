@@ -1,14 +1,12 @@
-"""Checkpoints of a run: Orbax, written in the background, verified when read."""
+"""Checkpoints of a run: Orbax, written in the background, sealed with checksums."""
 
-import contextlib
-import gc
+import json
 import logging
-import sys
-import time
+import os
 import zlib
-from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,33 +14,39 @@ from orbax.checkpoint import v1 as ocp
 
 from ralm_jax.errors import UserError
 
-Tree = TypeVar("Tree")
-
-_LEAVES = "leaves"
+_SEAL = "ralm_seal.json"
 
 
 class Checkpoints:
     """The newest `keep` checkpoints of one training state, in `directory`/STEP.
 
-    A state is any pytree of jax and numpy arrays. A checkpoint appears by one rename, so a process
-    killed while saving leaves the earlier ones as they were. Beside the arrays stand their shapes,
-    dtypes and CRC-32s: Orbax itself returns wrong numbers for a file with a flipped bit.
+    A state is any pytree of jax and numpy arrays. Orbax writes its files and publishes them by one
+    rename; then a seal is put on them, which holds the shape and dtype of every leaf and the CRC-32
+    of every file, since Orbax returns wrong numbers for a file with a flipped bit. A checkpoint
+    without its seal does not count, so a process killed while saving leaves the earlier ones.
     """
 
     def __init__(self, directory: str | Path, keep: int = 2):
+        if keep < 2:
+            raise ValueError("the last checkpoint must outlive the writing of the next: keep >= 2")
         # Orbax reports at length there; what matters reaches the user as an exception.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._directory = Path(directory).absolute()
         self._orbax = ocp.training.Checkpointer(
-            self._directory,
+            str(self._directory),
+            # pyrefly: ignore[bad-argument-type]: Orbax annotates its own policies otherwise
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,  # what a killed save left
         )
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._saving: Future[int] | None = None
+        steps = [found.step for found in self._orbax.checkpoints]
+        self._unsealed = [step for step in steps if not self._seal_of(step).exists()]
+        self._latest = max(set(steps) - set(self._unsealed), default=None)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, None where there is none."""
-        newest = self._orbax.latest
-        return None if newest is None else newest.step
+        return self._latest
 
     def save(self, step: int, tree: Any, wait: bool = False) -> None:
         """Saves `tree` as the state at `step`; one already saved at this step stays as it is.
@@ -52,19 +56,21 @@ class Checkpoints:
 
         Raises:
           ValueError: a later step is saved already.
-          UserError: the files of this save (with `wait`) or of the one before could not be written.
+          UserError: the files of the previous save, or with `wait` of this one, were not written.
         """
-        latest = self.latest()
-        if latest is not None and step < latest:
-            raise ValueError(f"step {step} is older than the checkpoint of step {latest}")
         self.wait()
-        if step != latest:
-            tree = jax.tree.map(_own, tree)
-            self._orbax.save_async(step, tree, custom_metadata={_LEAVES: _describe(tree)})
+        if self._latest is not None and step < self._latest:
+            raise ValueError(f"step {step} is older than the checkpoint of step {self._latest}")
+        if step != self._latest:
+            while self._unsealed:
+                self._orbax.delete(self._unsealed.pop())
+            response = self._orbax.save_async(step, jax.tree.map(_own, tree))
+            assert response is not None, f"Orbax declined to save step {step}"
+            self._saving = self._background.submit(self._finish, response, step, _kinds(tree))
         if wait:
             self.wait()
 
-    def restore(self, step: int, like: Tree) -> Tree:
+    def restore(self, step: int, like: Any) -> Any:
         """The tree saved at `step`, with the structure and the shardings of `like`.
 
         Raises:
@@ -72,58 +78,54 @@ class Checkpoints:
         """
         where = self._directory / str(step)
         if not where.is_dir():
-            raise UserError(f"no checkpoint at {where}: the newest here is {self.latest()}")
-        damaged = UserError(
-            f"checkpoint {where} is damaged: remove it to go on from an earlier one"
-        )
+            raise UserError(f"no checkpoint at {where}: the newest there is {self._latest}")
+        damage = "checkpoint {} is damaged ({}): remove it to go on from an earlier one"
         try:
-            saved = self._orbax.metadata(step).custom_metadata[_LEAVES]
-        except Exception as error:
-            raise damaged from error
-        _check_same_kind(saved, like, where)
-        tree = self._load(step, like)
-        if tree is None or _describe(tree) != saved:
-            raise damaged
-        return tree
-
-    def _load(self, step: int, like: Tree) -> Tree | None:
-        """What Orbax reads, None where it cannot read it."""
-        try:
-            return self._orbax.load(step, like)
-        except Exception:
-            pass
-        with _hush():
-            # The first failure closes Orbax's event loop on the reads still under way. Let them
-            # end here, where the pages they have to say of it are not heard.
-            time.sleep(0.5)
-            gc.collect()
-        return None
+            seal = json.loads(self._seal_of(step).read_bytes())
+            kinds, checksums = seal["leaves"], seal["files"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(damage.format(where, f"its {_SEAL} cannot be read")) from error
+        if wrong := sorted(checksums.items() ^ _checksums(where).items()):
+            raise UserError(damage.format(where, f"{wrong[0][0]} is not as it was written"))
+        _check_same_kind(kinds, _kinds(like), where)
+        return self._orbax.load(step, like)
 
     def wait(self) -> None:
-        """Returns when no save is under way; raises UserError if the last one failed to write."""
-        try:
-            self._orbax.wait()
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"a checkpoint could not be written in {self._directory} ({reason}): "
-                "make room there and run again"
-            ) from error
+        """Returns when no save is under way; raises UserError if the last one was not written."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            self._latest = saving.result()
 
     def close(self) -> None:
-        self.wait()
-        self._orbax.close()
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._orbax.close()
 
+    def _seal_of(self, step: int) -> Path:
+        return self._directory / str(step) / _SEAL
 
-@contextlib.contextmanager
-def _hush() -> Iterator[None]:
-    """Drops what asyncio logs and what Python says of exceptions nobody can catch."""
-    asyncio_log, hook = logging.getLogger("asyncio"), sys.unraisablehook
-    asyncio_log.disabled, sys.unraisablehook = True, lambda unraisable: None
-    try:
-        yield
-    finally:
-        asyncio_log.disabled, sys.unraisablehook = False, hook
+    def _finish(self, response: ocp.AsyncResponse[bool], step: int, kinds: dict[str, str]) -> int:
+        """Waits for Orbax to have written its files, seals them and returns the step."""
+        seal = self._seal_of(step)
+        partial = seal.with_suffix(".partial")
+        try:
+            response.result()
+            if jax.process_index() == 0:
+                with open(partial, "w", encoding="utf-8") as file:
+                    json.dump({"leaves": kinds, "files": _checksums(seal.parent)}, file, indent=1)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.rename(seal)
+            return step
+        except Exception as error:  # whatever was wrong with the tree itself, save() has raised
+            partial.unlink(missing_ok=True)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"the checkpoint of step {step} could not be written in {self._directory} "
+                f"({reason:.200}): make room there and run again"
+            ) from error
 
 
 def _own(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
@@ -131,38 +133,38 @@ def _own(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
 
 
-def _describe(tree: Any) -> dict[str, dict[str, Any]]:
-    """Shape, dtype and CRC-32 of every leaf by its path, as plain JSON."""
-    description = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
-            leaf = leaf.addressable_data(0)  # on many hosts no process holds every copy
-        bits = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
-        description[_name(path)] = _kind(leaf) | {"crc32": zlib.crc32(bits)}
-    return description
+def _kinds(tree: Any) -> dict[str, str]:
+    """Dtype and shape of every leaf by its path, such as {"params/scale": "float32[30]"}."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
-def _check_same_kind(saved: dict[str, dict[str, Any]], like: Any, where: Path) -> None:
+def _check_same_kind(held: dict[str, str], wanted: dict[str, str], where: Path) -> None:
     """Raises UserError naming the first leaf that differs in presence, shape or dtype."""
-    leaves = jax.tree_util.tree_leaves_with_path(like)
-    wanted = {_name(path): _kind(leaf) for path, leaf in leaves}
-    held = {name: {"shape": leaf["shape"], "dtype": leaf["dtype"]} for name, leaf in saved.items()}
     for name in sorted(wanted.keys() | held.keys()):
-        if wanted.get(name) != held.get(name):
+        there, here = held.get(name, "absent"), wanted.get(name, "absent")
+        if there != here:
             raise UserError(
-                f"checkpoint {where} does not fit this configuration: {name} is "
-                f"{_show(held.get(name))} there and {_show(wanted.get(name))} here; "
-                "go on with the configuration it was made with, or start another run"
+                f"checkpoint {where} does not fit this configuration: {name} is {there} there and "
+                f"{here} here; go on with the configuration it was made with, or start another run"
             )
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def _checksums(directory: Path) -> dict[str, int]:
+    """CRC-32 of every file under `directory` but the seal, by its path there."""
+    files = sorted(file for file in directory.rglob("*") if file.is_file())
+    return {
+        str(file.relative_to(directory)): _crc32(file)
+        for file in files
+        if file.stem != Path(_SEAL).stem
+    }
 
 
-def _kind(leaf: Any) -> dict[str, Any]:
-    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-
-
-def _show(kind: dict[str, Any] | None) -> str:
-    return "absent" if kind is None else f"{kind['dtype']}{kind['shape']}"
+def _crc32(file: Path) -> int:
+    checksum = 0
+    with open(file, "rb") as opened:
+        while block := opened.read(1 << 24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
