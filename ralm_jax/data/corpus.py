@@ -1,0 +1,113 @@
+"""The corpus directory: passages as texts, as a token table, as sentences and as salient spans.
+
+    manifest.json     format, sizes, counts, the fingerprint, a digest of every other file
+    vocab.txt         the WordPiece vocabulary
+    texts/            a TFDS dataset in ArrayRecord: id, documents, title, text of each passage
+    tokens.npy        [N, T] uint16 (uint32 where V > 65,536): title ids, then body ids, then zeros; no special tokens
+    lengths.npy       [N, 2] uint16: wordpieces of the title, of the body
+    ids.npy           [N] S32: content ids
+    sentences.npy     [sentences, 3] int32: passage row, start, stop (wordpieces of the body), in order
+    spans.npy         [spans, 4] int32: sentence row, start, stop (wordpieces of the body), kind, in order
+    span_groups.npy   [spans] uint64: spans that state one fact, wherever they are, have equal groups
+
+A directory is complete or it is not there: it is written under another name and published by one rename.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ralm_jax.data import tokenizer as wordpiece
+from ralm_jax.errors import UserError
+
+FORMAT = 1
+ARRAYS = ("tokens", "lengths", "ids", "sentences", "spans", "span_groups")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus, opened. Arrays are memory-mapped; their shapes are those of the module's docstring."""
+
+    path: Path
+    vocabulary: wordpiece.Vocabulary
+    lowercase: bool
+    passage_tokens: int  # the budget passages were cut to: 3 special tokens, title and body
+    fingerprint: str  # of everything a model can see: equal fingerprints, equal corpora
+    counts: dict[str, Any]
+    kinds: tuple[str, ...]
+    tokens: np.ndarray
+    lengths: np.ndarray
+    ids: np.ndarray
+    sentences: np.ndarray
+    spans: np.ndarray
+    span_groups: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """N, the number of passages."""
+        return len(self.tokens)
+
+    def texts(self) -> Any:
+        """Random access to the texts: `texts()[row]` is a dict of id, documents, title and text, as bytes."""
+        import tensorflow_datasets as tfds  # half a second, and training needs no texts
+
+        return tfds.builder_from_directory(self.path / "texts").as_data_source(split="train")
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer the passages were cut with."""
+        return wordpiece.load_tokenizer(self.path / "vocab.txt", self.lowercase)
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """Opens and verifies a corpus directory.
+
+    Raises UserError when there is none at `path`, or it is damaged, or of a format this version does not read.
+    """
+    path = Path(path)
+    if not (path / "manifest.json").is_file():
+        raise UserError(
+            f"there is no corpus at {path}; make one with: ralm prepare SOURCE --out {path}"
+        )
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise UserError(
+                f"the corpus {path} has format {manifest['format']} and this version reads {FORMAT}; prepare it anew"
+            )
+        for name, wanted in manifest["files"].items():
+            if digest(path / name) != wanted:
+                raise UserError(
+                    f"the corpus {path} is damaged: {name} has changed; prepare it anew"
+                )
+        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        return Corpus(
+            path=path,
+            vocabulary=wordpiece.vocabulary_of(
+                wordpiece.load_tokenizer(path / "vocab.txt", manifest["lowercase"])
+            ),
+            kinds=tuple(manifest["kinds"]),
+            **{
+                name: manifest[name]
+                for name in ("lowercase", "passage_tokens", "fingerprint", "counts")
+            },
+            **arrays,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the corpus {path} is damaged: {error!r}; prepare it anew") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_of(files: dict[str, str]) -> str:
+    """The fingerprint of a corpus from the digests of its files; ids are content hashes, so they stand for the texts."""
+    seen = [files["vocab.txt"], *(files[f"{name}.npy"] for name in ARRAYS)]
+    return hashlib.sha256("".join(seen).encode()).hexdigest()[:32]

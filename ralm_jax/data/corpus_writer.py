@@ -1,0 +1,193 @@
+"""Writes a corpus directory: arrays appended as they come, texts once their documents are known."""
+
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ralm_jax.data.corpus import FORMAT, digest, fingerprint_of
+from ralm_jax.data.cutting import Passages, tokens_dtype
+
+_TEXTS_PER_SHARD = 1 << 18
+
+
+class ArrayWriter:
+    """A .npy file that grows by rows; its header is made true by `close`."""
+
+    def __init__(self, path: Path, dtype: np.dtype, row_shape: tuple[int, ...]):
+        self._dtype, self._row_shape, self.rows = np.dtype(dtype), row_shape, 0
+        self._file = path.open("wb")
+        self._header()
+
+    def _header(self) -> None:
+        # NumPy pads the header so that its length does not depend on the first dimension.
+        np.lib.format.write_array_header_1_0(
+            self._file,
+            {
+                "descr": np.lib.format.dtype_to_descr(self._dtype),
+                "fortran_order": False,
+                "shape": (self.rows, *self._row_shape),
+            },
+        )
+
+    def append(self, rows: np.ndarray) -> None:
+        """Appends `rows`, [n, *row_shape]."""
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        """Completes the file and forces it to disk."""
+        self._file.seek(0)
+        self._header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class CorpusWriter:
+    """Fills the directory `path`, which is nobody's corpus until it is renamed."""
+
+    def __init__(self, path: Path, vocabulary: Sequence[str], width: int):
+        self._path = path
+        (path / "vocab.txt").write_text(
+            "".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8"
+        )
+        self._arrays = {
+            "tokens": ArrayWriter(path / "tokens.npy", tokens_dtype(len(vocabulary)), (width,)),
+            "lengths": ArrayWriter(path / "lengths.npy", np.uint16, (2,)),
+            "ids": ArrayWriter(path / "ids.npy", "S32", ()),
+            "sentences": ArrayWriter(path / "sentences.npy", np.int32, (3,)),
+            "spans": ArrayWriter(path / "spans.npy", np.int32, (4,)),
+            "span_groups": ArrayWriter(path / "span_groups.npy", np.uint64, ()),
+        }
+        self._rows: dict[str, int] = {}  # content id -> row
+        self._more: dict[
+            int, list[str]
+        ] = {}  # row -> ids of further documents with the same passage
+        self._kinds: dict[str, int] = {}
+        self._spool = (path / "spool.jsonl").open("w+", encoding="utf-8")
+        self.counts: Counter[str] = Counter()
+
+    def add(self, batch: Passages) -> None:
+        """Appends a batch; passages already in the corpus only add to their list of documents."""
+        known = len(self._rows)
+        new = np.zeros(len(batch.ids), bool)
+        for i, (content, document) in enumerate(zip(batch.ids, batch.documents, strict=True)):
+            if content in self._rows:
+                self._more.setdefault(self._rows[content], []).append(document)
+                continue
+            new[i] = True
+            self._rows[content] = len(self._rows)
+            self._spool.write(json.dumps([content, document, *batch.texts[i]]) + "\n")
+        self._append(batch, new, known)
+        self.counts.update(batch.counts)
+        self.counts["rejected: passage given twice"] += int(np.count_nonzero(~new))
+
+    def _append(self, batch: Passages, new: np.ndarray, first_row: int) -> None:
+        """Appends the passages new [n] bool, the first of them as row `first_row`, and what lies in them."""
+        arrays = self._arrays
+        rows = first_row + np.cumsum(new) - 1  # [n] batch row -> corpus row, where new
+        kept = new[batch.sentences[:, 0]]
+        sentence_rows = arrays["sentences"].rows + np.cumsum(kept) - 1
+        sentences = batch.sentences[kept]
+        sentences[:, 0] = rows[sentences[:, 0]]
+        kept_spans = kept[batch.spans[:, 0]]
+        spans = batch.spans[kept_spans]
+        spans[:, 0] = sentence_rows[spans[:, 0]]
+        for kind in batch.kinds:
+            self._kinds.setdefault(kind, len(self._kinds))
+        if len(spans):
+            spans[:, 3] = np.array([self._kinds[kind] for kind in batch.kinds])[spans[:, 3]]
+            passages = batch.sentences[batch.spans[kept_spans, 0], 0]
+            self.counts["passages with spans"] += len(np.unique(passages))
+        arrays["tokens"].append(batch.tokens[new])
+        arrays["lengths"].append(batch.lengths[new])
+        arrays["ids"].append(np.array(batch.ids, "S32")[new])
+        arrays["sentences"].append(sentences)
+        arrays["spans"].append(spans)
+        arrays["span_groups"].append(batch.span_groups[kept_spans])
+
+    def finish(self, **settings: Any) -> dict[str, int]:
+        """Completes every file, the manifest last; returns the counts it holds."""
+        for array in self._arrays.values():
+            array.close()
+        write_texts(self._path / "texts", self._texts(), len(self._rows))
+        self._spool.close()
+        (self._path / "spool.jsonl").unlink()
+        counts = {name: count for name, count in sorted(self.counts.items()) if count}
+        counts |= {"passages": len(self._rows)}
+        counts |= {name: self._arrays[name].rows for name in ("sentences", "spans")}
+        files = {
+            str(file.relative_to(self._path)): digest(file)
+            for file in sorted(self._path.rglob("*"))
+            if file.is_file()
+        }
+        manifest = {
+            "format": FORMAT,
+            "fingerprint": fingerprint_of(files),
+            **settings,
+            "kinds": list(self._kinds),
+            "counts": counts,
+            "files": files,
+        }
+        with (self._path / "manifest.json").open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        return counts
+
+    def _texts(self) -> Iterator[dict[str, list[str]]]:
+        self._spool.seek(0)
+        for row, line in enumerate(self._spool):
+            content, document, title, text = json.loads(line)
+            documents = [document, *self._more.get(row, ())]
+            yield {"id": [content], "documents": documents, "title": [title], "text": [text]}
+
+
+def write_texts(path: Path, records: Iterator[dict[str, list[str]]], size: int) -> None:
+    """Writes `size` records as a TFDS dataset in ArrayRecord, readable at random and without TensorFlow."""
+    # Imported here because tensorflow_datasets takes half a second and worker processes need none of it.
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    path.mkdir()
+    text = tfds.features.Text()
+    features = tfds.features.FeaturesDict(
+        {"id": text, "documents": tfds.features.Sequence(text), "title": text, "text": text}
+    )
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=path, dataset_name="texts", split="train", filetype_suffix="array_record"
+    )
+    shards = [min(_TEXTS_PER_SHARD, size - first) for first in range(0, size, _TEXTS_PER_SHARD)]
+    num_bytes = 0
+    for shard, length in enumerate(shards):
+        file = template.sharded_filepath(shard_index=shard, num_shards=len(shards))
+        writer = ArrayRecordWriter(str(file), "group_size:1")  # one record a chunk: random access
+        for record in itertools.islice(records, length):
+            example = tf_example_pb2.Example()
+            for name, values in record.items():
+                example.features.feature[name].bytes_list.value.extend(v.encode() for v in values)
+            encoded = example.SerializeToString(deterministic=True)
+            num_bytes += len(encoded)
+            writer.write(encoded)
+        writer.close()
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="texts", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        features=features,
+        description="The passages of a ralm_jax corpus, in row order.",
+    )
+    info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
+    split = tfds.core.SplitInfo(
+        name="train", shard_lengths=shards, num_bytes=num_bytes, filename_template=template
+    )
+    info.set_splits(tfds.core.SplitDict([split]))
+    info.write_to_directory(path)

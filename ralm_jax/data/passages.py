@@ -1,0 +1,101 @@
+"""Documents into passages: sentence boundaries, and whole sentences packed into a wordpiece budget."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+# What ends a sentence: a stop followed by a blank, an East Asian stop followed by anything, or a blank line.
+_END = re.compile(
+    r"""(?P<stop>[.!?…؟।]+["'”’»)\]]*)\s+(?=\S)|[。！？｡]+[」』）】”’)\]]*|\n[ \t\r]*\n\s*"""
+)
+_ABBREVIATIONS = frozenset(
+    "adm al approx apr art asst aug ave brig ca capt cf ch cmdr co col corp cpl dec dept dr ed eds eq est etc "
+    "feb fig figs fl ft gen gov hon inc jan jr lt ltd maj mar messrs mr mrs ms mt no nos nov nr oct op p pp "
+    "prof pt pvt ref refs rep rev sec sen sep sept sgt sr st ste univ viz vol vols vs".split()
+)
+# Initials and clipped forms: "J.", "U.S.", "e.g.", "Ph.D."; without the last stop.
+_INITIALS = re.compile(r"(?:\w|\w{1,2}(?:\.\w{1,2})+)\Z")
+_OPENERS = "\"'“‘«([{"
+
+
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """Character offsets (start, stop) of the sentences of `text`, in order, blanks around them left out.
+
+    A full stop does not end a sentence after an abbreviation, an initial or the number of a list item, nor before
+    a lower-case letter; decimals and names such as "3.14" or "os.path" have no blank after theirs.
+    """
+    sentences, start = [], 0
+    for end in _END.finditer(text):
+        stop = end.end("stop") if end["stop"] else end.end()
+        if end["stop"] and not _ends_sentence(text, start, end.start(), stop, end.end()):
+            continue
+        _append_stripped(sentences, text, start, stop)
+        start = end.end()
+    _append_stripped(sentences, text, start, len(text))
+    return sentences
+
+
+def _ends_sentence(text: str, start: int, dot: int, stop: int, following: int) -> bool:
+    """Whether text[dot:stop] ends the sentence begun at `start`, given that `following` is where text goes on."""
+    if text[following].islower():
+        return False
+    if text[dot] != "." or text[dot : dot + 2] == "..":
+        return True
+    word = text[max(text.rfind(" ", start, dot), text.rfind("\n", start, dot), start - 1) + 1 : dot]
+    word = word.lstrip(_OPENERS)
+    if word.isdecimal():
+        return text[start:dot].strip() != word  # not after the number of a list item
+    return word.lower() not in _ABBREVIATIONS and not _INITIALS.match(word)
+
+
+def _append_stripped(sentences: list[tuple[int, int]], text: str, start: int, stop: int) -> None:
+    while start < stop and text[start].isspace():
+        start += 1
+    while start < stop and text[stop - 1].isspace():
+        stop -= 1
+    if start < stop:
+        sentences.append((start, stop))
+
+
+def cut_long(bounds: np.ndarray, room: int, continuation: np.ndarray) -> tuple[np.ndarray, int]:
+    """Cuts sentences of more than `room` wordpieces, where a word begins if there is such a place.
+
+    Args:
+      bounds: [s, 2] int token offsets (start, stop) of sentences; continuation: [n] bool, pieces that go on a word.
+    Returns:
+      ([s', 2] int token offsets, none longer than `room`; how many sentences were cut).
+    """
+    long = np.flatnonzero(bounds[:, 1] - bounds[:, 0] > room)
+    if not len(long):
+        return bounds, 0
+    pieces = []
+    for start, stop in bounds.tolist():
+        while stop - start > room:
+            at = start + room
+            while at > start and continuation[at]:
+                at -= 1
+            at = at if at > start else start + room  # one word as long as a passage
+            pieces.append((start, at))
+            start = at
+        pieces.append((start, stop))
+    return np.array(pieces, bounds.dtype), len(long)
+
+
+def pack(lengths: Sequence[int], room: int) -> list[tuple[int, int]]:
+    """Greedy packing: consecutive ranges (first, last + 1) of sentences whose lengths sum to at most `room`."""
+    ranges, first, total = [], 0, 0
+    for i, length in enumerate(lengths):
+        if i > first and total + length > room:
+            ranges.append((first, i))
+            first, total = i, 0
+        total += length
+    if first < len(lengths):
+        ranges.append((first, len(lengths)))
+    return ranges
+
+
+def content_id(title: str, text: str) -> str:
+    """32 hex characters that depend on the title and the text alone, so they name a passage in every corpus."""
+    return hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=16).hexdigest()
