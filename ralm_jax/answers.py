@@ -1,0 +1,91 @@
+"""Comparing answers with each other and finding them in passages, as the papers did.
+
+A prediction is compared with the answers after the normalisation of SQuAD, as ORQA and REALM were
+scored. A passage is searched for an answer word by word, as DPR and its successors reported recall.
+"""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+# Kana and Chinese characters, which no spaces separate: each is a word.
+_UNSPACED = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|\S")
+
+
+def normalise(text: str) -> str:
+    """NFD, lower case, no ASCII punctuation, no articles, single spaces.
+
+    NFD splits an accent from its letter and does not drop it. Source: the evaluation of ORQA
+    (Lee et al., 2019), itself that of SQuAD 1.1 with NFD before it.
+
+    >>> normalise("The  Prime-Minister's  an\\nAide.")
+    'primeministers aide'
+    """
+    text = unicodedata.normalize("NFD", text).lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def exact_match(prediction: str, answers: Iterable[str]) -> bool:
+    """Whether the prediction equals one of the answers, both normalised."""
+    found = normalise(prediction)
+    return any(found == normalise(answer) for answer in answers)
+
+
+def regex_match(prediction: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns matches at the start of the prediction, in either case.
+
+    The scoring of CuratedTREC, whose answers are patterns. One that is no regular expression
+    matches nothing, as there.
+    """
+    return any(compiled.match(prediction) for compiled in _compiled(patterns))
+
+
+def f1(prediction: str, answers: Iterable[str]) -> float:
+    """The best overlap with an answer: harmonic mean of precision and recall of the words."""
+    found = normalise(prediction).split()
+    return max((_overlap(found, normalise(answer).split()) for answer in answers), default=0.0)
+
+
+def words(text: str) -> list[str]:
+    """Lower-cased runs of letters and digits, and every other character but spaces by itself.
+
+    Source: the SimpleTokenizer of DPR (Karpukhin et al., 2020), with Japanese and Chinese added.
+
+    >>> words("Vera's 2nd, 東京")
+    ['vera', "'", 's', '2nd', ',', '東', '京']
+    """
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+
+
+def has_answer(text: str, answers: Iterable[str]) -> bool:
+    """Whether the `words` of an answer stand in the text one after the other.
+
+    So "ten" is not found in "often", and "Vera" is found in "Vera's". An empty answer is nowhere.
+    """
+    spaced = f" {' '.join(words(text))} "
+    return any(f" {' '.join(wanted)} " in spaced for wanted in map(words, answers) if wanted)
+
+
+def has_match(text: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns matches anywhere in the text, in either case."""
+    return any(compiled.search(text) for compiled in _compiled(patterns))
+
+
+def _overlap(found: Sequence[str], wanted: Sequence[str]) -> float:
+    if not found or not wanted:
+        return float(found == wanted)
+    shared = sum((Counter(found) & Counter(wanted)).values())
+    return 2 * shared / (len(found) + len(wanted))
+
+
+def _compiled(patterns: Iterable[str]) -> Iterable[re.Pattern[str]]:
+    for pattern in patterns:
+        try:
+            yield re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+        except re.error:
+            continue
