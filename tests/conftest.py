@@ -7,7 +7,6 @@ no accelerator.
 import os
 
 # Before jax is imported, and in the environment so that the processes a test starts inherit it.
-# JAX_PLATFORMS=cuda pytest ... runs the suite on a GPU, where there are as many devices as there are.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

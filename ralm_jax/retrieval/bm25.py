@@ -24,8 +24,8 @@ class Bm25:
         """The k passages of highest score for each of the Q questions.
 
         Returns:
-          ids int32 [Q, k] best first and scores float32 [Q, k]; ids -1 and scores 0 where fewer than k
-          passages share a word with the question.
+          ids int32 [Q, k], best first, and scores float32 [Q, k]. Where fewer than k passages share
+          a word with the question, ids are -1 and scores 0.
         """
         passages = self._index.scores["num_docs"]
         depth = min(k, passages)
