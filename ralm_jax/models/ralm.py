@@ -1,0 +1,90 @@
+"""Retriever and reader together: what a retrieval-augmented language model computes for a batch.
+
+Candidates arrive in the batch: the model never talks to an index (realm.md 1.3). Candidate 0 is
+the null passage. Query and candidates are embedded afresh with current parameters, so gradients
+flow into both towers; the index has only chosen which candidates appear.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.embedder import Retriever
+from ralm_jax.models.reader import Reader
+
+
+class Text(NamedTuple):
+    """Token ids and segment types, int32 [..., length]; padding is 0 in both."""
+
+    tokens: jax.Array
+    types: jax.Array
+
+
+class ClozeBatch(NamedTuple):
+    """Masked queries with their candidates; leading axis B, or devices x B before a pmapped step."""
+
+    query: Text  # [B,L]      [CLS] masked sentence [SEP]
+    candidates: Text  # [B,K,P]    [CLS] title [SEP] body [SEP]; candidate 0 is null
+    joint: Text  # [B,K,S]    [CLS] masked sentence [SEP] body [SEP]
+    valid: jax.Array  # [B,K]      bool; false where fewer than K candidates were found
+    positions: jax.Array  # [B,M]      of the masked tokens in query and joint; 0 where unused
+    targets: jax.Array  # [B,M]      the tokens that stood there
+    weights: jax.Array  # [B,M]      1 where a token is to be predicted
+
+
+class ClozePair(NamedTuple):
+    """Inverse cloze: row b of `query` [B,L] was taken from row b of `passage` [B,P]."""
+
+    query: Text
+    passage: Text
+
+
+class Ralm(nn.Module):
+    """The whole model. Parameters: {"retriever": ..., "reader": ...}, no sharing between the two."""
+
+    retriever_config: EncoderConfig
+    reader_config: EncoderConfig
+    embedding: int = 128
+    pooling: str = "cls"
+    share_towers: bool = True
+    score_scale: float = 1.0  # on inner products before the softmax; REALM has none
+
+    def setup(self):
+        self.retriever = Retriever(
+            self.retriever_config, self.embedding, self.pooling, self.share_towers
+        )
+        self.reader = Reader(self.reader_config)
+
+    def queries(self, text: Text, train: bool = False) -> jax.Array:
+        """[B,L] -> [B,E]."""
+        return self.retriever.queries(text.tokens, text.types, train)
+
+    def passages(self, text: Text, train: bool = False) -> jax.Array:
+        """[B,P] -> [B,E]."""
+        return self.retriever.passages(text.tokens, text.types, train)
+
+    def scores(self, batch: ClozeBatch, train: bool = False) -> jax.Array:
+        """Relevance of each candidate, f(x, z) = e(x) . e(z): [B,K]."""
+        b, k, p = batch.candidates.tokens.shape
+        flat = jax.tree.map(lambda x: x.reshape(b * k, p), batch.candidates)
+        passages = self.passages(flat, train).reshape(b, k, -1)  # [B,K,E]
+        queries = self.queries(batch.query, train)  # [B,E]
+        return self.score_scale * jnp.einsum("be,bke->bk", queries, passages)
+
+    def read(self, batch: ClozeBatch, train: bool = False) -> jax.Array:
+        """Masked-token logits for every candidate: [B,K,M,V]."""
+        b, k, s = batch.joint.tokens.shape
+        flat = jax.tree.map(lambda x: x.reshape(b * k, s), batch.joint)
+        positions = jnp.repeat(batch.positions, k, axis=0)  # [B*K,M]
+        logits = self.reader(flat.tokens, flat.types, positions, train)
+        return logits.reshape(b, k, *logits.shape[1:])
+
+    def __call__(self, batch: ClozeBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """-> scores [B,K] and log p(y_m | z_k, x) [B,K,M], float32."""
+        logits = self.read(batch, train)  # [B,K,M,V]
+        targets = jnp.broadcast_to(batch.targets[:, None, :, None], (*logits.shape[:-1], 1))
+        chosen = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]  # [B,K,M]
+        return self.scores(batch, train), chosen - jax.nn.logsumexp(logits, axis=-1)

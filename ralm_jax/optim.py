@@ -1,0 +1,54 @@
+"""Optimisers: BERT's AdamW recipe, and a rate for each half of the model."""
+
+import jax
+import optax
+
+
+def warmup_linear(peak: float, steps: int, warmup: int | None = None) -> optax.Schedule:
+    """Linear warm-up, then linear decay to 0 at `steps`.
+
+    Default warm-up: min(10000, max(100, steps / 10)), but never over half of the steps (realm.md 2.1).
+    """
+    if warmup is None:
+        warmup = min(10_000, max(100, steps // 10), max(1, steps // 2))
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, warmup), optax.linear_schedule(peak, 0.0, steps - warmup)],
+        [warmup],
+    )
+
+
+def decayed(params):
+    """Which parameters weight decay applies to: matrices, not biases and LayerNorm gains.
+
+    Layers are stacked under `nn.scan`, so a bias is told by its name, not by its rank.
+    """
+
+    def one(path, _):
+        return path[-1].key in ("kernel", "embedding")
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def adamw(
+    learning_rate: optax.ScalarOrSchedule, weight_decay: float = 0.01, clip: float = 1.0
+) -> optax.GradientTransformation:
+    """AdamW with BERT's constants and a global-norm clip; with bias correction, unlike BERT's own."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.adamw(
+            learning_rate, b1=0.9, b2=0.999, eps=1e-6, weight_decay=weight_decay, mask=decayed
+        ),
+    )
+
+
+def by_part(
+    retriever: optax.GradientTransformation, reader: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """One optimiser for each half: joint training wants the retriever slower than the reader."""
+    labels = lambda params: {part: jax.tree.map(lambda _: part, params[part]) for part in params}  # noqa: E731
+    return optax.partition({"retriever": retriever, "reader": reader}, labels)
+
+
+def held() -> optax.GradientTransformation:
+    """No change at all, weight decay included."""
+    return optax.set_to_zero()

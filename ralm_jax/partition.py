@@ -1,0 +1,87 @@
+"""Data parallelism: the only module that says `pmap`.
+
+State and metrics carry no device axis (`in_axes=(None, 0, None), out_axes=None`): they are truly
+replicated, so checkpoints save directly and nothing is ever indexed by device. Every process
+passes its own rows with a leading axis of its local devices.
+"""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ralm_jax.errors import UserError
+
+AXIS = "data"
+
+
+def parallelize(step):
+    """`step(state, batch, key) -> (state, metrics)` on every device; the state is donated.
+
+    Batch leaves have a leading device axis. Inside, use `psum`, `all_gather` and `device_key`.
+    """
+    return jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0
+    )
+
+
+def spread(function):
+    """`function(params, rows) -> rows'` over devices, without communication: for embedding."""
+    return jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def replicate(tree):
+    """Places a tree on all devices; without it the first pmapped call would compile twice."""
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    if jax.process_count() > 1:
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+        )
+    return jax.device_put(tree, sharding)
+
+
+def device_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    """The run's key folded with the step and this device: no key is ever carried."""
+    return jax.random.fold_in(jax.random.fold_in(key, step), jax.lax.axis_index(AXIS))
+
+
+def psum(tree):
+    return jax.lax.psum(tree, AXIS)
+
+
+def all_gather(x: jax.Array) -> jax.Array:
+    """[B, ...] on each device -> [global B, ...]; gradients flow to every device's rows."""
+    return jax.lax.all_gather(x, AXIS, tiled=True)
+
+
+def first_row(rows: int) -> jax.Array:
+    """Where this device's `rows` begin in what `all_gather` returns."""
+    return jax.lax.axis_index(AXIS) * rows
+
+
+def check_batch(size: int) -> None:
+    """Raises UserError unless a global batch divides evenly over all devices."""
+    if size <= 0 or size % jax.device_count():
+        raise UserError(
+            f"batch of {size} does not divide over {jax.device_count()} devices: "
+            f"choose a multiple of {jax.device_count()}"
+        )
+
+
+def local_rows(size: int) -> slice:
+    """The rows of a global batch that this process supplies."""
+    share = size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def shard(tree):
+    """This process's rows [b, ...] -> [local devices, b / local devices, ...]."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), tree)
+
+
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+    """Concatenates equal shares of rows from all processes, in process order."""
+    if jax.process_count() == 1:
+        return rows
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))

@@ -1,0 +1,68 @@
+"""The training steps: pure, `(state, batch, key) -> (state, metrics)`, run under `partition`.
+
+Each device's loss is a sum; the count is summed over devices, then gradients are summed once, so
+that uneven numbers of masked tokens weigh as they would in one batch. Metrics are {name: (sum, count)}.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ralm_jax import losses, partition
+from ralm_jax.models.ralm import ClozeBatch, ClozePair
+from ralm_jax.state import TrainState
+
+
+def ict_step(state: TrainState, batch: ClozePair, key: jax.Array):
+    """Inverse cloze with every passage of the global batch as a candidate (ORQA; realm.md 3.2)."""
+    key = partition.device_key(key, state.step)
+    count = partition.psum(jnp.float32(len(batch.query.tokens)))
+
+    def objective(params):
+        keys = jax.random.split(key)
+        embed = lambda text, tower, key: state.apply_fn(  # noqa: E731
+            {"params": params}, text, True, method=tower, rngs={"dropout": key}
+        )
+        queries = embed(batch.query, "queries", keys[0])  # [B,E]
+        passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
+        labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
+        (total, n), right = losses.inverse_cloze(queries @ passages.T, labels)
+        return total / count, {"loss": (total, n), "in_batch_accuracy": (right, n)}
+
+    grads, metrics = jax.grad(objective, has_aux=True)(state.params)
+    return apply(state, grads, metrics)
+
+
+def ralm_step(
+    state: TrainState,
+    batch: ClozeBatch,
+    key: jax.Array,
+    *,
+    objective: losses.Objective = losses.marginal_per_token,
+    hold_retriever: bool = False,
+):
+    """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1)."""
+    key = partition.device_key(key, state.step)
+    count = partition.psum(batch.weights.sum())
+
+    def loss(params):
+        if hold_retriever:  # no backward pass through the towers is built then
+            params = {**params, "retriever": jax.lax.stop_gradient(params["retriever"])}
+        scores, log_likelihood = state.apply_fn(
+            {"params": params}, batch, True, rngs={"dropout": key}
+        )  # [B,K], [B,K,M]
+        log_prior = losses.log_prior(scores, batch.valid)
+        total, n = objective(log_prior, log_likelihood, batch.weights)
+        telemetry = losses.retrieval_telemetry(log_prior, log_likelihood, batch.weights)
+        return total / jnp.maximum(count, 1), {"loss": (total, n), **telemetry}
+
+    grads, metrics = jax.grad(loss, has_aux=True)(state.params)
+    return apply(state, grads, metrics)
+
+
+def apply(state: TrainState, grads, metrics):
+    """Sums gradients and metrics over devices, once, and takes the optimiser's step."""
+    grads, metrics = partition.psum(grads), partition.psum(metrics)
+    one = jnp.float32(1)
+    norms = {f"grad_norm_{part}": (optax.global_norm(g), one) for part, g in grads.items()}
+    return state.apply_gradients(grads=grads), {**metrics, **norms}
