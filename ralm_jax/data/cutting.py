@@ -1,4 +1,4 @@
-"""A batch of documents into passages, as the arrays of a corpus: tokens, sentences, salient spans."""
+"""A batch of documents into passages: tokens, sentences and salient spans, as arrays of a corpus."""
 
 import hashlib
 from collections import Counter
@@ -9,14 +9,17 @@ import numpy as np
 
 from ralm_jax.data import passages
 from ralm_jax.data.salient import Tagger
-from ralm_jax.data.sources import Document, GivenSpan
+from ralm_jax.data.sources import Document
 from ralm_jax.data.tokenizer import Encoder, Vocabulary, Wordpieces
 
 SPECIAL_TOKENS = 3  # [CLS] title [SEP] body [SEP]
 
 
 class Passages(NamedTuple):
-    """The passages of a batch of documents; rows count from 0 within the batch. Shapes as in `corpus`."""
+    """The n passages of a batch of documents; rows count from 0 within the batch.
+
+    The arrays are those of a corpus, see `corpus`. `counts` says what was met and what was rejected.
+    """
 
     ids: list[str]  # content ids
     documents: list[str]  # the id of the document each comes from
@@ -27,170 +30,181 @@ class Passages(NamedTuple):
     spans: np.ndarray  # [s, 4] int32: sentence, start, stop, kind
     span_groups: np.ndarray  # [s] uint64
     kinds: list[str]
-    counts: Counter[str]  # what happened, and what was rejected ("rejected: reason")
+    counts: Counter[str]
+
+
+class CharacterSpans(NamedTuple):
+    """Salient spans of a batch, by characters of its joined text, as they were given."""
+
+    starts: list[int]
+    stops: list[int]
+    kinds: list[str]
+    facts: list[str | None]
 
 
 class Cutter:
     """Cuts documents into passages of at most `width` wordpieces (T), title and body together."""
 
     def __init__(self, encoder: Encoder, vocabulary: Vocabulary, width: int, tagger: Tagger):
-        self._encoder, self._vocabulary, self._tagger, self._width = (
-            encoder,
-            vocabulary,
-            tagger,
-            width,
-        )
+        self._encoder, self._vocabulary = encoder, vocabulary
+        self._width, self._tagger = width, tagger
 
     def __call__(self, documents: Sequence[Document]) -> Passages:
         """The passages of `documents`, in order."""
-        titles = list(dict.fromkeys(document.title for document in documents))
-        title_ids = dict(zip(titles, (w.ids for w in self._encoder.encode(titles)), strict=True))
-        batch = _Batch(self._width, tokens_dtype(self._vocabulary.size))
-        for document, pieces in zip(
-            documents, self._encoder.encode([document.text for document in documents]), strict=True
-        ):
-            self._cut(batch, document, title_ids[document.title], pieces)
-        return batch.passages()
+        pieces = self._encoder.encode([document.text for document in documents])
+        counts = Counter({"documents": len(documents)})
+        counts["wordpieces"] = len(pieces.ids)
+        counts["unknown wordpieces"] = int((pieces.ids == self._vocabulary.unk).sum())
+        titles = self._titles(documents, counts)
+        room = self._width - np.array([len(title) for title in titles])
+        bounds, owner = self._sentences(documents, pieces, room, counts)
+        first = passages.pack((bounds[:, 1] - bounds[:, 0]).tolist(), owner.tolist(), room.tolist())
+        owner = owner[first]  # [n] the document of each passage
+        last = np.append(first[1:], len(bounds)).astype(np.int64) - 1
+        start, stop = bounds[first, 0], bounds[last, 1]
+        texts = _texts(documents, pieces, owner, start, stop)
+        ids = [passages.content_id(*text) for text in texts]
+        passage = np.repeat(np.arange(len(ids)), last + 1 - first)  # [m] of each sentence
+        tokens, lengths = self._table([titles[i] for i in owner.tolist()], pieces.ids, start, stop)
+        given = self._spans(documents, pieces.begins)
+        spans, which = locate(given, pieces, bounds, counts)
+        spans[:, 1:3] -= start[passage[spans[:, 0]], None]
+        kinds = sorted({given.kinds[i] for i in which})
+        spans[:, 3] = [kinds.index(given.kinds[i]) for i in which]
+        groups = [
+            int(ids[row][:16], 16) if (fact := given.facts[i]) is None else fact_group(fact)
+            for i, row in zip(which, passage[spans[:, 0]].tolist(), strict=True)
+        ]
+        return Passages(
+            ids=ids,
+            documents=[documents[i].id for i in owner.tolist()],
+            texts=texts,
+            tokens=tokens,
+            lengths=lengths,
+            sentences=np.column_stack((passage, bounds - start[passage, None])).astype(np.int32),
+            spans=spans.astype(np.int32),
+            span_groups=np.array(groups, np.uint64),
+            kinds=kinds,
+            counts=counts,
+        )
 
-    def _cut(
-        self, batch: "_Batch", document: Document, title: np.ndarray, pieces: Wordpieces
-    ) -> None:
-        counts, text = batch.counts, document.text
-        if len(title) > self._width // 2:
-            counts["titles cut"] += 1
-            title = title[: self._width // 2]
-        counts["documents"] += 1
-        counts["unknown wordpieces"] += int(np.count_nonzero(pieces.ids == self._vocabulary.unk))
-        room = self._width - len(title)
-        characters = np.array(passages.split_sentences(text), np.int32).reshape(-1, 2)
-        bounds = np.searchsorted(pieces.starts, characters).astype(np.int32)  # [m, 2] wordpieces
-        bounds = bounds[bounds[:, 1] > bounds[:, 0]]
-        bounds, cut = passages.cut_long(bounds, room, self._vocabulary.continuation[pieces.ids])
-        counts["sentences cut"] += cut
-        if not len(bounds):
-            counts["rejected: document without wordpieces"] += 1
-            return
-        given = document.spans
-        if given is None:
-            given = [GivenSpan(*span) for span in self._tagger(text)]
-        spans, facts = locate(given, pieces, bounds, counts, batch.kinds)
-        ranges = passages.pack((bounds[:, 1] - bounds[:, 0]).tolist(), room)
-        batch.add(document, title, pieces, bounds, ranges, spans, facts)
+    def _titles(self, documents: Sequence[Document], counts: Counter[str]) -> list[np.ndarray]:
+        """The ids of each document's title, which may take up half of a passage and no more."""
+        distinct = list(dict.fromkeys(document.title for document in documents))
+        pieces = self._encoder.encode(distinct)
+        cuts = np.searchsorted(pieces.starts, pieces.begins)
+        ids = dict(zip(distinct, np.split(pieces.ids, cuts[1:-1]), strict=True))
+        titles = [ids[document.title][: self._width // 2] for document in documents]
+        counts["titles cut"] = sum(
+            len(ids[document.title]) > self._width // 2 for document in documents
+        )
+        return titles
+
+    def _sentences(
+        self,
+        documents: Sequence[Document],
+        pieces: Wordpieces,
+        room: np.ndarray,
+        counts: Counter[str],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """([m, 2] wordpiece offsets of sentences that fit a passage, [m] the document of each)."""
+        found = [passages.split_sentences(document.text) for document in documents]
+        owner = np.repeat(np.arange(len(documents)), [len(sentences) for sentences in found])
+        characters = np.array([s for sentences in found for s in sentences], np.int64).reshape(
+            -1, 2
+        )
+        bounds = np.searchsorted(pieces.starts, characters + pieces.begins[owner, None])
+        empty = bounds[:, 0] == bounds[:, 1]  # nothing but characters that the tokenizer drops
+        bounds, owner = bounds[~empty], owner[~empty]
+        counts["rejected: document without wordpieces"] = len(documents) - len(np.unique(owner))
+        continuation = self._vocabulary.continuation[pieces.ids]
+        bounds, source = passages.cut_long(bounds, room[owner], continuation)
+        counts["sentences cut"] = (
+            int(np.count_nonzero(np.bincount(source) > 1)) if len(source) else 0
+        )
+        return bounds, owner[source]
+
+    def _spans(self, documents: Sequence[Document], begins: np.ndarray) -> CharacterSpans:
+        """Every document's own spans, or the tagger's where it has none of its own."""
+        spans = CharacterSpans([], [], [], [])
+        for document, begin in zip(documents, begins.tolist(), strict=False):
+            if document.spans is None:
+                for start, stop, kind in self._tagger(document.text):
+                    spans.starts.append(begin + start)
+                    spans.stops.append(begin + stop)
+                    spans.kinds.append(kind)
+                    spans.facts.append(None)
+            else:
+                for start, stop, kind, fact in document.spans:
+                    spans.starts.append(begin + start)
+                    spans.stops.append(begin + stop)
+                    spans.kinds.append(kind)
+                    spans.facts.append(fact)
+        return spans
+
+    def _table(
+        self, titles: list[np.ndarray], ids: np.ndarray, start: np.ndarray, stop: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens [n, T] and lengths [n, 2] of passages with these titles and bodies ids[start:stop]."""
+        tokens = np.zeros((len(titles), self._width), tokens_dtype(self._vocabulary.size))
+        for row, title, a, b in zip(tokens, titles, start.tolist(), stop.tolist(), strict=True):
+            row[: len(title)] = title
+            row[len(title) : len(title) + b - a] = ids[a:b]
+        lengths = np.column_stack(([len(title) for title in titles], stop - start))
+        return tokens, lengths.astype(np.uint16)
 
 
 def locate(
-    given: Sequence[GivenSpan],
-    pieces: Wordpieces,
-    bounds: np.ndarray,
-    counts: Counter[str],
-    kinds: dict[str, int],
-) -> tuple[np.ndarray, list[str | None]]:
-    """Character spans to wordpiece spans, keeping those inside one sentence that cover whole wordpieces.
+    given: CharacterSpans, pieces: Wordpieces, bounds: np.ndarray, counts: Counter[str]
+) -> tuple[np.ndarray, list[int]]:
+    """Character spans to wordpiece spans: those inside one sentence that cover whole wordpieces.
 
     Args:
-      given: spans by characters; bounds: [m, 2] wordpiece offsets of the sentences, in order.
-      counts, kinds: what was rejected is counted there by reason; kinds not seen before get the next index.
+      bounds: [m, 2] wordpiece offsets of the sentences, in order.
+      counts: what is rejected is counted there, by reason.
     Returns:
-      ([s, 4] int32: sentence, start, stop (wordpieces of the document), kind, in order; the fact of each).
+      ([s, 4] int64: sentence, start, stop (wordpieces of the batch) and a column to fill, in order and
+      none twice; the s indices into `given`).
     """
-    if not given:
-        return np.zeros((0, 4), np.int32), []
-    characters = np.array([span[:2] for span in given], np.int32)
-    start, stop = np.searchsorted(pieces.starts, characters).T
+    begin, end = np.array(given.starts, np.int64), np.array(given.stops, np.int64)
+    start, stop = np.searchsorted(pieces.starts, begin), np.searchsorted(pieces.starts, end)
+    stops = np.append(pieces.stops, 0)  # so that [-1] is before everything
     sentence = np.searchsorted(bounds[:, 0], start, "right") - 1
-    before, last = np.maximum(start - 1, 0), np.maximum(stop - 1, 0)
-    inside = (sentence >= 0) & (stop <= bounds[sentence, 1])
+    whole = np.append(bounds, [[0, 0]], axis=0)[sentence]  # [s, 2], of the sentence each begins in
+    inside = (start >= whole[:, 0]) & (stop <= whole[:, 1])
     verdicts = {
         "span without wordpieces": start >= stop,
-        "span cuts a wordpiece": ((start > 0) & (pieces.stops[before] > characters[:, 0]))
-        | (pieces.stops[last] > characters[:, 1]),
+        "span cuts a wordpiece": (stops[start - 1] > begin) | (stops[stop - 1] > end),
         "span crosses sentences": ~inside,
-        "span is the whole sentence": inside
-        & (start == bounds[sentence, 0])
-        & (stop == bounds[sentence, 1]),
+        "span is the whole sentence": inside & (start == whole[:, 0]) & (stop == whole[:, 1]),
     }
-    kept = np.ones(len(given), bool)
+    kept = np.ones(len(begin), bool)
     for reason, rejected in verdicts.items():
-        counts[f"rejected: {reason}"] += int(np.count_nonzero(kept & rejected))
+        counts[f"rejected: {reason}"] = int((kept & rejected).sum())
         kept &= ~rejected
-    kind = np.array([kinds.setdefault(span.kind, len(kinds)) for span in given])
-    table = np.stack([sentence, start, stop, kind], 1).astype(np.int32)[kept]
-    table, first = np.unique(table, axis=0, return_index=True)
-    counts["rejected: span given twice"] += int(np.count_nonzero(kept)) - len(table)
-    which = np.flatnonzero(kept)[first]
-    return table, [given[i].fact for i in which.tolist()]
+    which = np.flatnonzero(kept)
+    which = which[np.lexsort((stop[which], start[which]))]
+    table = np.column_stack((sentence, start, stop, sentence))[which]
+    new = np.append(True, (table[1:, :3] != table[:-1, :3]).any(1))[: len(table)]
+    counts["rejected: span given twice"] = int((~new).sum())
+    return table[new], which[new].tolist()
 
 
-class _Batch:
-    """Passages under construction."""
-
-    def __init__(self, width: int, dtype: np.dtype):
-        self.width, self.dtype = width, dtype
-        self.kinds: dict[str, int] = {}
-        self.counts: Counter[str] = Counter()
-        self.ids: list[str] = []
-        self.documents: list[str] = []
-        self.texts: list[tuple[str, str]] = []
-        self.bodies: list[tuple[np.ndarray, np.ndarray]] = []
-        self.sentences: list[np.ndarray] = []
-        self.spans: list[np.ndarray] = []
-        self.groups: list[int] = []
-        self.num_sentences = 0
-
-    def add(
-        self,
-        document: Document,
-        title: np.ndarray,
-        pieces: Wordpieces,
-        bounds: np.ndarray,
-        ranges: list[tuple[int, int]],
-        spans: np.ndarray,
-        facts: list[str | None],
-    ) -> None:
-        """Adds the passages `ranges` of a document; bounds [m, 2] and spans [s, 4] are by its wordpieces."""
-        text, row = document.text, len(self.ids)
-        for first, last in ranges:
-            start, stop = bounds[first, 0], bounds[last - 1, 1]
-            end = pieces.starts[stop] if stop < len(pieces.starts) else len(text)
-            body = text[pieces.starts[start] : end].rstrip()
-            self.ids.append(passages.content_id(document.title, body))
-            self.documents.append(document.id)
-            self.texts.append((document.title, body))
-            self.bodies.append((title, pieces.ids[start:stop]))
-        sizes = [last - first for first, last in ranges]
-        passage = np.repeat(np.arange(row, len(self.ids), dtype=np.int32), sizes)  # [m]
-        origin = np.repeat(bounds[[first for first, _ in ranges], 0], sizes)  # [m]
-        self.sentences.append(np.column_stack((passage, bounds - origin[:, None])))
-        sentence = spans[:, 0]
-        self.groups.extend(
-            fact_group(fact) if fact is not None else int(self.ids[at][:16], 16)
-            for fact, at in zip(facts, passage[sentence].tolist(), strict=True)
-        )
-        spans[:, 1:3] -= origin[sentence, None]
-        spans[:, 0] += self.num_sentences
-        self.spans.append(spans)
-        self.num_sentences += len(bounds)
-
-    def passages(self) -> Passages:
-        tokens = np.zeros((len(self.ids), self.width), self.dtype)
-        lengths = np.array(
-            [(len(title), len(body)) for title, body in self.bodies], np.uint16
-        ).reshape(-1, 2)
-        for row, (title, body) in zip(tokens, self.bodies, strict=True):
-            row[: len(title)] = title
-            row[len(title) : len(title) + len(body)] = body
-        return Passages(
-            ids=self.ids,
-            documents=self.documents,
-            texts=self.texts,
-            tokens=tokens,
-            lengths=lengths,
-            sentences=np.concatenate([np.zeros((0, 3), np.int32), *self.sentences]),
-            spans=np.concatenate([np.zeros((0, 4), np.int32), *self.spans]),
-            span_groups=np.array(self.groups, np.uint64),
-            kinds=list(self.kinds),
-            counts=self.counts,
-        )
+def _texts(
+    documents: Sequence[Document],
+    pieces: Wordpieces,
+    owner: np.ndarray,
+    start: np.ndarray,
+    stop: np.ndarray,
+) -> list[tuple[str, str]]:
+    """Title and text of the passages that hold the wordpieces from `start` to `stop`, [n] each."""
+    # Up to the next wordpiece, since marks that the tokenizer strips may follow the last one.
+    following = np.append(pieces.starts, len(pieces.joined))[stop]
+    end = np.minimum(following, pieces.begins[owner + 1])
+    return [
+        (documents[i].title, pieces.joined[a:b].rstrip())
+        for i, a, b in zip(owner.tolist(), pieces.starts[start].tolist(), end.tolist(), strict=True)
+    ]
 
 
 def tokens_dtype(vocabulary_size: int) -> np.dtype:

@@ -59,41 +59,50 @@ def _append_stripped(sentences: list[tuple[int, int]], text: str, start: int, st
         sentences.append((start, stop))
 
 
-def cut_long(bounds: np.ndarray, room: int, continuation: np.ndarray) -> tuple[np.ndarray, int]:
-    """Cuts sentences of more than `room` wordpieces, where a word begins if there is such a place.
+def cut_long(
+    bounds: np.ndarray, room: np.ndarray, continuation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts sentences longer than their room, where a word begins if there is such a place.
 
     Args:
-      bounds: [s, 2] int token offsets (start, stop) of sentences; continuation: [n] bool, pieces that go on a word.
+      bounds: [m, 2] wordpiece offsets of sentences; room: [m] the most wordpieces a piece may have;
+      continuation: [n] bool, whether a wordpiece goes on a word.
     Returns:
-      ([s', 2] int token offsets, none longer than `room`; how many sentences were cut).
+      ([m', 2] offsets of sentences and pieces of sentences, [m'] the sentence each is of).
     """
-    long = np.flatnonzero(bounds[:, 1] - bounds[:, 0] > room)
-    if not len(long):
-        return bounds, 0
-    pieces = []
-    for start, stop in bounds.tolist():
-        while stop - start > room:
-            at = start + room
+    if not (bounds[:, 1] - bounds[:, 0] > room).any():
+        return bounds, np.arange(len(bounds))
+    pieces, source = [], []
+    for i, ((start, stop), most) in enumerate(zip(bounds.tolist(), room.tolist(), strict=True)):
+        while stop - start > most:
+            at = start + most
             while at > start and continuation[at]:
                 at -= 1
-            at = at if at > start else start + room  # one word as long as a passage
+            at = at if at > start else start + most  # one word as long as a passage
             pieces.append((start, at))
+            source.append(i)
             start = at
         pieces.append((start, stop))
-    return np.array(pieces, bounds.dtype), len(long)
+        source.append(i)
+    return np.array(pieces, bounds.dtype), np.array(source)
 
 
-def pack(lengths: Sequence[int], room: int) -> list[tuple[int, int]]:
-    """Greedy packing: consecutive ranges (first, last + 1) of sentences whose lengths sum to at most `room`."""
-    ranges, first, total = [], 0, 0
-    for i, length in enumerate(lengths):
-        if i > first and total + length > room:
-            ranges.append((first, i))
-            first, total = i, 0
+def pack(lengths: Sequence[int], owners: Sequence[int], room: Sequence[int]) -> np.ndarray:
+    """Greedy packing of sentences into passages.
+
+    Args:
+      lengths: [m] wordpieces of each sentence; owners: [m] its document, in order;
+      room: wordpieces that a passage of each document may have. No sentence is longer.
+    Returns:
+      [n] int64, the sentences that begin a passage.
+    """
+    first, current, total = [], -1, 0
+    for i, (length, owner) in enumerate(zip(lengths, owners, strict=True)):
+        if owner != current or total + length > room[owner]:
+            first.append(i)
+            current, total = owner, 0
         total += length
-    if first < len(lengths):
-        ranges.append((first, len(lengths)))
-    return ranges
+    return np.array(first, np.int64)
 
 
 def content_id(title: str, text: str) -> str:

@@ -21,7 +21,7 @@ from ralm_jax.data.cutting import SPECIAL_TOKENS, Cutter, Passages
 from ralm_jax.data.sources import Document, GivenSpan, read_documents
 from ralm_jax.errors import UserError
 
-_SAMPLE_CHARACTERS = 1 << 25  # 32M: enough to know how words are written and to train a vocabulary
+_SAMPLE_CHARACTERS = 1 << 24  # 16M: enough to know how words are written and to train a vocabulary
 _BATCH_CHARACTERS = 1 << 19
 _MIN_TOKENS = 16
 

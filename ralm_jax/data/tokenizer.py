@@ -5,6 +5,7 @@ contains "[SEP]" is read as three ordinary pieces. Whoever needs a special token
 """
 
 import re
+import string
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from ralm_jax.errors import UserError
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 
-# WordPiece treats text between blanks independently. Only these four count as blanks for BERT and for us alike:
-# other characters that Python calls white space are removed by BERT's normaliser, which joins their neighbours.
-_WORD = re.compile(r"[^ \t\n\r]+")
-_BLANKS = np.frombuffer(" \t\n\r".encode("utf-32-le"), np.uint32)
+# WordPiece treats what lies between blanks, and every ASCII punctuation mark, independently of what is around it.
+# Only these four count as blanks: other characters that Python calls white space are removed by BERT's
+# normaliser, which joins their neighbours.
+_WORD = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
+_BLANK, _MARK, _OTHER = range(3)
+_CLASS = np.full(129, _OTHER, np.uint8)  # of each ASCII character, and of all others
+_CLASS[[ord(c) for c in " \t\n\r"]] = _BLANK
+_CLASS[[ord(c) for c in string.punctuation]] = _MARK
 _MAX_CACHED = 1 << 21  # wordpieces; about 150 MB with the words they belong to
 
 
@@ -40,11 +45,13 @@ class Vocabulary:
 
 
 class Wordpieces(NamedTuple):
-    """A tokenized text: ids [n] int32 and where each piece lies, text[starts[i]:stops[i]], [n] int32 each."""
+    """The wordpieces of a batch of b texts, one text after the other."""
 
-    ids: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
+    joined: str  # the texts, a line end after each
+    begins: np.ndarray  # [b + 1] int64, where each text begins in `joined`
+    ids: np.ndarray  # [n] int32
+    starts: np.ndarray  # [n] int64: piece i is joined[starts[i]:stops[i]]
+    stops: np.ndarray  # [n] int64
 
 
 def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
@@ -118,42 +125,33 @@ class Encoder:
         for word, encoding in zip(new, self._tokenizer.encode_batch(new), strict=True):
             self._index[word] = len(self._first)
             self._first.append(len(self._ids))
+            self._count.append(len(encoding))
             self._ids.extend(encoding.ids)
-            self._count.append(len(self._ids) - self._first[-1])
-            for start, stop in encoding.offsets:
-                self._starts.append(start)
-                self._stops.append(stop)
+            if offsets := encoding.offsets:
+                starts, stops = zip(*offsets, strict=True)
+                self._starts.extend(starts)
+                self._stops.extend(stops)
 
-    def encode(self, texts: Sequence[str]) -> list[Wordpieces]:
-        """The wordpieces of each text, special tokens not included."""
+    def encode(self, texts: Sequence[str]) -> Wordpieces:
+        """The wordpieces of the texts, special tokens not included."""
         if len(self._ids) > _MAX_CACHED:
             self._forget()
-        joined = "\n".join(texts)
-        blank = np.isin(np.frombuffer(joined.encode("utf-32-le"), np.uint32), _BLANKS)
-        positions = np.flatnonzero(
-            ~blank & np.concatenate(([True], blank[:-1]))
-        )  # [w] where words begin
+        joined = "".join(f"{text}\n" for text in texts)
+        codes = np.frombuffer(joined.encode("utf-32-le"), np.uint32)
+        classes = _CLASS[np.minimum(codes, 128)]
+        before = np.concatenate((_CLASS[[ord(" ")]], classes[:-1]))
+        # [w] where words begin
+        positions = np.flatnonzero((classes == _MARK) | ((classes == _OTHER) & (before != _OTHER)))
         words = _WORD.findall(joined)
         self._learn(words)
         index = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
-        counts = np.frombuffer(self._count, np.int32)[index]  # [w] pieces of each word
+        first, counts = (np.frombuffer(x, np.int32)[index] for x in (self._first, self._count))
         ends = np.cumsum(counts)
-        # [n] rows of the per-piece tables: count up from each word's first row.
-        rows = np.repeat(
-            np.frombuffer(self._first, np.int32)[index] - (ends - counts), counts
-        ) + np.arange(ends[-1] if len(ends) else 0)
-        shift = np.repeat(positions, counts)
+        # [n] row of each piece in the tables: from a word's first row on
+        rows = np.repeat(first - (ends - counts), counts) + np.arange(counts.sum())
         ids, starts, stops = (
             np.frombuffer(x, np.int32)[rows] for x in (self._ids, self._starts, self._stops)
         )
-        starts, stops = starts + shift, stops + shift
+        shift = np.repeat(positions, counts)
         begins = np.cumsum([0, *(len(text) + 1 for text in texts)])
-        cuts = np.searchsorted(starts, begins)
-        return [
-            Wordpieces(
-                ids[a:b],
-                (starts[a:b] - begin).astype(np.int32),
-                (stops[a:b] - begin).astype(np.int32),
-            )
-            for a, b, begin in zip(cuts[:-1], cuts[1:], begins[:-1], strict=True)
-        ]
+        return Wordpieces(joined, begins, ids, starts + shift, stops + shift)

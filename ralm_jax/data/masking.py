@@ -1,0 +1,74 @@
+"""The three maskings of the REALM paper: which wordpieces of a sentence are hidden from the reader.
+
+Every masking is a pure function of a sentence and a random generator; the wordpieces it chooses all
+become [MASK], as in the released code (no 80/10/10 split).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ralm_jax.data.tokenizer import Vocabulary
+
+MASKED_SHARE = 0.15
+SPAN_STOP_PROBABILITY = 0.2  # SpanBERT: lengths ~ Geometric(0.2), in words,
+MAX_SPAN_WORDS = 10  # clipped here
+
+# (tokens [n] int, spans [s, 2] int, vocabulary, generator) -> [n] bool, true where masked.
+# Spans are (start, stop) in wordpieces of the sentence; special tokens are not part of it.
+Mask = Callable[[np.ndarray, np.ndarray, Vocabulary, np.random.Generator], np.ndarray]
+
+
+def salient_span(
+    tokens: np.ndarray, spans: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
+) -> np.ndarray:
+    """One of the salient spans, each as likely as the others; nothing if there is none. [n] bool."""
+    mask = np.zeros(len(tokens), bool)
+    if len(spans):
+        start, stop = spans[generator.integers(len(spans))]
+        mask[start:stop] = True
+    return mask
+
+
+def random_span(
+    tokens: np.ndarray, spans: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
+) -> np.ndarray:
+    """Spans of whole words until 15% of the wordpieces are masked (SpanBERT). [n] bool.
+
+    At least one word is masked. A span that would overshoot the 15% is cut at the word where it does,
+    and a word alone may overshoot.
+    """
+    mask = np.zeros(len(tokens), bool)
+    begins = word_starts(tokens, vocabulary)
+    ends = np.append(begins[1:], len(tokens))
+    free = np.ones(len(begins), bool)  # words not masked yet
+    wanted = _number_to_mask(len(tokens))
+    while wanted > mask.sum() and free.any():
+        length = min(generator.geometric(SPAN_STOP_PROBABILITY), MAX_SPAN_WORDS)
+        first = generator.choice(np.flatnonzero(free))
+        for word in range(first, min(first + length, len(begins))):
+            if not free[word] or mask.sum() >= wanted:
+                break
+            mask[begins[word] : ends[word]] = True
+            free[word] = False
+    return mask
+
+
+def random_uniform(
+    tokens: np.ndarray, spans: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
+) -> np.ndarray:
+    """15% of the wordpieces, at least one, each as likely as the others (BERT). [n] bool."""
+    mask = np.zeros(len(tokens), bool)
+    mask[generator.choice(len(tokens), _number_to_mask(len(tokens)), replace=False)] = True
+    return mask
+
+
+def word_starts(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Where the words of a sentence begin, [w] int; its first wordpiece begins one whatever it is."""
+    begins = ~vocabulary.continuation[tokens]
+    begins[:1] = True
+    return np.flatnonzero(begins)
+
+
+def _number_to_mask(length: int) -> int:
+    return min(length, max(1, round(MASKED_SHARE * length)))
