@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ralm_jax.errors import UserError
@@ -64,7 +63,7 @@ class Checkpoints:
         if step != self._latest:
             while self._unsealed:
                 self._orbax.delete(self._unsealed.pop())
-            response = self._orbax.save_async(step, jax.tree.map(_own, tree))
+            response = self._orbax.save_async(step, tree)
             assert response is not None, f"Orbax declined to save step {step}"
             self._saving = self._background.submit(self._finish, response, step, _kinds(tree))
         if wait:
@@ -76,6 +75,20 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, it is damaged, or it holds another kind of state.
         """
+        _check_same_kind(self._verified(step), _kinds(like), self._directory / str(step))
+        return self._orbax.load(step, like)
+
+    def load(self, step: int) -> Any:
+        """The tree saved at `step` as nested dicts and lists of arrays, whatever is in it.
+
+        Raises:
+          UserError: there is no such checkpoint, or it is damaged.
+        """
+        self._verified(step)
+        return self._orbax.load(step)
+
+    def _verified(self, step: int) -> dict[str, str]:
+        """Dtypes and shapes of the leaves of a checkpoint that is whole."""
         where = self._directory / str(step)
         if not where.is_dir():
             raise UserError(f"no checkpoint at {where}: the newest there is {self._latest}")
@@ -87,8 +100,7 @@ class Checkpoints:
             raise UserError(damage.format(where, f"its {_SEAL} cannot be read")) from error
         if wrong := sorted(checksums.items() ^ _checksums(where).items()):
             raise UserError(damage.format(where, f"{wrong[0][0]} is not as it was written"))
-        _check_same_kind(kinds, _kinds(like), where)
-        return self._orbax.load(step, like)
+        return kinds
 
     def wait(self) -> None:
         """Returns when no save is under way; raises UserError if the last one was not written."""
@@ -126,11 +138,6 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written in {self._directory} "
                 f"({reason:.200}): make room there and run again"
             ) from error
-
-
-def _own(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-    """A host array is copied, since its owner may write to it while it is being saved."""
-    return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
 
 
 def _kinds(tree: Any) -> dict[str, str]:

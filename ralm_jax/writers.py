@@ -73,7 +73,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, allow_nan=False) + "\n"
+    return json.dumps(record) + "\n"
 
 
 def _open_whole(path: Path) -> IO[str]:

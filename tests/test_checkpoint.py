@@ -147,11 +147,12 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_stays(checkpoints, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", no_space)
+        checkpoints.save(2, state(2))
         with pytest.raises(UserError, match=r"of step 2 could not be .*No space left.*make room"):
-            checkpoints.save(2, state(2), wait=True)
-    assert checkpoints.latest() == 1
-    assert_same(checkpoints.restore(1, state(0)), state(1))
+            checkpoints.close()
     again = Checkpoints(tmp_path / "checkpoints")
+    assert again.latest() == 1
+    assert_same(again.restore(1, state(0)), state(1))
     again.save(2, state(2), wait=True)
     assert again.latest() == 2
     again.close()
@@ -193,6 +194,6 @@ def test_a_killed_save_leaves_the_one_before(tmp_path):
     assert checkpoints.latest() == 1
     found = checkpoints.restore(1, {"w": np.zeros(1_000, int)})
     np.testing.assert_array_equal(found["w"], np.full(1_000, 1))
-    checkpoints.save(2, found, wait=True)
-    assert sorted(os.listdir(tmp_path)) == ["1", "2"]  # and nothing of the killed save
+    checkpoints.save(3, found, wait=True)
+    assert sorted(os.listdir(tmp_path)) == ["1", "3"]  # and nothing of the killed save
     checkpoints.close()
