@@ -15,8 +15,8 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py"))]
 LAYERS = [
     {"errors", "losses", "metrics", "answers", "writers", "models", "optim", "partition"},
     {"data", "retrieval", "checkpoint", "weights"},
-    {"state", "steps"},
-    {"training", "evaluation", "answering", "estimate"},
+    {"state", "steps", "tasks"},
+    {"supply", "runs", "progress", "waits"} | {"training", "evaluation", "answering", "estimate"},
     {"quickstart"},
     {"cli"},
 ]
