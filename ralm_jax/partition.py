@@ -25,9 +25,17 @@ def parallelize(step):
     )
 
 
-def spread(function):
-    """`function(params, rows) -> rows'` over devices, without communication: for embedding."""
-    return jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+def gathered(function):
+    """`function(params, rows) -> rows'`, each device its share; every process gets all the rows.
+
+    Leaves of `rows` are [local devices, n, ...]; the result is [devices * n, ...]. For embedding.
+    """
+    return jax.pmap(
+        lambda params, rows: all_gather(function(params, rows)),
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+    )
 
 
 def replicate(tree):
@@ -81,7 +89,7 @@ def shard(tree):
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """Concatenates equal shares of rows from all processes, in process order."""
+    """This process's rows [b, ...] -> those of all processes, in order [b * processes, ...]."""
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))

@@ -96,15 +96,9 @@ def prepare(
 
 
 def _survey(source: str) -> Survey:
-    ids: set[str] = set()
     sample: list[str] = []
     stride, characters, untagged = 1, 0, False
     for number, document in enumerate(read_documents(source)):
-        if document.id in ids:
-            raise UserError(
-                f"{source}: the id {document.id!r} occurs twice (document {number + 1}); ids must differ"
-            )
-        ids.add(document.id)
         untagged |= document.spans is None
         if number % stride == 0:
             sample.append(document.text)
@@ -112,8 +106,6 @@ def _survey(source: str) -> Survey:
             if characters > _SAMPLE_CHARACTERS and len(sample) > 1:
                 sample, stride = sample[::2], 2 * stride
                 characters = sum(map(len, sample))
-    if not ids:
-        raise UserError(f"{source}: no documents; the corpus would be empty")
     return Survey(sample, untagged)
 
 

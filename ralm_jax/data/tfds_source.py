@@ -1,0 +1,96 @@
+"""Documents of a TFDS dataset, read without TensorFlow.
+
+Understands any dataset with a text field, the markup of wiki40b, and the spans of
+salient_span_wikipedia, which are byte offsets.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ralm_jax.data.sources import Document, GivenSpan
+from ralm_jax.errors import UserError
+
+TEXT_FIELDS = ("text", "plain_text", "body", "article", "document", "content")
+_ARTICLE = re.compile(r"_START_ARTICLE_\n(.*)\n")
+_PARAGRAPH = re.compile(r"_START_PARAGRAPH_\n(.*?)(?=\n_START_|\Z)", re.DOTALL)
+
+
+def read_tfds(name: str) -> Iterator[Document]:
+    """The documents of `NAME[/CONFIG][:SPLIT]`, by default of its train split.
+
+    A dataset that has been prepared in a format with random access is read where TFDS finds it
+    (TFDS_DATA_DIR); another is prepared, which downloads it. Texts that are empty are left to be counted.
+    """
+    name, _, split = name.partition(":")
+    split = split or "train"
+    builder = _builder(name)
+    if split not in builder.info.splits:
+        raise UserError(
+            f"tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}"
+        )
+    features = builder.info.features
+    field = next((field for field in TEXT_FIELDS if field in features), None)
+    if field is None:
+        raise UserError(
+            f"tfds:{name} has no text field among {', '.join(features)}; export it as JSONL"
+        )
+    try:
+        records = builder.as_data_source(split=split)
+    except (NotImplementedError, ImportError):
+        raise UserError(_needs_tensorflow(name, "it is prepared as TFRecord")) from None
+    return (_document(records[i], field, f"{split}-{i}") for i in range(len(records)))
+
+
+def _builder(name: str) -> Any:
+    try:
+        return tfds.core.read_only_builder.builder_from_files(name)
+    except tfds.core.registered.DatasetNotFoundError:
+        pass  # not prepared yet
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+    except tfds.core.registered.DatasetNotFoundError:
+        raise UserError(
+            _needs_tensorflow(name, "TFDS finds neither files nor a builder of that name")
+        ) from None
+    try:
+        builder.download_and_prepare()
+    except ImportError as error:
+        raise UserError(_needs_tensorflow(name, f"preparing it needs {error.name}")) from None
+    except OSError as error:
+        raise UserError(f"tfds:{name} could not be fetched: {error}") from None
+    return builder
+
+
+def _needs_tensorflow(name: str, why: str) -> str:
+    dataset = name.partition("/")[0]
+    return (
+        f"tfds:{name} cannot be read here: {why}. Where TensorFlow is installed run "
+        f"`tfds build {name} --file_format=array_record`, then set TFDS_DATA_DIR to the folder that "
+        f"holds {dataset}/ (or export it as JSONL)"
+    )
+
+
+def _document(record: dict[str, Any], field: str, key: str) -> Document:
+    data: bytes = record[field]
+    text = data.decode("utf-8", "replace")
+    title = record.get("title", b"").decode("utf-8", "replace")
+    if article := _ARTICLE.search(text):
+        paragraphs = (p.replace("_NEWLINE_", "\n\n").strip() for p in _PARAGRAPH.findall(text))
+        return Document(key, article[1].strip(), "\n\n".join(paragraphs))
+    spans = None
+    if isinstance(record.get("spans"), dict) and "limit" in record["spans"]:
+        spans = _character_spans(data, record["spans"])
+    return Document(key, title, text, spans)
+
+
+def _character_spans(data: bytes, spans: dict[str, np.ndarray]) -> tuple[GivenSpan, ...]:
+    """Spans by bytes of UTF-8 text to spans by its characters."""
+    begins_character = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
+    characters = np.concatenate(([0], np.cumsum(begins_character)))  # before each byte
+    starts, stops = (characters[np.asarray(spans[key], int)].tolist() for key in ("start", "limit"))
+    kinds = [kind.decode().lower() for kind in spans["type"]]
+    return tuple(map(GivenSpan, starts, stops, kinds))

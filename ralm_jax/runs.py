@@ -1,0 +1,142 @@
+"""The run directory: what it holds, and how a model comes back from it.
+
+    config.gin        the configuration, resolved          model.json   sizes of the model
+    run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
+    checkpoints/STAGE/STEP, index/STAGE/step_STEP
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ralm_jax.checkpoint import Checkpoints
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.ralm import Ralm
+
+MODEL, RUN = "model.json", "run.json"
+
+
+class Loaded(NamedTuple):
+    """A model as a run left it; `params` is {"retriever": ..., "reader": ...} of float32 arrays."""
+
+    model: Ralm
+    params: dict
+    stage: str
+    step: int
+
+
+def sized(model: Ralm, vocab_size: int) -> Ralm:
+    """The model with the vocabulary of a corpus: configurations leave that size open."""
+    resize = lambda c: dataclasses.replace(c, vocab_size=vocab_size)  # noqa: E731
+    return model.clone(
+        retriever_config=resize(model.retriever_config), reader_config=resize(model.reader_config)
+    )
+
+
+def describe(run: Path, model: Ralm, corpus: Corpus, **parts) -> None:
+    """Writes what a run is made of, or checks that a run resumed is still made of the same.
+
+    `parts` are further JSON values: stages, lengths, held_out, seed.
+
+    Raises UserError if the directory holds a run with another corpus, model or other stages.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    record = {
+        "corpus": str(corpus.path.resolve()),
+        "fingerprint": corpus.fingerprint,
+        **parts,
+    }
+    files = {MODEL: _model_record(model), RUN: record}
+    for name, wanted in files.items():
+        held = _read(run / name) if (run / name).exists() else None
+        if held is None:
+            write_atomically(run / name, json.dumps(wanted, indent=1) + "\n")
+            continue
+        for key in wanted.keys() - {"corpus"}:  # a corpus may be moved; its fingerprint may not
+            if held.get(key) != wanted[key]:
+                raise UserError(
+                    f"{run} holds a run of another configuration: {key} is {held.get(key)} there "
+                    f"and {wanted[key]} here; resume it as it was or choose another --run"
+                )
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What `describe` wrote: corpus (path), fingerprint, stages, lengths, held_out, seed."""
+    if not (run / RUN).exists():
+        raise UserError(f"there is no run at {run}; make one with: ralm pretrain --run {run} ...")
+    return _read(run / RUN)
+
+
+def load(run: Path, stage: str | None = None) -> Loaded:
+    """The newest checkpoint of a run, or of one of its stages.
+
+    Raises UserError where there is no run, no such stage or no checkpoint yet.
+    """
+    stages = read_record(run)["stages"]
+    if stage is not None and stage not in stages:
+        raise UserError(f"{run} has no stage {stage!r}; it has {', '.join(stages)}")
+    for name in [stage] if stage else reversed(stages):
+        folder = checkpoint_folder(run, name)
+        if not folder.is_dir():
+            continue
+        checkpoints = Checkpoints(folder)
+        try:
+            step = checkpoints.latest()
+            if step is not None:
+                tree = checkpoints.load(step)
+                params = jax.tree.map(jnp.asarray, tree["state"]["params"])
+                return Loaded(load_model(run), params, name, step)
+        finally:
+            checkpoints.close()
+    raise UserError(f"{run} has no checkpoint yet; let ralm pretrain run on")
+
+
+def load_model(run: Path) -> Ralm:
+    record = _read(run / MODEL)
+    for part in ("retriever_config", "reader_config"):
+        fields = dict(record[part])
+        fields["dtype"] = jnp.dtype(fields["dtype"]).type
+        record[part] = EncoderConfig(**fields)
+    return Ralm(**record)
+
+
+def checkpoint_folder(run: Path, stage: str) -> Path:
+    return run / "checkpoints" / stage
+
+
+def index_folder(run: Path, stage: str) -> Path:
+    """Of this process: with several, each keeps its own copy of the vectors."""
+    suffix = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
+    return run / "index" / (stage + suffix)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, "utf-8")
+    os.replace(partial, path)
+
+
+def _model_record(model: Ralm) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(model)
+        if field.name not in ("parent", "name")
+    }
+    for part in ("retriever_config", "reader_config"):
+        fields = dataclasses.asdict(record[part])
+        record[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
+    return record
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); is it the folder of a run?") from error

@@ -1,0 +1,227 @@
+"""Where the batches of a task come from, and for retrieval the index they are found in.
+
+A batch is a pure function of (seed, step) and, for REALM, of the index. The queries of the next batch are
+embedded with the parameters at hand *before* the present step is queued, so that they are searched on
+the host while the device trains. Their candidates are thus chosen by parameters one step old; p(z|x)
+itself is always computed afresh in the step.
+"""
+
+import collections
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ralm_jax import partition
+from ralm_jax.data import features, pipeline
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.models.ralm import Ralm, Text
+from ralm_jax.retrieval import mips
+from ralm_jax.retrieval.mips import Published
+from ralm_jax.retrieval.refresh import Refresher
+from ralm_jax.tasks import InverseCloze, Realm
+
+CHUNK = 1024  # passages embedded at a time when an index is made
+
+
+class Supply(Protocol):
+    """Call `start` or `restore`, then for each step: `batch(step)`, `ahead(params, step + 1)`."""
+
+    def start(self, params: dict) -> Published | None:
+        """Makes ready for step 0."""
+        ...
+
+    def ahead(self, params: dict, step: int) -> Published | None:
+        """Queues the device work that batch `step` needs, and this step's share of refreshing."""
+        ...
+
+    def retrieve(self) -> None:
+        """Waits for what was searched; apart from `batch` so that it can be timed."""
+        ...
+
+    def batch(self, step: int) -> Any:
+        """This process's rows of the batch, [b, ...]."""
+        ...
+
+    def saved(self, params: dict) -> dict:
+        """What a checkpoint must hold for the run to go on exactly; always of the same shapes."""
+        ...
+
+    def restore(self, saved: dict, step: int) -> None:
+        """As after `ahead(..., step)` in the run that `saved` comes from."""
+        ...
+
+    def checkpointed(self) -> None:
+        """A checkpoint has been made that relies on the index as it is."""
+        ...
+
+    def staleness(self, step: int) -> int | None:
+        """Steps since the parameters that made the served index; None without one."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ClozeSupply:
+    """Pairs for inverse cloze: nothing is retrieved, nothing need be kept."""
+
+    def __init__(self, task: InverseCloze, corpus: Corpus, rows: np.ndarray, seed: int, batch: int):
+        self._task, self._corpus, self._rows = task, corpus, rows
+        self._seed, self._batch = seed, batch
+
+    def start(self, params: dict) -> None:
+        return None
+
+    def ahead(self, params: dict, step: int) -> None:
+        return None
+
+    def retrieve(self) -> None:
+        return None
+
+    def batch(self, step: int):
+        rows, positions = pipeline.draw(self._rows, self._seed, step, self._batch)
+        mine = partition.local_rows(self._batch)
+        return self._task.batch(self._corpus, rows[mine], positions[mine], self._seed)
+
+    def saved(self, params: dict) -> dict:
+        return {}
+
+    def restore(self, saved: dict, step: int) -> None:
+        return None
+
+    def checkpointed(self) -> None:
+        return None
+
+    def staleness(self, step: int) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+class RetrievalSupply:
+    """Masked queries with candidates from an index that is refreshed as the task says."""
+
+    def __init__(
+        self,
+        task: Realm,
+        corpus: Corpus,
+        model: Ralm,
+        rows: np.ndarray,
+        *,
+        seed: int,
+        batch: int,
+        index_root,
+    ):
+        self._task, self._corpus, self._model, self._rows = task, corpus, model, rows
+        self._seed, self._batch = seed, batch
+        self._searcher = mips.choose(
+            corpus.size, task.index, k=task.candidates, threads=task.index_threads
+        )
+        self._refresher = Refresher(
+            task.refresh,
+            functools.partial(embed_passages, model, corpus, task.lengths.passage),
+            self._searcher,
+            index_root,
+            shape=(corpus.size, model.embedding),
+            fingerprint=corpus.fingerprint,
+            chunk=CHUNK,
+            keep=lambda: frozenset(self._needed),
+        )
+        # Versions that the checkpoints on disk rely on: two are kept while a third is written.
+        self._needed: collections.deque[int] = collections.deque(maxlen=3)
+        self._asked: pipeline.Clozes | None = None
+        self._search: Callable[[], mips.Found] | None = None
+        self._found = np.full((batch, task.candidates), -1, np.int32)
+
+    def start(self, params: dict) -> Published:
+        published = self._refresher.start(params["retriever"])
+        self._ask(params, 0)
+        return published
+
+    def ahead(self, params: dict, step: int) -> Published | None:
+        due = self._task.refresh.snapshot_due(step - 1)
+        # A copy: the step that is queued next takes the parameters' own buffers.
+        snapshot = jax.tree.map(jnp.copy, params["retriever"]) if due else None
+        published = self._refresher.advance(snapshot, step - 1)
+        self._ask(params, step)
+        return published
+
+    def _ask(self, params: dict, step: int) -> None:
+        self._asked = self._clozes(step)
+        vectors = embed_queries(self._model, params["retriever"], self._asked.query)
+        self._search = self._searcher.search(vectors, self._task.candidates)
+
+    def _clozes(self, step: int) -> pipeline.Clozes:
+        rows, positions = pipeline.draw(self._rows, self._seed, step, self._batch)
+        mine = partition.local_rows(self._batch)
+        task = self._task
+        return pipeline.clozes(
+            self._corpus, rows[mine], positions[mine], task.mask, task.lengths, self._seed
+        )
+
+    def retrieve(self) -> None:
+        """Neighbours of the queries last asked, of all processes: int32 [B,K]."""
+        if self._search is not None:
+            self._found, self._search = self._search()[0], None
+
+    def batch(self, step: int):
+        self.retrieve()
+        mine = self._found[partition.local_rows(self._batch)]
+        chosen = self._task.choose(mine, self._asked.passages)
+        return pipeline.with_candidates(self._corpus, self._asked, chosen, self._task.lengths)
+
+    def saved(self, params: dict) -> dict:
+        self.retrieve()
+        flying = self._refresher.in_flight
+        snapshot = self._refresher.snapshot if flying is not None else params["retriever"]
+        return {
+            "found": self._found,
+            "snapshot": snapshot,
+            "snapshot_step": np.int32([-1 if flying is None else flying]),
+        }
+
+    def restore(self, saved: dict, step: int) -> None:
+        flying = int(saved["snapshot_step"][0])
+        snapshot = saved["snapshot"] if flying >= 0 else None
+        self._refresher.resume(snapshot, flying if flying >= 0 else None, step)
+        self._asked, self._search = self._clozes(step), None
+        self._found = np.asarray(saved["found"])
+        self.checkpointed()
+
+    def checkpointed(self) -> None:
+        self._needed.append(self._searcher.step)
+
+    def staleness(self, step: int) -> int:
+        return self._refresher.staleness(step)
+
+    def close(self) -> None:
+        self._refresher.close()
+        self._searcher.close()
+
+
+@functools.lru_cache(maxsize=8)
+def _embedder(model: Ralm, method: str):
+    return partition.gathered(
+        lambda params, text: model.apply({"params": {"retriever": params}}, text, method=method)
+    )
+
+
+def embed_queries(model: Ralm, retriever: Any, text: Text) -> jax.Array:
+    """This process's queries [b,L] -> those of all processes [B,E]; queued, not waited for."""
+    return _embedder(model, "queries")(retriever, partition.shard(text))
+
+
+def embed_passages(
+    model: Ralm, corpus: Corpus, length: int, retriever: Any, start: int, stop: int
+) -> jax.Array:
+    """Passages start...stop (at most CHUNK) -> [stop - start, E]; queued, not waited for.
+
+    CHUNK rows are embedded whatever is asked, so that one compilation serves; all processes together.
+    """
+    rows = np.minimum(np.arange(start, start + CHUNK), corpus.size - 1)[partition.local_rows(CHUNK)]
+    text = features.passage_text(corpus, rows, length)
+    return _embedder(model, "passages")(retriever, partition.shard(text))[: stop - start]

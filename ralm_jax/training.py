@@ -1,0 +1,226 @@
+"""The loop: stages in a row, each resumable, with an index that stays fresh while training runs."""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import optax
+
+from ralm_jax import partition, runs, state, tasks
+from ralm_jax.checkpoint import Checkpoints
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.progress import Progress
+from ralm_jax.supply import ClozeSupply, RetrievalSupply, Supply
+from ralm_jax.waits import DeviceWaits
+
+# (model, params, stage, step) -> scalars to log: learning curves, measured as training runs
+Probe = Callable[[Ralm, dict, str, int], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One part of a run: what is done, for how many steps of how many queries, by what optimiser."""
+
+    name: str
+    task: tasks.Task
+    steps: int
+    batch: int
+    optimizer: optax.GradientTransformation
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What all stages of a run share; see `pretrain`."""
+
+    path: Path
+    corpus: Corpus
+    model: Ralm
+    seed: int
+    held_out: float
+    log_every: int
+    checkpoint_every: int
+    probe: Probe | None
+    probe_every: int
+
+
+class Stopped(Exception):
+    """A signal ended the run; its checkpoint is written."""
+
+
+def pretrain(
+    *,
+    run: str | Path,
+    corpus: Corpus,
+    model: Ralm,
+    stages: Sequence[Stage],
+    seed: int = 0,
+    held_out: float = 0.01,
+    log_every: int = 20,
+    checkpoint_every: int = 500,
+    probe: Probe | None = None,
+    probe_every: int = 500,
+) -> tuple[Ralm, dict]:
+    """Runs the stages in order; called again on the same directory, it goes on where it stopped.
+
+    Args:
+      run: directory of the run (see `runs`).
+      model: sizes; the vocabulary is taken from the corpus.
+      held_out: share of the facts, where the corpus names them, else of the passages, that are never
+        asked in training.
+      log_every, checkpoint_every, probe_every: in steps.
+      probe: measures the model as training runs; its scalars are logged.
+
+    Returns:
+      The model with its vocabulary, and the parameters after the last stage.
+
+    Raises:
+      UserError: a batch that does not divide over the devices, a directory of another run, a loss
+        that is not finite, a full disk. Stopped: SIGINT or SIGTERM came; a checkpoint is written.
+    """
+    for stage in stages:
+        partition.check_batch(stage.batch)
+    model = runs.sized(model, corpus.vocabulary.size)
+    path = Path(run)
+    runs.describe(
+        path,
+        model,
+        corpus,
+        stages=[stage.name for stage in stages],
+        lengths=dataclasses.asdict(stages[-1].task.lengths),
+        held_out=held_out,
+        seed=seed,
+    )
+    shared = Run(
+        path, corpus, model, seed, held_out, log_every, checkpoint_every, probe, probe_every
+    )
+    params = state.initial_params(model, jax.random.key(seed))
+    with contextlib.closing(Progress(path, params)) as progress, stop_on_signal() as stop:
+        for number, stage in enumerate(stages):
+            params = train_stage(shared, stage, number, params, progress, stop)
+    return model, params
+
+
+def train_stage(run: Run, stage: Stage, number: int, params: dict, progress: Progress, stop) -> dict:
+    """Trains one stage from `params`, or from its own newest checkpoint; returns its parameters."""
+    train_state = partition.replicate(state.create(run.model, params, stage.optimizer))
+    with contextlib.ExitStack() as cleanup:
+        checkpoints = Checkpoints(runs.checkpoint_folder(run.path, stage.name))
+        cleanup.callback(checkpoints.close)
+        begin = checkpoints.latest() or 0
+        if begin >= stage.steps:  # finished before
+            return partition.replicate(checkpoints.load(begin)["state"]["params"])
+        supply = open_supply(run, stage, number, progress)
+        cleanup.callback(supply.close)
+        # Order of starting: the stage's own checkpoint, else the parameters handed over.
+        if begin:
+            tree = checkpoints.restore(begin, _tree(train_state, supply))
+            train_state = train_state.replace(**tree["state"])
+            supply.restore(tree["supply"], begin)
+        progress.begin(stage, begin)
+        if not begin:
+            progress.published(supply.start(train_state.params))
+            _probe(run, stage, train_state.params, 0, progress)
+        loop = Loop(run, stage, supply, checkpoints, progress, stop)
+        return loop_over(loop, train_state, begin, jax.random.fold_in(jax.random.key(run.seed), number))
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """What the steps of a stage share."""
+
+    run: Run
+    stage: Stage
+    supply: Supply
+    checkpoints: Checkpoints
+    progress: Progress
+    stop: Callable[[], bool]
+
+
+def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Array) -> dict:
+    """The steps of a stage from `begin` on: queue the step, then fetch the next batch meanwhile."""
+    stage, supply, progress = loop.stage, loop.supply, loop.progress
+    step = partition.parallelize(stage.task.step)
+    previous = None
+    with contextlib.closing(DeviceWaits()) as waits:
+        batch = partition.shard(supply.batch(begin))
+        for now in range(begin, stage.steps):
+            with waits.activity("index"):
+                progress.published(supply.ahead(train_state.params, now + 1))
+            train_state, metrics = step(train_state, batch, key)
+            waits.queued(metrics["loss"][0])
+            if previous is not None:  # done by now, so that reading it holds nothing up
+                progress.step(now, previous, supply.staleness(now))
+            with waits.activity("retrieval"):
+                supply.retrieve()
+            with waits.activity("batch"):
+                batch = partition.shard(supply.batch(now + 1))
+            previous = metrics
+            done, stopped = now + 1, loop.stop()
+            if done == stage.steps or stopped:
+                progress.step(done, previous, supply.staleness(now))
+                previous = None
+            if done % loop.run.log_every == 0 or done == stage.steps or stopped:
+                progress.log(done, waits.totals())
+            if done % loop.run.checkpoint_every == 0 or done == stage.steps or stopped:
+                with waits.activity("checkpoint"):
+                    whole = _tree(train_state, supply)
+                    loop.checkpoints.save(done, whole, wait=stopped or done == stage.steps)
+                supply.checkpointed()
+            if stopped and done < stage.steps:
+                raise Stopped(f"stopped at step {done} of stage {stage.name}; it is saved")
+            if done % loop.run.probe_every == 0 or done == stage.steps:
+                _probe(loop.run, stage, train_state.params, done, progress)
+    return train_state.params
+
+
+def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supply:
+    """The batches of a stage; says which sentences may be asked, and why the others may not."""
+    queries = stage.task.queries(run.corpus, run.held_out)
+    progress.say(f"{stage.name}: {len(queries.rows):,} sentences to ask", queries.left_out)
+    seed = run.seed * 1000 + number  # every stage draws its own examples
+    if isinstance(stage.task, tasks.InverseCloze):
+        return ClozeSupply(stage.task, run.corpus, queries.rows, seed, stage.batch)
+    root = runs.index_folder(run.path, stage.name)
+    return RetrievalSupply(
+        stage.task,
+        run.corpus,
+        run.model,
+        queries.rows,
+        seed=seed,
+        batch=stage.batch,
+        index_root=root,
+    )
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether SIGINT or SIGTERM has come; a second one acts at once."""
+    came: list[int] = []
+
+    def note(number, frame):
+        came.append(number)
+        signal.signal(number, before[number])
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tree(train_state: state.TrainState, supply: Supply) -> dict:
+    held = {name: getattr(train_state, name) for name in ("step", "params", "opt_state")}
+    return {"state": held, "supply": supply.saved(train_state.params)}
+
+
+def _probe(run: Run, stage: Stage, params: dict, step: int, progress: Progress) -> None:
+    if run.probe is not None:
+        progress.probed(step, run.probe(run.model, params, stage.name, step))
