@@ -3,14 +3,16 @@
     manifest.json     format, sizes, counts, the fingerprint, a digest of every other file
     vocab.txt         the WordPiece vocabulary
     texts/            a TFDS dataset in ArrayRecord: id, documents, title, text of each passage
-    tokens.npy        [N, T] uint16 (uint32 where V > 65,536): title ids, then body ids, then zeros; no special tokens
+    tokens.npy        [N, T] uint16 (uint32 where V > 65,536): title ids, body ids, then zeros
     lengths.npy       [N, 2] uint16: wordpieces of the title, of the body
     ids.npy           [N] S32: content ids
-    sentences.npy     [sentences, 3] int32: passage row, start, stop (wordpieces of the body), in order
-    spans.npy         [spans, 4] int32: sentence row, start, stop (wordpieces of the body), kind, in order
-    span_groups.npy   [spans] uint64: spans that state one fact, wherever they are, have equal groups
+    sentences.npy     [sentences, 3] int32: passage row, start, stop (wordpieces of the body)
+    spans.npy         [spans, 4] int32: sentence row, start, stop (wordpieces of the body), kind
+    span_groups.npy   [spans] uint64: spans that state one fact, in any passage, have equal groups
 
-A directory is complete or it is not there: it is written under another name and published by one rename.
+T is three less than the budget of a passage: special tokens are not stored. Sentences and spans are
+in the order of the text. A directory is complete or it is not there: it is written under another
+name and published by one rename.
 """
 
 import hashlib
@@ -31,7 +33,7 @@ ARRAYS = ("tokens", "lengths", "ids", "sentences", "spans", "span_groups")
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus, opened. Arrays are memory-mapped; their shapes are those of the module's docstring."""
+    """A prepared corpus, opened; the arrays are those described above, memory-mapped."""
 
     path: Path
     vocabulary: wordpiece.Vocabulary
@@ -53,7 +55,7 @@ class Corpus:
         return len(self.tokens)
 
     def texts(self) -> Any:
-        """Random access to the texts: `texts()[row]` is a dict of id, documents, title and text, as bytes."""
+        """Random access: `texts()[row]` has id, documents, title and text, as bytes."""
         import tensorflow_datasets as tfds  # half a second, and training needs no texts
 
         return tfds.builder_from_directory(self.path / "texts").as_data_source(split="train")
@@ -66,7 +68,7 @@ class Corpus:
 def open_corpus(path: str | Path) -> Corpus:
     """Opens and verifies a corpus directory.
 
-    Raises UserError when there is none at `path`, or it is damaged, or of a format this version does not read.
+    Raises UserError when there is none at `path`, or it is damaged, or of another format version.
     """
     path = Path(path)
     if not (path / "manifest.json").is_file():
@@ -77,7 +79,8 @@ def open_corpus(path: str | Path) -> Corpus:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise UserError(
-                f"the corpus {path} has format {manifest['format']} and this version reads {FORMAT}; prepare it anew"
+                f"the corpus {path} has format {manifest['format']}, and {FORMAT} is read here; "
+                "prepare it anew"
             )
         for name, wanted in manifest["files"].items():
             if digest(path / name) != wanted:
@@ -108,6 +111,6 @@ def digest(path: Path) -> str:
 
 
 def fingerprint_of(files: dict[str, str]) -> str:
-    """The fingerprint of a corpus from the digests of its files; ids are content hashes, so they stand for the texts."""
+    """The fingerprint of a corpus by the digests of its files; content ids stand for the texts."""
     seen = [files["vocab.txt"], *(files[f"{name}.npy"] for name in ARRAYS)]
     return hashlib.sha256("".join(seen).encode()).hexdigest()[:32]

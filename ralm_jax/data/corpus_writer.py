@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ralm_jax.data.corpus import FORMAT, digest, fingerprint_of
 from ralm_jax.data.cutting import Passages, tokens_dtype
@@ -19,7 +20,7 @@ _TEXTS_PER_SHARD = 1 << 18
 class ArrayWriter:
     """A .npy file that grows by rows; its header is made true by `close`."""
 
-    def __init__(self, path: Path, dtype: np.dtype, row_shape: tuple[int, ...]):
+    def __init__(self, path: Path, dtype: npt.DTypeLike, row_shape: tuple[int, ...]):
         self._dtype, self._row_shape, self.rows = np.dtype(dtype), row_shape, 0
         self._file = path.open("wb")
         self._header()
@@ -89,7 +90,7 @@ class CorpusWriter:
         self.counts["rejected: passage given twice"] += int(np.count_nonzero(~new))
 
     def _append(self, batch: Passages, new: np.ndarray, first_row: int) -> None:
-        """Appends the passages new [n] bool, the first of them as row `first_row`, and what lies in them."""
+        """Appends the passages `new` [n] bool, from row `first_row` on, and what lies in them."""
         arrays = self._arrays
         rows = first_row + np.cumsum(new) - 1  # [n] batch row -> corpus row, where new
         kept = new[batch.sentences[:, 0]]
@@ -150,12 +151,13 @@ class CorpusWriter:
 
 
 def write_texts(path: Path, records: Iterator[dict[str, list[str]]], size: int) -> None:
-    """Writes `size` records as a TFDS dataset in ArrayRecord, readable at random and without TensorFlow."""
-    # Imported here because tensorflow_datasets takes half a second and worker processes need none of it.
+    """Writes `size` records as a TFDS dataset that can be read at random and without TensorFlow."""
+    # Half a second to import, and worker processes have no use for it.
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
+    messages: Any = tf_example_pb2  # its classes are made at run time
     path.mkdir()
     text = tfds.features.Text()
     features = tfds.features.FeaturesDict(
@@ -170,7 +172,7 @@ def write_texts(path: Path, records: Iterator[dict[str, list[str]]], size: int) 
         file = template.sharded_filepath(shard_index=shard, num_shards=len(shards))
         writer = ArrayRecordWriter(str(file), "group_size:1")  # one record a chunk: random access
         for record in itertools.islice(records, length):
-            example = tf_example_pb2.Example()
+            example = messages.Example()
             for name, values in record.items():
                 example.features.feature[name].bytes_list.value.extend(v.encode() for v in values)
             encoded = example.SerializeToString(deterministic=True)

@@ -1,4 +1,4 @@
-"""A batch of documents into passages: tokens, sentences and salient spans, as arrays of a corpus."""
+"""A batch of documents into passages: tokens, sentences and salient spans as arrays."""
 
 import hashlib
 from collections import Counter
@@ -18,7 +18,7 @@ SPECIAL_TOKENS = 3  # [CLS] title [SEP] body [SEP]
 class Passages(NamedTuple):
     """The n passages of a batch of documents; rows count from 0 within the batch.
 
-    The arrays are those of a corpus, see `corpus`. `counts` says what was met and what was rejected.
+    The arrays are those of a corpus, see `corpus`. `counts` holds what was met, what was rejected.
     """
 
     ids: list[str]  # content ids
@@ -145,7 +145,7 @@ class Cutter:
     def _table(
         self, titles: list[np.ndarray], ids: np.ndarray, start: np.ndarray, stop: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens [n, T] and lengths [n, 2] of passages with these titles and bodies ids[start:stop]."""
+        """Tokens [n, T] and lengths [n, 2] of passages with bodies ids[start:stop]."""
         tokens = np.zeros((len(titles), self._width), tokens_dtype(self._vocabulary.size))
         for row, title, a, b in zip(tokens, titles, start.tolist(), stop.tolist(), strict=True):
             row[: len(title)] = title
@@ -163,8 +163,8 @@ def locate(
       bounds: [m, 2] wordpiece offsets of the sentences, in order.
       counts: what is rejected is counted there, by reason.
     Returns:
-      ([s, 4] int64: sentence, start, stop (wordpieces of the batch) and a column to fill, in order and
-      none twice; the s indices into `given`).
+      ([s, 4] int64: sentence, start, stop (wordpieces of the batch) and a column to fill, in order
+      and none twice; the s indices into `given`).
     """
     begin, end = np.array(given.starts, np.int64), np.array(given.stops, np.int64)
     start, stop = np.searchsorted(pieces.starts, begin), np.searchsorted(pieces.starts, end)

@@ -22,7 +22,7 @@ Mask = Callable[[np.ndarray, np.ndarray, Vocabulary, np.random.Generator], np.nd
 def salient_span(
     tokens: np.ndarray, spans: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
 ) -> np.ndarray:
-    """One of the salient spans, each as likely as the others; nothing if there is none. [n] bool."""
+    """One of the salient spans, each as likely as the others; nothing if there is none."""
     mask = np.zeros(len(tokens), bool)
     if len(spans):
         start, stop = spans[generator.integers(len(spans))]
@@ -33,10 +33,9 @@ def salient_span(
 def random_span(
     tokens: np.ndarray, spans: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
 ) -> np.ndarray:
-    """Spans of whole words until 15% of the wordpieces are masked (SpanBERT). [n] bool.
+    """Spans of whole words until 15% of the wordpieces are masked, at least one word (SpanBERT).
 
-    At least one word is masked. A span that would overshoot the 15% is cut at the word where it does,
-    and a word alone may overshoot.
+    The last span ends with the word that reaches the 15%.
     """
     mask = np.zeros(len(tokens), bool)
     begins = word_starts(tokens, vocabulary)
@@ -57,14 +56,14 @@ def random_span(
 def random_uniform(
     tokens: np.ndarray, spans: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
 ) -> np.ndarray:
-    """15% of the wordpieces, at least one, each as likely as the others (BERT). [n] bool."""
+    """15% of the wordpieces, at least one, each as likely as the others (BERT)."""
     mask = np.zeros(len(tokens), bool)
     mask[generator.choice(len(tokens), _number_to_mask(len(tokens)), replace=False)] = True
     return mask
 
 
 def word_starts(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Where the words of a sentence begin, [w] int; its first wordpiece begins one whatever it is."""
+    """Where the words of a sentence begin, [w] int; its first wordpiece always begins one."""
     begins = ~vocabulary.continuation[tokens]
     begins[:1] = True
     return np.flatnonzero(begins)

@@ -1,4 +1,4 @@
-"""Documents into passages: sentence boundaries, and whole sentences packed into a wordpiece budget."""
+"""Documents into passages: sentence boundaries, and whole sentences packed into a budget."""
 
 import hashlib
 import re
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# What ends a sentence: a stop followed by a blank, an East Asian stop followed by anything, or a blank line.
+# What ends a sentence: a stop and a blank, an East Asian stop, a blank line.
 _END = re.compile(
     r"""(?P<stop>[.!?…؟।]+["'”’»)\]]*)\s+(?=\S)|[。！？｡]+[」』）】”’)\]]*|\n[ \t\r]*\n\s*"""
 )
 _ABBREVIATIONS = frozenset(
-    "adm al approx apr art asst aug ave brig ca capt cf ch cmdr co col corp cpl dec dept dr ed eds eq est etc "
-    "feb fig figs fl ft gen gov hon inc jan jr lt ltd maj mar messrs mr mrs ms mt no nos nov nr oct op p pp "
-    "prof pt pvt ref refs rep rev sec sen sep sept sgt sr st ste univ viz vol vols vs".split()
+    "adm al approx apr art asst aug ave brig ca capt cf ch cmdr co col corp cpl dec dept dr ed "
+    "eds eq est etc feb fig figs fl ft gen gov hon inc jan jr lt ltd maj mar messrs mr mrs ms mt "
+    "no nos nov nr oct op p pp prof pt pvt ref refs rep rev sec sen sep sept sgt sr st ste univ "
+    "viz vol vols vs".split()
 )
 # Initials and clipped forms: "J.", "U.S.", "e.g.", "Ph.D."; without the last stop.
 _INITIALS = re.compile(r"(?:\w|\w{1,2}(?:\.\w{1,2})+)\Z")
@@ -21,10 +22,10 @@ _OPENERS = "\"'“‘«([{"
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
-    """Character offsets (start, stop) of the sentences of `text`, in order, blanks around them left out.
+    """Character offsets (start, stop) of the sentences of a text, in order.
 
-    A full stop does not end a sentence after an abbreviation, an initial or the number of a list item, nor before
-    a lower-case letter; decimals and names such as "3.14" or "os.path" have no blank after theirs.
+    A full stop does not end one after an abbreviation, an initial or the number of a list item, nor
+    before a lower-case letter; decimals and names like "os.path" have no blank after theirs.
     """
     sentences, start = [], 0
     for end in _END.finditer(text):
@@ -38,7 +39,9 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _ends_sentence(text: str, start: int, dot: int, stop: int, following: int) -> bool:
-    """Whether text[dot:stop] ends the sentence begun at `start`, given that `following` is where text goes on."""
+    """Whether the marks text[dot:stop] end the sentence begun at `start`.
+
+    The text goes on at `following`."""
     if text[following].islower():
         return False
     if text[dot] != "." or text[dot : dot + 2] == "..":
@@ -106,5 +109,5 @@ def pack(lengths: Sequence[int], owners: Sequence[int], room: Sequence[int]) -> 
 
 
 def content_id(title: str, text: str) -> str:
-    """32 hex characters that depend on the title and the text alone, so they name a passage in every corpus."""
+    """32 hex characters that depend on title and text alone: the passage's name in every corpus."""
     return hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=16).hexdigest()

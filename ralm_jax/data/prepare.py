@@ -1,7 +1,8 @@
 """Documents to a corpus directory, in two passes over the source and with one rename at the end.
 
-The first pass looks for duplicate ids and keeps a sample, from which the tagger (and the vocabulary, unless one is
-given) is learnt. The second cuts batches of documents into passages, in worker processes, and writes them in order.
+The first pass checks the source and keeps a sample, from which the tagger and, unless one is given,
+the vocabulary are learnt. The second cuts batches of documents into passages, in worker processes,
+and writes them in order.
 """
 
 import errno
@@ -48,14 +49,15 @@ def prepare(
     """Prepares the corpus directory `out` from `source` (see `sources.read_documents`).
 
     Args:
-      vocab_file: a BERT vocab.txt; without one a vocabulary of `vocab_size` is trained on the corpus.
+      vocab_file: a BERT vocab.txt; without one a vocabulary of `vocab_size` is learnt.
       passage_tokens: wordpieces of a passage, its title and three special tokens included.
-      tagger: finds the salient spans of documents that bring none; by default one fitted to the corpus.
-      processes: worker processes; by default one per core. A corpus of one batch is prepared in this process.
+      tagger: finds the salient spans of documents that bring none; by default one is learnt.
+      processes: worker processes, by default one a core; none are started for a single batch.
     Returns:
       The counts in the manifest: passages, sentences, spans, and what was rejected, by reason.
     Raises:
-      UserError: `out` exists, the source is not what it should be, or the disk is full. Nothing is left behind.
+      UserError: `out` exists, the source is not as it should be, or the disk is full. Nothing is
+        left behind.
     """
     out = Path(out)
     if out.exists():
@@ -125,7 +127,7 @@ def _vocabulary(
 
 
 def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Document]:
-    """Spans by the caller's own tagger, which may not be one that can be sent to another process."""
+    """Spans by the caller's own tagger, which may be one that no other process can have."""
     for document in documents:
         if document.spans is None:
             document = document._replace(

@@ -1,8 +1,9 @@
 """Salient spans: the dates, numbers, names and terms that a passage is worth reading for.
 
-`fit_tagger` needs no model and no download. Dates and numbers are regular expressions; what a name is
-is learnt from how the corpus writes its words: "The" is capitalised where a sentence begins, "Chicago"
-everywhere. Where a script has no capitals, or a corpus does not use them, rare words stand in.
+`fit_tagger` needs no model and no download. Dates and numbers are regular expressions; what a name
+is is learnt from how the corpus writes its words: "The" is capitalised where a sentence begins,
+"Chicago" everywhere. Where a script has no capitals, or a corpus does not use them, words that are
+rare and come in bursts stand in.
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class Span(NamedTuple):
-    """Characters text[start:stop] of a text; `kind` is "date", "number", "name", "term" or your own."""
+    """text[start:stop]; `kind` is "date", "number", "name", "term" or a tagger's own."""
 
     start: int
     stop: int
@@ -58,7 +59,8 @@ _SALIENT = re.compile(
 # Code: snake_case, dotted.names, camelCase, calls(). The hint is there to pass over prose quickly.
 _CODE_HINT = re.compile(r"[_.(A-Z](?:(?<=_)|(?<=[a-z][A-Z])|(?<=[a-z]\.)(?=[a-z_])|(?<=\()\))")
 _CODE = re.compile(
-    r"(?<![\w.])(?:(?=\w*[a-z])\w*_\w*(?:\.\w+)*|[A-Za-z]\w+(?:\.[a-z_]\w+)+|[a-z]+[A-Z]\w*|[a-z]\w+(?=\(\)))"
+    r"(?<![\w.])(?:(?=\w*[a-z])\w*_\w*(?:\.\w+)*|[A-Za-z]\w+(?:\.[a-z_]\w+)+"
+    r"|[a-z]+[A-Z]\w*|[a-z]\w+(?=\(\)))"
     r"(?:\(\))?"
 )
 # Runs of letters without case: Hebrew, Arabic, Indic scripts, Hangul, katakana, ideographs.

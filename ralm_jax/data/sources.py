@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ralm_jax.errors import UserError
 
@@ -41,11 +41,11 @@ def read_documents(source: str) -> Iterator[Document]:
     """The documents of a source, in an order that depends on the source alone.
 
     Args:
-      source: a file `*.jsonl` or `*.jsonl.gz` with `id`, `title`, `text` and, if you have them, `spans`
-        (each with `start`, `stop`, `kind` and perhaps `fact`); a folder of .txt, .md and .rst files;
-        or `tfds:NAME[/CONFIG][:SPLIT]`.
+      source: a file `*.jsonl` or `*.jsonl.gz` with `id`, `title`, `text` and, if you have them,
+        `spans` (each with `start`, `stop`, `kind` and perhaps `fact`); a folder of .txt, .md and
+        .rst files; or `tfds:NAME[/CONFIG][:SPLIT]`.
     Raises:
-      UserError: there is no such source, it holds no documents, or one of them is not as it should be.
+      UserError: there is no such source, or no document in it, or one that is not as it should be.
     """
     documents = _open(source)
     number = 0
@@ -125,23 +125,23 @@ def _parse(line: bytes, place: str) -> Document:
 def _parse_spans(record: dict, place: str) -> tuple[GivenSpan, ...] | None:
     if record.get("spans") is None:
         return None
-    spans = []
-    for entry in record["spans"]:
-        try:
-            span = GivenSpan(entry["start"], entry["stop"], entry["kind"], entry.get("fact"))
-            valid = 0 <= span.start < span.stop <= len(record["text"]) and isinstance(
-                span.kind, str
-            )
-            valid &= isinstance(span.fact, str | None)
-        except (KeyError, TypeError, AttributeError):
-            valid = False
-        if not valid:
-            raise UserError(
-                f"{place}: a span needs a start before its stop, both characters of the text, and a "
-                f"kind; not {json.dumps(entry)[:80]}"
-            )
-        spans.append(span)
-    return tuple(spans)
+    if not isinstance(record["spans"], list):
+        raise UserError(f"{place}: the field 'spans' must be a list")
+    return tuple(_parse_span(entry, len(record["text"]), place) for entry in record["spans"])
+
+
+def _parse_span(entry: Any, length: int, place: str) -> GivenSpan:
+    match entry:
+        case {"start": int(start), "stop": int(stop), "kind": str(kind)} if (
+            0 <= start < stop <= length
+        ):
+            fact = entry.get("fact")
+            if fact is None or isinstance(fact, str):
+                return GivenSpan(start, stop, kind, fact)
+    raise UserError(
+        f"{place}: a span needs a start before its stop, both within the text, and a kind; "
+        f"not {json.dumps(entry)[:80]}"
+    )
 
 
 def _read_folder(folder: Path) -> Iterator[Document]:

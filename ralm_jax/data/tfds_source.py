@@ -23,7 +23,7 @@ def read_tfds(name: str) -> Iterator[Document]:
     """The documents of `NAME[/CONFIG][:SPLIT]`, by default of its train split.
 
     A dataset that has been prepared in a format with random access is read where TFDS finds it
-    (TFDS_DATA_DIR); another is prepared, which downloads it. Texts that are empty are left to be counted.
+    (TFDS_DATA_DIR); another is prepared, which downloads it. Empty texts are left to be counted.
     """
     name, _, split = name.partition(":")
     split = split or "train"
@@ -69,8 +69,8 @@ def _needs_tensorflow(name: str, why: str) -> str:
     dataset = name.partition("/")[0]
     return (
         f"tfds:{name} cannot be read here: {why}. Where TensorFlow is installed run "
-        f"`tfds build {name} --file_format=array_record`, then set TFDS_DATA_DIR to the folder that "
-        f"holds {dataset}/ (or export it as JSONL)"
+        f"`tfds build {name} --file_format=array_record`, then set TFDS_DATA_DIR to the folder "
+        f"that holds {dataset}/ (or export it as JSONL)"
     )
 
 

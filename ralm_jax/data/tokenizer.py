@@ -1,7 +1,7 @@
 """BERT WordPiece: vocabularies, tokenizers, and a fast way through a lot of text.
 
-Special tokens never come out of text: they are not registered with the tokenizer, so a document that literally
-contains "[SEP]" is read as three ordinary pieces. Whoever needs a special token writes its id.
+Special tokens never come out of text: they are not registered with the tokenizer, so a document
+that literally contains "[SEP]" is read as ordinary pieces. Who needs a special token writes its id.
 """
 
 import re
@@ -20,9 +20,9 @@ from ralm_jax.errors import UserError
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 
-# WordPiece treats what lies between blanks, and every ASCII punctuation mark, independently of what is around it.
-# Only these four count as blanks: other characters that Python calls white space are removed by BERT's
-# normaliser, which joins their neighbours.
+# WordPiece treats what lies between blanks, and every ASCII punctuation mark, by itself. Only these
+# four count as blanks: others that Python calls white space are removed by BERT's normaliser, which
+# joins their neighbours.
 _WORD = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 _BLANK, _MARK, _OTHER = range(3)
 _CLASS = np.full(129, _OTHER, np.uint8)  # of each ASCII character, and of all others
@@ -33,7 +33,7 @@ _MAX_CACHED = 1 << 21  # wordpieces; about 150 MB with the words they belong to
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What code that handles ids must know: the special ids, V, and which pieces continue a word ([V] bool)."""
+    """The special ids, V, and which pieces go on a word ([V] bool)."""
 
     pad: int
     unk: int
@@ -55,15 +55,15 @@ class Wordpieces(NamedTuple):
 
 
 def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
-    """The tokenizer of a BERT `vocab.txt`, one piece a line; lower-casing also strips accents, as BERT's does.
+    """The tokenizer of a BERT `vocab.txt`; lower-casing also strips accents, as BERT's does.
 
-    Raises UserError when the file cannot be read, lacks a special token, or does not have [PAD] as id 0.
+    Raises UserError when it cannot be read, lacks a special token or does not begin with [PAD].
     """
     try:
         text = Path(vocab_file).read_text(encoding="utf-8", errors="strict")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the vocabulary {vocab_file}: {error}") from None
-    # Not splitlines(): vocabularies hold pieces such as U+2028, which it would take for the end of a line.
+    # Not splitlines(): vocabularies hold U+2028 and the like, which it takes for the end of a line.
     pieces = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
     missing = [token for token in SPECIALS if token not in pieces]
     if missing:
@@ -76,7 +76,7 @@ def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
 
 
 def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> list[str]:
-    """The pieces of a WordPiece vocabulary of at most `size`, special tokens first, learnt from `texts`."""
+    """A WordPiece vocabulary of at most `size` pieces learnt from `texts`, special tokens first."""
     tokenizer = _tokenizer({token: i for i, token in enumerate(SPECIALS)}, lowercase)
     trainer = trainers.WordPieceTrainer(
         vocab_size=size, min_frequency=2, special_tokens=list(SPECIALS), show_progress=False
@@ -91,7 +91,8 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     size = max(pieces.values()) + 1
     continuation = np.zeros(size, bool)
     continuation[[i for piece, i in pieces.items() if piece.startswith(CONTINUATION)]] = True
-    return Vocabulary(*(pieces[token] for token in SPECIALS), size, continuation)
+    pad, unk, cls, sep, mask = (pieces[token] for token in SPECIALS)
+    return Vocabulary(pad, unk, cls, sep, mask, size, continuation)
 
 
 def _tokenizer(pieces: dict[str, int], lowercase: bool) -> Tokenizer:
@@ -105,7 +106,7 @@ def _tokenizer(pieces: dict[str, int], lowercase: bool) -> Tokenizer:
 class Encoder:
     """Tokenizes batches of texts with offsets, giving each distinct word to the tokenizer once.
 
-    The same pieces and offsets as `tokenizer.encode`, several times faster on text with blanks between its words.
+    The pieces and offsets of `tokenizer.encode`, twice as fast where blanks are between the words.
     """
 
     def __init__(self, tokenizer: Tokenizer):
