@@ -78,11 +78,28 @@ def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
 def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> list[str]:
     """A WordPiece vocabulary of at most `size` pieces learnt from `texts`, special tokens first."""
     tokenizer = _tokenizer({token: i for i, token in enumerate(SPECIALS)}, lowercase)
+    texts = list(texts)
+    # The trainer breaks ties by ids, and gives ids to characters as it meets them, in an order that
+    # differs from run to run. Handing it the characters beforehand makes it reproducible.
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size, min_frequency=2, special_tokens=list(SPECIALS), show_progress=False
+        vocab_size=size,
+        min_frequency=2,
+        special_tokens=[*SPECIALS, *_alphabet(texts, tokenizer)],
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return sorted(pieces := tokenizer.get_vocab(), key=pieces.__getitem__)
+
+
+def _alphabet(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """The characters that words are made of, first as beginnings, then as continuations."""
+    normalise = tokenizer.normalizer.normalize_str
+    written = set().union(*texts)
+    characters = sorted({c for w in written for c in normalise(w) if c not in " \t\n\r"})
+    within = [
+        c for c in characters if len(tokenizer.pre_tokenizer.pre_tokenize_str(normalise(f"a{c}a"))) == 1
+    ]
+    return [*characters, *(f"{CONTINUATION}{c}" for c in within)]
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:

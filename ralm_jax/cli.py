@@ -1,0 +1,292 @@
+"""The `ralm` command: parse, gin, call. The only module that knows gin.
+
+Files use dynamic registration, so nothing in the package is decorated: a file names what it imports, and
+a misspelt name is an error.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ralm_jax.errors import UserError
+
+HERE = Path(__file__).parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for the user's mistake."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.verb(arguments)
+    except UserError as error:
+        print(f"ralm: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb with a help that is written for a person."""
+    ralm = argparse.ArgumentParser(
+        prog="ralm",
+        description="Train a language model together with its retriever, on your own text.",
+        epilog="Start with `ralm quickstart`. Exit code: 0 done, 2 a mistake in what was given, 1 ours.",
+    )
+    verbs = ralm.add_subparsers(required=True, metavar="VERB")
+
+    one = verbs.add_parser(
+        "quickstart",
+        help="watch a retriever learn from its reader, on an encyclopedia made up for it",
+        description="Generates almanac, a fictional encyclopedia; trains the chain on it (inverse cloze, "
+        "reader warm-up, joint REALM); shows what each stage taught, with a plot and examples. Needs "
+        "no network and no accelerator. The same command again goes on where it stopped.",
+    )
+    one.add_argument("--run", metavar="RUN", help="directory (default: ./quickstart-SEED)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of the world and the training")
+    one.add_argument("--json", metavar="FILE", help="also write the figures there")
+    _add_set(one)
+    one.set_defaults(verb=_quickstart)
+
+    one = verbs.add_parser(
+        "prepare",
+        help="turn text into a corpus",
+        description="Cuts documents into passages at sentence ends, finds dates, numbers and names "
+        "to mask, and writes a corpus directory. Says what it left out, and why.",
+    )
+    one.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="FILE.jsonl[.gz] with id, title, text; a folder of .txt, .md, .rst; or tfds:NAME[/CONFIG]",
+    )
+    one.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
+    one.add_argument("--vocab", metavar="FILE", help="a BERT vocab.txt (default: trained on SOURCE)")
+    one.add_argument(
+        "--vocab-size", type=int, default=30522, metavar="V", help="of a trained one (30522)"
+    )
+    one.add_argument(
+        "--passage-tokens", type=int, default=288, metavar="P", help="wordpieces a passage (288)"
+    )
+    one.add_argument("--cased", action="store_true", help="keep capitals and accents")
+    one.add_argument("--json", metavar="FILE", help="also write the counts there")
+    one.set_defaults(verb=_prepare)
+
+    one = verbs.add_parser(
+        "pretrain",
+        help="train retriever and reader on a corpus",
+        description="Runs the stages a configuration names. The same command again resumes a run that "
+        "was stopped or killed. Ctrl-C stops it with a checkpoint.",
+    )
+    one.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE.gin",
+        help="a file, or one that ships: " + ", ".join(shipped()),
+    )
+    one.add_argument("--corpus", required=True, metavar="CORPUS", help="made by ralm prepare")
+    one.add_argument("--run", required=True, metavar="RUN", help="directory of the run")
+    _add_set(one)
+    one.set_defaults(verb=_pretrain)
+
+    one = verbs.add_parser(
+        "evaluate",
+        help="measure a run on questions, beside BM25",
+        description="Zero-shot retrieval on questions (recall@1/5/20/100, MRR) with BM25 on the same ones, "
+        "and held-out masked spans read with and without retrieved passages.",
+    )
+    one.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain")
+    one.add_argument(
+        "--questions",
+        required=True,
+        metavar="FILE.jsonl[.gz]",
+        help="one object a line: question, answers, and gold_ids where known",
+    )
+    one.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    one.add_argument("--stage", metavar="NAME", help="measure after this stage (default: the last)")
+    one.add_argument("--json", metavar="FILE", help="also write the figures there")
+    one.set_defaults(verb=_evaluate)
+    return ralm
+
+
+def _add_set(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="'NAME = VALUE'",
+        help="change one setting of the configuration; may be given again",
+    )
+
+
+def shipped() -> list[str]:
+    """Configurations of whole runs that come with the package."""
+    return sorted(str(f.relative_to(configs())) for f in configs().glob("runs/*.gin"))
+
+
+def configs() -> Path:
+    """Inside the package when installed, beside it in a checkout."""
+    inside = HERE / "configs"
+    return inside if inside.is_dir() else HERE.parent / "configs"
+
+
+def _prepare(arguments) -> None:
+    from ralm_jax.data.prepare import prepare
+
+    counts = prepare(
+        arguments.source,
+        arguments.out,
+        vocab_file=arguments.vocab,
+        vocab_size=arguments.vocab_size,
+        passage_tokens=arguments.passage_tokens,
+        lowercase=not arguments.cased,
+    )
+    _write_json(arguments.json, counts)
+
+
+def _pretrain(arguments) -> None:
+    from ralm_jax.data.corpus import open_corpus
+
+    corpus = open_corpus(arguments.corpus)
+    call = configure("training.pretrain", arguments.config, arguments.set, Path(arguments.run))
+    _until_stopped(call, run=arguments.run, corpus=corpus)
+
+
+def _quickstart(arguments) -> None:
+    run = Path(arguments.run or f"quickstart-{arguments.seed}")
+    call = configure("quickstart.quickstart", "runs/quickstart.gin", arguments.set, run)
+    report = _until_stopped(call, run=run, seed=arguments.seed)
+    if report:
+        _write_json(arguments.json, report)
+
+
+def _evaluate(arguments) -> None:
+    from ralm_jax import evaluation
+
+    report = evaluation.evaluate(
+        run=arguments.run,
+        questions=arguments.questions,
+        corpus=arguments.corpus,
+        stage=arguments.stage,
+    )
+    print(evaluation.table(report))
+    _write_json(arguments.json, report)
+
+
+def _until_stopped(call: Callable[..., Any], **given) -> Any:
+    from ralm_jax import training
+
+    try:
+        return call(**given)
+    except training.Stopped as stopped:
+        print(f"ralm: {stopped}; run the same command again to go on", file=sys.stderr)
+        return None
+
+
+def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Callable[..., Any]:
+    """The function `target`, bound as a configuration says; resolved, that is kept in the run.
+
+    Raises UserError: no such file, an unknown name (macros too), a value that cannot be read, or a run
+    directory that another configuration has made.
+    """
+    import gin
+
+    gin.clear_config()
+    gin.add_config_file_search_path(str(configs()))
+    file = Path(config)
+    if not file.is_file() and not (configs() / config).is_file():
+        raise UserError(f"there is no configuration {config}; those that ship: {', '.join(shipped())}")
+    try:
+        gin.parse_config_file(str(file if file.is_file() else configs() / config))
+        for change in changes:
+            _apply(change)
+        gin.finalize()
+        resolved = gin.config_str(max_line_length=100)
+        bound = gin.get_configurable(target)
+    except UserError:
+        raise
+    except Exception as error:  # gin raises whatever a file's own imports and parsing raise
+        said = " ".join(str(error).split())
+        raise UserError(f"configuration {config}: {said}") from error
+    _keep(resolved, run)
+    return lambda **given: _called(bound, config, given)
+
+
+def _apply(change: str) -> None:
+    """One override. A bare macro must exist already: gin would accept a misspelt one in silence."""
+    import gin
+
+    name, equals, value = (part.strip() for part in change.partition("="))
+    if not equals or not name or not value:
+        raise UserError(f"--set {change!r}: write it as 'NAME = VALUE'")
+    if "." not in name and "/" not in name:
+        try:
+            gin.query_parameter(f"%{name}")
+        except ValueError:
+            raise UserError(
+                f"--set {change!r}: the configuration has no {name}{_nearest(name)}"
+            ) from None
+    gin.parse_config(change)
+
+
+def _nearest(name: str) -> str:
+    import gin
+
+    macros = [key[0] for key in gin.config._CONFIG if key[1] == "gin.macro"]
+    close = difflib.get_close_matches(name, macros, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(sorted(macros))}"
+
+
+def _called(bound, config: str, given: dict[str, Any]) -> Any:
+    try:
+        return bound(**given)
+    except TypeError as error:
+        # gin adds the configurable to the message when a binding does not fit what it is given to.
+        if "In call to configurable" not in str(error):
+            raise
+        raise UserError(f"configuration {config}: {' '.join(str(error).split())}") from error
+
+
+def _keep(resolved: str, run: Path) -> None:
+    """Writes RUN/config.gin, or checks that the run was made with the same."""
+    from ralm_jax.runs import write_atomically
+
+    file = run / "config.gin"
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file; choose another --run")
+    if file.exists():
+        held = file.read_text("utf-8")
+        if held != resolved:
+            lines = difflib.unified_diff(held.splitlines(), resolved.splitlines(), lineterm="", n=0)
+            changed = [x for x in lines if x[:1] in "+-" and x[:3] not in ("+++", "---")][:2]
+            raise UserError(
+                f"{run} holds a run of another configuration ({' '.join(changed)}): resume it with its "
+                "own, or choose another --run"
+            )
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, resolved)
+    except OSError as error:
+        raise UserError(f"the run directory {run} cannot be written: {error.strerror}") from error
+
+
+def _write_json(file: str | None, report: Any) -> None:
+    if file is None:
+        return
+    text = json.dumps(report, indent=1) + "\n"
+    if file == "-":
+        print(text, end="")
+        return
+    try:
+        Path(file).write_text(text, "utf-8")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Plots of a run, from its metrics file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+LEARNING_CURVES = "learning_curves.png"
+
+CURVES = {
+    "retrieval of unasked facts": ("question_recall@5", "cloze_recall@5"),
+    "masked spans read": ("span_accuracy", "span_accuracy_null"),
+}
+LABELS = {
+    "question_recall@5": "questions, recall@5",
+    "cloze_recall@5": "masked sentences, recall@5",
+    "span_accuracy": "with retrieved passages",
+    "span_accuracy_null": "with the null passage alone",
+}
+
+
+def learning_curves(lines: Sequence[dict[str, Any]], stages: Sequence[str], directory: Path) -> Path:
+    """Draws what was probed over all stages in a row; `lines` are those of metrics.jsonl."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    probes = [line for line in lines if any(key.startswith("probe/") for key in line)]
+    ends = [max((p["step"] for p in probes if p["stage"] == s), default=0) for s in stages]
+    starts = [sum(ends[:i]) for i in range(len(stages))]
+    figure, axes = plt.subplots(1, len(CURVES), figsize=(11, 4.2), sharex=True, layout="constrained")
+    for axis, (title, names) in zip(axes, CURVES.items(), strict=True):
+        for name in names:
+            points = [
+                (starts[stages.index(p["stage"])] + p["step"], p[f"probe/{name}"])
+                for p in probes
+                if f"probe/{name}" in p
+            ]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=LABELS[name])
+        for stage, start, end in zip(stages, starts, ends, strict=True):
+            axis.axvline(start, color="0.7", linewidth=0.8, zorder=0)
+            axis.text(start + end / 2, 1.02, stage, ha="center", fontsize=9, color="0.35")
+        axis.set(title=title, xlabel="training steps, all stages", ylim=(0, 1))
+        axis.title.set_position((0.5, 1.08))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(loc="best", frameon=False)
+    figure.savefig(directory / LEARNING_CURVES, dpi=130)
+    plt.close(figure)
+    return directory / LEARNING_CURVES

@@ -1,0 +1,230 @@
+"""A ScaNN searcher of one version: built, fitted to the recall asked for, kept on disk, loaded.
+
+How well ScaNN's defaults do depends on the vectors: with one setting, recall@8 was 0.99 on some and 0.04
+on others (those of an untrained encoder, which all point nearly the same way). So recall is measured
+before anything is served, and the search works harder until it is right: it rescores more candidates,
+and at last all of them. Runs in the ScaNN process: numpy and scann only, never jax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import numpy as np
+
+from ralm_jax.retrieval.index import VECTORS, sync
+from ralm_jax.retrieval.mips import Found, exact, recall
+
+FOLDER, SETTINGS, WRITING = "scann", "settings.json", ".scann_"
+SAMPLE = 512  # queries that recall is measured with: half to choose the effort, half to report
+EFFORTS = 6  # each rescores twice the candidates, in twice the leaves, of the one before
+TREE_FROM = 500_000  # passages; below, no tree: it builds 5 to 10 times slower and misses more
+FEW = 1024  # passages; below, there is too little to learn a code from
+BRUTE_UP_TO = 1_000_000  # passages; above, scoring all of them would stall the training
+
+
+@dataclasses.dataclass(frozen=True)
+class ScannConfig:
+    """How ScaNN searches.
+
+    Attributes:
+      k: recall@k is what is measured and kept up.
+      recall: the recall@k to reach, at the least effort that does.
+      threads: cores for building and for searching.
+      leaves: partitions of the vectors; None for no partition up to 500,000 passages, sqrt(N) above.
+    """
+
+    k: int = 8
+    recall: float = 0.97
+    threads: int = 1
+    leaves: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What serves, and what was measured of it; stored with the searcher so that both come back.
+
+    Attributes:
+      form: "tree", "hash" (no partition) or "brute" (all passages scored, nothing to store).
+      leaves: partitions looked into; 0 without a tree.
+      reorder: candidates rescored exactly; 0 for "brute".
+      recall: recall@k on queries that had no part in choosing the effort.
+      seconds: it took to build, fit and store.
+      files: the sizes of the stored files in bytes, so that a cut one is noticed.
+    """
+
+    form: str
+    leaves: int
+    reorder: int
+    recall: float
+    seconds: float = 0.0
+    files: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class ScannIndex:
+    """Answers queries for one version."""
+
+    def __init__(self, searcher: Any, settings: Settings, passages: int, threads: int):
+        self.settings = settings
+        self._searcher, self._passages, self._threads = searcher, passages, threads
+        searcher.set_num_threads(threads)
+
+    def search(self, queries: np.ndarray, k: int) -> Found:
+        """See `mips.Searcher`; queries [B, E] float32 -> ids [B, k] int32, scores [B, k] float32."""
+        settings, few = self.settings, min(k, self._passages)
+        how: dict[str, int] = {}
+        if settings.reorder:
+            how["pre_reorder_num_neighbors"] = max(settings.reorder, 2 * few)
+        if settings.leaves:
+            how["leaves_to_search"] = settings.leaves
+        if self._threads > 1:
+            share = -(-len(queries) // self._threads)
+            found = self._searcher.search_batched_parallel(queries, few, batch_size=share, **how)
+        else:
+            found = self._searcher.search_batched(queries, few, **how)
+        ids = np.full((len(queries), k), -1, np.int32)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        # Where ScaNN finds too few it fills up with id 0 and score NaN.
+        there = ~np.isnan(found[1])
+        ids[:, :few][there], scores[:, :few][there] = found[0][there], found[1][there]
+        return ids, scores
+
+
+def open_or_build(version: pathlib.Path, queries: np.ndarray, config: ScannConfig) -> ScannIndex:
+    """The index of the version in that folder: the stored one if it is whole, else a new one, stored.
+
+    Args:
+      version: folder of a committed version.
+      queries: [n, E] float32, recent ones, to measure recall with; few of them, and vectors of the
+        version stand in.
+      config: how to search.
+    """
+    for leftover in version.glob(WRITING + "*"):
+        shutil.rmtree(leftover)
+    vectors = np.load(version / VECTORS, mmap_mode="r")
+    stored = _load(version / FOLDER, vectors, config)
+    if stored:
+        return stored
+    began = time.perf_counter()
+    vectors = np.array(vectors)
+    searcher, form = _build(vectors, config)
+    settings = _fit(searcher, form, vectors, _sample(queries, vectors), config)
+    return _store(searcher, settings, began, version, vectors, config)
+
+
+def _build(vectors: np.ndarray, config: ScannConfig) -> tuple[Any, str]:
+    passages = len(vectors)
+    builder = _scann().builder(vectors, config.k, "dot_product")
+    builder = builder.set_n_training_threads(config.threads)
+    if passages < FEW:
+        return builder.score_brute_force().build(), "brute"
+    leaves = config.leaves or (math.isqrt(passages) if passages >= TREE_FROM else 0)
+    if leaves:
+        builder = builder.tree(leaves, leaves, training_sample_size=100_000, soar_lambda=1.5)
+    # Two dimensions to a code of 4 bits. 20,000 vectors teach the codes as well as 100,000 did, sooner.
+    builder = builder.score_ah(2, training_sample_size=20_000).reorder(100)
+    return builder.build(), "tree" if leaves else "hash"
+
+
+def _sample(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """SAMPLE queries [n, E], the order of which has no meaning."""
+    rng = np.random.default_rng(0)
+    source = queries if len(queries) >= SAMPLE // 8 else vectors
+    return source[rng.permutation(len(source))[:SAMPLE]]
+
+
+def _fit(
+    searcher: Any, form: str, vectors: np.ndarray, queries: np.ndarray, config: ScannConfig
+) -> Settings:
+    """The settings of least effort that reach the recall asked for."""
+    everything = Settings("brute", 0, 0, 1.0)
+    if form == "brute":
+        return everything
+    wanted, _ = exact(queries, vectors, config.k)
+    half = max(len(queries) // 2, 1)
+    for effort in range(EFFORTS):
+        leaves = 0
+        if form == "tree":
+            all_leaves = config.leaves or math.isqrt(len(vectors))
+            leaves = min(all_leaves, math.ceil(all_leaves * 0.05 * 2**effort))
+        settings = Settings(form, leaves, 100 * 2**effort, 0.0)
+        found, _ = ScannIndex(searcher, settings, len(vectors), config.threads).search(
+            queries, config.k
+        )
+        settings = dataclasses.replace(settings, recall=recall(found[half:], wanted[half:]))
+        if recall(found[:half], wanted[:half]) >= config.recall:
+            return settings
+    return everything if len(vectors) <= BRUTE_UP_TO else settings
+
+
+def _store(
+    searcher: Any,
+    settings: Settings,
+    began: float,
+    version: pathlib.Path,
+    vectors: np.ndarray,
+    config: ScannConfig,
+) -> ScannIndex:
+    """Stores the searcher by one rename, and gives it as read back from there.
+
+    So what serves is what a restart will serve, and a bad copy is found now. Any exception is passed
+    on; the stored part is gone by then.
+    """
+    partial = version / f"{WRITING}{os.getpid()}"
+    partial.mkdir()
+    try:
+        if settings.form != "brute":
+            searcher.serialize(str(partial), relative_path=True)
+        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+        settings = dataclasses.replace(
+            settings, files=sizes, seconds=round(time.perf_counter() - began, 3)
+        )
+        (partial / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2))
+        for path in [*partial.iterdir(), partial]:
+            sync(path)
+        stored = _load(partial, vectors, config)
+        if stored is None:
+            raise OSError(f"{partial}: what was stored cannot be read back")
+        shutil.rmtree(version / FOLDER, ignore_errors=True)  # a damaged one, or there is none
+        partial.rename(version / FOLDER)
+        sync(version)
+    except BaseException as error:
+        # Looked at before the files go, or the space they took would hide why it went wrong.
+        if shutil.disk_usage(partial).free < 1 << 16:
+            error.add_note("disk full")
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return stored
+
+
+def _load(folder: pathlib.Path, vectors: np.ndarray, config: ScannConfig) -> ScannIndex | None:
+    """The stored index, or None if there is none or it is not whole."""
+    try:
+        settings = Settings(**json.loads((folder / SETTINGS).read_text()))
+        names = {path.name: path.stat().st_size for path in folder.iterdir()}
+        names.pop(SETTINGS)
+        # Names too: ScaNN would unpickle a file of document ids, which we never write.
+        if names != settings.files or any(name.endswith(".pkl") for name in names):
+            return None
+        if settings.form == "brute":
+            builder = _scann().builder(np.array(vectors), config.k, "dot_product")
+            searcher = builder.score_brute_force().build()
+        else:
+            searcher = _scann().load_searcher(str(folder), assets_backcompat_shim=False)
+    except (OSError, ValueError, TypeError, RuntimeError):
+        return None
+    return ScannIndex(searcher, settings, len(vectors), config.threads)
+
+
+def _scann() -> Any:
+    # Imported at need: the training process reads ScannConfig from here, and has no use for the rest.
+    from scann import scann_ops_pybind
+
+    return scann_ops_pybind

@@ -1,0 +1,198 @@
+"""ScaNN in a process of its own, so that searching and building leave the trainer's interpreter alone.
+
+The process is started afresh, not forked, and not through multiprocessing, which would run the main module
+again and load jax with it. The two talk over a socket pair, which nobody else can reach: no address, no
+key. One thread here talks to it, in order; so a search begun before a publish is answered by the version
+served then, and waiting for a device or for ScaNN holds up nobody.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from ralm_jax.errors import UserError
+from ralm_jax.retrieval.index import Version, disk_full
+from ralm_jax.retrieval.mips import Found, Published
+from ralm_jax.retrieval.scann_index import ScannConfig
+from ralm_jax.retrieval.scann_server import Message, receive, send
+
+ATTEMPTS = 3  # at one request, before its death is taken to be the request's doing
+
+
+class ScannProcess:
+    """The `mips.Searcher` that asks a ScaNN process.
+
+    If the process dies it is started again, loads what it served from disk, and answers the request
+    that was under way; `restarts` counts that. It ends with its parent, however the parent ends.
+    """
+
+    def __init__(self, config: ScannConfig | None = None):
+        if importlib.util.find_spec("scann") is None:
+            raise UserError("ScaNN is not installed (it exists for Linux only): ask for exact search")
+        self.step, self.restarts = -1, 0
+        self._config = config or ScannConfig()
+        self._child: _Child | None = None
+        self._served: Version | None = None
+        self._next: Version | None = None
+        self._building: concurrent.futures.Future[None] | None = None
+        self._closed = False
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "scann")
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the ScaNN process, once it has been needed."""
+        return self._child.pid if self._child else None
+
+    def search(self, queries: Any, k: int) -> Callable[[], Found]:
+        """See `mips.Searcher`. Queries still being computed on a device are waited for elsewhere."""
+        if self.step < 0:
+            raise ValueError("search before the first publish")
+        return self._thread.submit(self._search, queries, k).result
+
+    def build(self, version: Version) -> None:
+        """See `mips.Searcher`."""
+        self._building = self._thread.submit(self._build, version)
+
+    def publish(self) -> Published:
+        """See `mips.Searcher`.
+
+        Raises:
+          UserError: the disk was too full to store the searcher. What was served is served on.
+        """
+        if self._building is None:
+            raise ValueError("publish without a build")
+        began = time.perf_counter()
+        self._building.result()
+        settings = self._thread.submit(self._publish).result()
+        self._building = None
+        self.step = self._served.step
+        waited = time.perf_counter() - began
+        return Published(self.step, settings["recall"], settings["seconds"], waited)
+
+    def restore(self, version: Version) -> None:
+        """See `mips.Searcher`."""
+        self.build(version)
+        self.publish()
+
+    def close(self) -> None:
+        """Ends the process; searches and builds under way are given up."""
+        self._closed = True
+        if self._child:
+            self._child.end()
+        self._thread.shutdown(cancel_futures=True)
+
+    def _search(self, queries: Any, k: int) -> Found:
+        _, (ids, scores) = self._ask({"op": "search", "k": k}, np.asarray(queries, np.float32))
+        return ids, scores
+
+    def _build(self, version: Version) -> None:
+        self._next = version
+        self._ask(_build_request(version))
+
+    def _publish(self) -> dict[str, Any]:
+        settings, _ = self._ask({"op": "publish"})
+        self._served, self._next = self._next, None
+        return settings
+
+    def _ask(self, header: dict[str, Any], *arrays: np.ndarray) -> Message:
+        """One request and its answer, with the process started as often as it takes."""
+        for _ in range(ATTEMPTS):
+            try:
+                if self._child is None:
+                    self._start()
+                return self._answered(self._child.ask(header, *arrays))
+            except (EOFError, ConnectionError):
+                if self._closed:
+                    raise
+                last_words = self._child.end()
+                self._child = None
+                self.restarts += 1
+                logging.getLogger(__name__).warning("the ScaNN process died; starting it again")
+        raise RuntimeError(
+            f"the ScaNN process died {ATTEMPTS} times at one request ({header['op']}); "
+            f"is there enough memory? Its last words: {last_words}"
+        )
+
+    def _start(self) -> None:
+        """Starts the process and brings it to where the last one was."""
+        self._child = _Child(self._config)
+        if self._served:
+            self._answered(self._child.ask(_build_request(self._served)))
+            self._answered(self._child.ask({"op": "publish"}))
+        if self._next:
+            self._answered(self._child.ask(_build_request(self._next)))
+
+    def _answered(self, answer: Message) -> Message:
+        header, _ = answer
+        if "error" not in header:
+            return answer
+        if "disk full" in header["notes"] and self._next:
+            raise disk_full(self._next.step, self._next.vectors.shape)
+        raise RuntimeError(f"the ScaNN process: {header['error']}")
+
+
+class _Child:
+    """One process, from its start to its end."""
+
+    def __init__(self, config: ScannConfig):
+        ours, theirs = socket.socketpair()
+        package = pathlib.Path(__file__).parents[2]
+        threads = str(config.threads)
+        environment = os.environ | {
+            # Found wherever it was found here, installed or not.
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.getenv("PYTHONPATH")])),
+            "OPENBLAS_NUM_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
+        }
+        # ScaNN logs to stderr, across the progress bar; kept apart for when something goes wrong.
+        self._log = tempfile.TemporaryFile()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ralm_jax.retrieval.scann_server"),
+                    *(str(theirs.fileno()), str(os.getpid())),
+                    json.dumps(dataclasses.asdict(config)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env=environment,
+            )
+        self._connection = Connection(ours.detach())
+        self.pid = self._process.pid
+
+    def ask(self, header: dict[str, Any], *arrays: np.ndarray) -> Message:
+        send(self._connection, header, *arrays)
+        return receive(self._connection)
+
+    def end(self) -> str:
+        """Kills the process if it lives still, and gives the last lines that it wrote."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        if self._log.closed:
+            return ""
+        with self._log:
+            self._log.seek(0)
+            return self._log.read()[-400:].decode(errors="replace").strip()
+
+
+def _build_request(version: Version) -> dict[str, Any]:
+    return {"op": "build", "path": str(version.path.resolve())}

@@ -1,0 +1,124 @@
+"""The ScaNN process: serves one version while a thread makes the next. Numpy and scann only, never jax.
+
+Started as `python -m ralm_jax.retrieval.scann_server SOCKET PARENT CONFIG` by `scann_process`, with one end
+of a socket pair. A message is a header in JSON followed by arrays as raw bytes; vectors cross as files.
+Requests are answered in order, so a search is answered by what is served when its turn comes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from ralm_jax.retrieval.scann_index import SAMPLE, ScannConfig, ScannIndex, open_or_build
+
+Message = tuple[dict[str, Any], list[np.ndarray]]
+
+
+def send(connection: Connection, header: dict[str, Any], *arrays: np.ndarray) -> None:
+    """Sends a header, with the arrays' types and shapes added, and the arrays. Nothing is pickled."""
+    forms = [(array.dtype.str, array.shape) for array in arrays]
+    connection.send_bytes(json.dumps(header | {"arrays": forms}).encode())
+    for array in arrays:
+        connection.send_bytes(np.ascontiguousarray(array).tobytes())
+
+
+def receive(connection: Connection) -> Message:
+    """Receives what `send` sent. Raises EOFError or OSError when the other side is gone."""
+    header = json.loads(connection.recv_bytes())
+    arrays = [
+        np.frombuffer(connection.recv_bytes(), dtype).reshape(shape)
+        for dtype, shape in header.pop("arrays")
+    ]
+    return header, arrays
+
+
+class Server:
+    """What is served, what is being built, and the queries of late, to measure recall with."""
+
+    def __init__(self, config: ScannConfig):
+        self._config = config
+        self._served: ScannIndex | None = None
+        self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=SAMPLE)
+        self._builder: threading.Thread | None = None
+        self._built: ScannIndex | BaseException | None = None
+
+    def answer(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Message:
+        """One request: search, build or publish."""
+        match header["op"]:
+            case "search":
+                (queries,) = arrays
+                self._recent.extend(queries)
+                return {}, list(self._served.search(queries, header["k"]))
+            case "build":
+                self._start_to_build(pathlib.Path(header["path"]))
+                return {}, []
+            case "publish":
+                self._builder.join()
+                if isinstance(self._built, BaseException):
+                    raise self._built
+                self._served = self._built
+                return dataclasses.asdict(self._served.settings), []
+            case unknown:
+                raise ValueError(f"no such request: {unknown}")
+
+    def _start_to_build(self, path: pathlib.Path) -> None:
+        queries = np.array(self._recent, np.float32)
+
+        def build() -> None:
+            try:
+                self._built = open_or_build(path, queries, self._config)
+            except BaseException as error:
+                self._built = error
+
+        if self._builder:
+            self._builder.join()
+        self._builder = threading.Thread(target=build, daemon=True)
+        self._builder.start()
+
+
+def serve(connection: Connection, config: ScannConfig) -> None:
+    """Answers requests until the other side is gone."""
+    server = Server(config)
+    while True:
+        try:
+            request = receive(connection)
+        except (EOFError, OSError):
+            return
+        try:
+            header, arrays = server.answer(*request)
+        except Exception as error:
+            notes = getattr(error, "__notes__", [])
+            header, arrays = {"error": f"{type(error).__name__}: {error}", "notes": notes}, []
+        send(connection, header, *arrays)
+
+
+def _end_with(parent: int) -> None:
+    # The socket may have been inherited by another child of the parent, and then stays open.
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
+
+
+def main(socket: str, parent: str, config: str) -> None:
+    """Serves on the inherited file descriptor `socket`."""
+    # Ctrl-C reaches the whole group; the trainer decides when this process is no longer needed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    serve(Connection(int(socket)), ScannConfig(**json.loads(config)))
+    os._exit(0)  # a build under way is of no use to anybody, and cannot be interrupted otherwise
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
