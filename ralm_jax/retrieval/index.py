@@ -44,7 +44,7 @@ def create(root: str | os.PathLike, step: int, shape: tuple[int, int], fingerpri
     same step: it was made by a run that has since gone back to an earlier checkpoint.
     """
     root = pathlib.Path(root)
-    with _disk_full(step, shape):
+    with _disk_full_is_said(step, shape):
         root.mkdir(parents=True, exist_ok=True)
     for leftover in root.glob(WRITING + "*"):
         shutil.rmtree(leftover)
@@ -122,7 +122,7 @@ class Writer:
     def _whole(self) -> Iterator[None]:
         """Whatever goes wrong inside, no part of the version stays on disk."""
         try:
-            with _disk_full(self.step, self.shape):
+            with _disk_full_is_said(self.step, self.shape):
                 yield
         except BaseException:
             self.abandon()
@@ -191,6 +191,14 @@ def sync(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def disk_full(step: int, shape: tuple[int, ...]) -> UserError:
+    """The error for a disk that has no room for a version of shape (N, E)."""
+    return UserError(
+        f"disk full while publishing the index at step {step}: "
+        f"free {4 * shape[0] * shape[1]:,} bytes and run again"
+    )
+
+
 def _remove(root: pathlib.Path, step: int) -> None:
     # Renamed first, so that a version is never seen half removed.
     with contextlib.suppress(FileNotFoundError):
@@ -207,13 +215,10 @@ def _checksum(vectors: np.ndarray, rows: int = 1 << 16) -> int:
 
 
 @contextlib.contextmanager
-def _disk_full(step: int, shape: tuple[int, int]) -> Iterator[None]:
+def _disk_full_is_said(step: int, shape: tuple[int, int]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(
-            f"disk full while publishing the index at step {step}: "
-            f"free {4 * shape[0] * shape[1]:,} bytes and run again"
-        ) from error
+        raise disk_full(step, shape) from error

@@ -88,9 +88,10 @@ def choose(
     """
     # Imported here because each of the two needs this module, and ScaNN exists on Linux only.
     if kind == "scann" or (kind == "auto" and passages >= EXACT_BELOW):
+        from ralm_jax.retrieval.scann_index import ScannConfig
         from ralm_jax.retrieval.scann_process import ScannProcess
 
-        return ScannProcess(k=k, threads=threads)
+        return ScannProcess(ScannConfig(k=k, threads=threads))
     from ralm_jax.retrieval.exact import Exact
 
     return Exact()

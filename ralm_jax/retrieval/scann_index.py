@@ -1,9 +1,9 @@
 """A ScaNN searcher of one version: built, fitted to the recall asked for, kept on disk, loaded.
 
-How well ScaNN's defaults do depends on the vectors: with one setting, recall@8 was 0.99 on some and 0.04
-on others (those of an untrained encoder, which all point nearly the same way). So recall is measured
-before anything is served, and the search works harder until it is right: it rescores more candidates,
-and at last all of them. Runs in the ScaNN process: numpy and scann only, never jax.
+How well ScaNN does depends on the vectors: with one setting, recall@8 was 0.99 on some and 0.04 on
+others (all pointing nearly one way, as those of an untrained encoder do). So recall is measured
+before anything is served, and the search works harder until it is right: it rescores more
+candidates, and at last all of them. Runs in the ScaNN process: numpy and scann only, never jax.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class ScannConfig:
       k: recall@k is what is measured and kept up.
       recall: the recall@k to reach, at the least effort that does.
       threads: cores for building and for searching.
-      leaves: partitions of the vectors; None for no partition up to 500,000 passages, sqrt(N) above.
+      leaves: partitions of the vectors; None for sqrt(N), and below 500,000 passages for no
+        partition at all.
     """
 
     k: int = 8
@@ -71,17 +72,19 @@ class Settings:
 class ScannIndex:
     """Answers queries for one version."""
 
-    def __init__(self, searcher: Any, settings: Settings, passages: int, threads: int):
+    def __init__(self, searcher: Any, settings: Settings, passages: int, config: ScannConfig):
         self.settings = settings
-        self._searcher, self._passages, self._threads = searcher, passages, threads
-        searcher.set_num_threads(threads)
+        self._searcher, self._passages = searcher, passages
+        self._threads, self._k = config.threads, config.k
+        searcher.set_num_threads(config.threads)
 
     def search(self, queries: np.ndarray, k: int) -> Found:
-        """See `mips.Searcher`; queries [B, E] float32 -> ids [B, k] int32, scores [B, k] float32."""
+        """Queries [B, E] float32 -> ids [B, k] int32, scores [B, k] float32, best first."""
         settings, few = self.settings, min(k, self._passages)
         how: dict[str, int] = {}
         if settings.reorder:
-            how["pre_reorder_num_neighbors"] = max(settings.reorder, 2 * few)
+            # Fitted at k as configured; finding more takes more candidates.
+            how["pre_reorder_num_neighbors"] = settings.reorder * max(1, -(-few // self._k))
         if settings.leaves:
             how["leaves_to_search"] = settings.leaves
         if self._threads > 1:
@@ -102,8 +105,8 @@ def open_or_build(version: pathlib.Path, queries: np.ndarray, config: ScannConfi
 
     Args:
       version: folder of a committed version.
-      queries: [n, E] float32, recent ones, to measure recall with; few of them, and vectors of the
-        version stand in.
+      queries: [n, E] float32, recent ones, to measure recall with; if they are too few, vectors
+        of the version stand in.
       config: how to search.
     """
     for leftover in version.glob(WRITING + "*"):
@@ -128,7 +131,7 @@ def _build(vectors: np.ndarray, config: ScannConfig) -> tuple[Any, str]:
     leaves = config.leaves or (math.isqrt(passages) if passages >= TREE_FROM else 0)
     if leaves:
         builder = builder.tree(leaves, leaves, training_sample_size=100_000, soar_lambda=1.5)
-    # Two dimensions to a code of 4 bits. 20,000 vectors teach the codes as well as 100,000 did, sooner.
+    # Two dimensions to a code of 4 bits; 20,000 vectors taught the codes as well as 100,000 did.
     builder = builder.score_ah(2, training_sample_size=20_000).reorder(100)
     return builder.build(), "tree" if leaves else "hash"
 
@@ -155,9 +158,7 @@ def _fit(
             all_leaves = config.leaves or math.isqrt(len(vectors))
             leaves = min(all_leaves, math.ceil(all_leaves * 0.05 * 2**effort))
         settings = Settings(form, leaves, 100 * 2**effort, 0.0)
-        found, _ = ScannIndex(searcher, settings, len(vectors), config.threads).search(
-            queries, config.k
-        )
+        found, _ = ScannIndex(searcher, settings, len(vectors), config).search(queries, config.k)
         settings = dataclasses.replace(settings, recall=recall(found[half:], wanted[half:]))
         if recall(found[:half], wanted[:half]) >= config.recall:
             return settings
@@ -174,8 +175,8 @@ def _store(
 ) -> ScannIndex:
     """Stores the searcher by one rename, and gives it as read back from there.
 
-    So what serves is what a restart will serve, and a bad copy is found now. Any exception is passed
-    on; the stored part is gone by then.
+    So what serves is what a restart will serve, and a bad copy is found now. Any exception is
+    passed on; the stored part is gone by then.
     """
     partial = version / f"{WRITING}{os.getpid()}"
     partial.mkdir()
@@ -220,7 +221,7 @@ def _load(folder: pathlib.Path, vectors: np.ndarray, config: ScannConfig) -> Sca
             searcher = _scann().load_searcher(str(folder), assets_backcompat_shim=False)
     except (OSError, ValueError, TypeError, RuntimeError):
         return None
-    return ScannIndex(searcher, settings, len(vectors), config.threads)
+    return ScannIndex(searcher, settings, len(vectors), config)
 
 
 def _scann() -> Any:

@@ -1,9 +1,9 @@
-"""ScaNN in a process of its own, so that searching and building leave the trainer's interpreter alone.
+"""ScaNN in a process of its own, so that searching and building leave the trainer alone.
 
-The process is started afresh, not forked, and not through multiprocessing, which would run the main module
-again and load jax with it. The two talk over a socket pair, which nobody else can reach: no address, no
-key. One thread here talks to it, in order; so a search begun before a publish is answered by the version
-served then, and waiting for a device or for ScaNN holds up nobody.
+It is started afresh, not forked, and not through multiprocessing, which would run the main module
+again and load jax with it. The two talk over a socket pair, which nobody else can reach: no
+address, no key. One thread here talks to it, in order; so a search begun before a publish is
+answered by the version served then, and waiting for a device or for ScaNN holds up nobody.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ScannProcess:
 
     def __init__(self, config: ScannConfig | None = None):
         if importlib.util.find_spec("scann") is None:
-            raise UserError("ScaNN is not installed (it exists for Linux only): ask for exact search")
+            raise UserError("ScaNN is not installed (it is for Linux only): ask for exact search")
         self.step, self.restarts = -1, 0
         self._config = config or ScannConfig()
         self._child: _Child | None = None
@@ -94,8 +94,10 @@ class ScannProcess:
         """Ends the process; searches and builds under way are given up."""
         self._closed = True
         if self._child:
-            self._child.end()
+            self._child.kill()  # whatever waits for its answer learns of it
         self._thread.shutdown(cancel_futures=True)
+        if self._child:
+            self._child.end()
 
     def _search(self, queries: Any, k: int) -> Found:
         _, (ids, scores) = self._ask({"op": "search", "k": k}, np.asarray(queries, np.float32))
@@ -117,8 +119,8 @@ class ScannProcess:
                 if self._child is None:
                     self._start()
                 return self._answered(self._child.ask(header, *arrays))
-            except (EOFError, ConnectionError):
-                if self._closed:
+            except (EOFError, OSError):
+                if self._closed or self._child is None:
                     raise
                 last_words = self._child.end()
                 self._child = None
@@ -181,6 +183,9 @@ class _Child:
     def ask(self, header: dict[str, Any], *arrays: np.ndarray) -> Message:
         send(self._connection, header, *arrays)
         return receive(self._connection)
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def end(self) -> str:
         """Kills the process if it lives still, and gives the last lines that it wrote."""

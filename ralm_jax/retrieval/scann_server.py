@@ -1,8 +1,8 @@
-"""The ScaNN process: serves one version while a thread makes the next. Numpy and scann only, never jax.
+"""The ScaNN process: serves one version while a thread makes the next. Never imports jax.
 
-Started as `python -m ralm_jax.retrieval.scann_server SOCKET PARENT CONFIG` by `scann_process`, with one end
-of a socket pair. A message is a header in JSON followed by arrays as raw bytes; vectors cross as files.
-Requests are answered in order, so a search is answered by what is served when its turn comes.
+Started as `python -m ralm_jax.retrieval.scann_server SOCKET PARENT CONFIG` by `scann_process`, with
+one end of a socket pair. A message is a header in JSON followed by arrays as raw bytes; vectors
+cross as files. Requests are answered in order: a search, by what is served when its turn comes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Message = tuple[dict[str, Any], list[np.ndarray]]
 
 
 def send(connection: Connection, header: dict[str, Any], *arrays: np.ndarray) -> None:
-    """Sends a header, with the arrays' types and shapes added, and the arrays. Nothing is pickled."""
+    """Sends a header, to which it adds the arrays' forms, and the arrays. Nothing is pickled."""
     forms = [(array.dtype.str, array.shape) for array in arrays]
     connection.send_bytes(json.dumps(header | {"arrays": forms}).encode())
     for array in arrays:
