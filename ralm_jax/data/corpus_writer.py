@@ -18,7 +18,7 @@ _TEXTS_PER_SHARD = 1 << 18
 
 
 class ArrayWriter:
-    """A .npy file that grows by rows; its header is made true by `close`."""
+    """A .npy file that grows by rows; its header is made true by `finish`."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, row_shape: tuple[int, ...]):
         self._dtype, self._row_shape, self.rows = np.dtype(dtype), row_shape, 0
@@ -41,12 +41,15 @@ class ArrayWriter:
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self.rows += len(rows)
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Completes the file and forces it to disk."""
         self._file.seek(0)
         self._header()
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file, whether it is complete or not."""
         self._file.close()
 
 
@@ -116,9 +119,9 @@ class CorpusWriter:
     def finish(self, **settings: Any) -> dict[str, int]:
         """Completes every file, the manifest last; returns the counts it holds."""
         for array in self._arrays.values():
-            array.close()
+            array.finish()
         write_texts(self._path / "texts", self._texts(), len(self._rows))
-        self._spool.close()
+        self.close()
         (self._path / "spool.jsonl").unlink()
         counts = {name: count for name, count in sorted(self.counts.items()) if count}
         counts |= {"passages": len(self._rows)}
@@ -141,6 +144,11 @@ class CorpusWriter:
             file.flush()
             os.fsync(file.fileno())
         return counts
+
+    def close(self) -> None:
+        """Closes the files, whether they are complete or not."""
+        for file in (self._spool, *self._arrays.values()):
+            file.close()
 
     def _texts(self) -> Iterator[dict[str, list[str]]]:
         self._spool.seek(0)

@@ -173,8 +173,8 @@ def locate(
     whole = np.append(bounds, [[0, 0]], axis=0)[sentence]  # [s, 2], of the sentence each begins in
     inside = (start >= whole[:, 0]) & (stop <= whole[:, 1])
     verdicts = {
-        "span without wordpieces": start >= stop,
         "span cuts a wordpiece": (stops[start - 1] > begin) | (stops[stop - 1] > end),
+        "span without wordpieces": start >= stop,
         "span crosses sentences": ~inside,
         "span is the whole sentence": inside & (start == whole[:, 0]) & (stop == whole[:, 1]),
     }

@@ -5,6 +5,7 @@ the vocabulary are learnt. The second cuts batches of documents into passages, i
 and writes them in order.
 """
 
+import contextlib
 import errno
 import itertools
 import multiprocessing
@@ -79,12 +80,12 @@ def prepare(
             fitted, documents = salient.no_spans, _tag(documents, tagger)
         del survey
         width = passage_tokens - SPECIAL_TOKENS
-        writer = CorpusWriter(partial, pieces, width)
         say(f"Cutting passages of at most {passage_tokens} wordpieces")
-        cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
-        for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
-            writer.add(passages)
-        counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
+        with contextlib.closing(CorpusWriter(partial, pieces, width)) as writer:
+            cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
+            for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
+                writer.add(passages)
+            counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
         os.rename(partial, out)
     except OSError as error:
         if error.errno != errno.ENOSPC:

@@ -67,14 +67,15 @@ _CODE = re.compile(
 _LETTER = r"[\u05d0-\u08ff\u0904-\u0dff\uac00-\ud7a3ァ-ヺー々㐀-䶿一-鿿]"
 _CASELESS = re.compile(f"{_LETTER}{_LETTER}+")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_TERM = re.compile(f"{_LETTER}{_LETTER}+|[^\\W\\d_]{{4,}}")  # where the corpus has no capitals
+# The same, or a word, where the corpus has no capitals.
+_TERM = re.compile(rf"{_LETTER}{_LETTER}+|(?<!\w){_W}{{4,}}")
 _FIRST_WORD = re.compile(rf"[.!?:;…\n*•–-][\"'”’)\]]*\s+[\"'“‘(\[]*([{_UPPER}]\w*)")
 
 _SPACY_NUMBERS = ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY")
 
 _SELDOM = 0.05  # words capitalised less often than this are names only in company
-_FREQUENT = 1 / 3000  # and if they are more frequent than this they neither begin nor end one
-_UNCASED = 0.01  # a corpus with a smaller share of capitalised words does not use capitals
+_FREQUENT = 1 / 500  # and if they are more frequent than this they neither begin nor end one
+_UNCASED = 0.002  # a corpus with a smaller share of capitalised words does not use capitals
 _RARE = 0.01  # terms are in at most this share of the texts, and at least in
 _MIN_TEXTS = 2  # this many: a term of one text can be learnt from nowhere else
 _BURST = (
@@ -149,7 +150,8 @@ def fit_tagger(texts: Sequence[str]) -> CorpusTagger:
         if word[0].isupper():
             upper[word.lower()] += count - initial[word]
     total = words.total()
-    cased = upper.total() >= _UNCASED * total
+    letters = sum(n for word, n in words.items() if word.lower() != word.upper())
+    cased = sum(n for word, n in words.items() if word[0].isupper()) >= _UNCASED * letters
     keys = [word for word in {*words, *upper} if word.islower()]
     share = {word: upper[word] / max(1, upper[word] + words[word]) for word in keys}
     ordinary = frozenset(word for word in keys if words[word] and share[word] < _SELDOM)

@@ -97,7 +97,9 @@ def _alphabet(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     written = set().union(*texts)
     characters = sorted({c for w in written for c in normalise(w) if c not in " \t\n\r"})
     within = [
-        c for c in characters if len(tokenizer.pre_tokenizer.pre_tokenize_str(normalise(f"a{c}a"))) == 1
+        c
+        for c in characters
+        if len(tokenizer.pre_tokenizer.pre_tokenize_str(normalise(f"a{c}a"))) == 1
     ]
     return [*characters, *(f"{CONTINUATION}{c}" for c in within)]
 

@@ -33,7 +33,9 @@ def test_salient_span_masks_one_span_each_as_often():
     spans = np.array([[0, 2], [1, 4], [7, 8]])
     rng = np.random.default_rng(0)
     seen = Counter(
-        tuple(np.flatnonzero(masking.salient_span(np.zeros(9, int), spans, VOCABULARY, rng)).tolist())
+        tuple(
+            np.flatnonzero(masking.salient_span(np.zeros(9, int), spans, VOCABULARY, rng)).tolist()
+        )
         for _ in range(3000)
     )
     assert set(seen) == {(0, 1), (1, 2, 3), (7,)}

@@ -1,18 +1,22 @@
 import dataclasses
 import json
 import types
+from itertools import pairwise
+from string import ascii_lowercase
 
 import pytest
 
 from ralm_jax.data.salient import CorpusTagger, fit_tagger, no_spans, spacy_tagger
 
-# Enough prose for the tagger to see that "the", "it" and "village" are ordinary and "Chicago" is not.
+# Enough prose to see that "the", "it" and "village" are ordinary words and "Chicago" is not one.
 PROSE = [
     "The village is old. It was built by the river, and the village has a mill.",
     "Chicago is a city. It is said that in Chicago it snows. The people of Chicago like it.",
-    "After the war, he moved to Chicago with Anna. Anna liked the city; after the rain, it was fine.",
+    "After the war, he went to Chicago with Anna. Anna liked the city; after rain, it was fine.",
     "He wrote the book. She read it. The book was long, and he was tired of it.",
-] * 5
+] * 2 + [
+    f"there were {a}{b}x, {a}{b}y and {a}{b}z" for a in ascii_lowercase for b in ascii_lowercase
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def tagger():
 
 def found(tagger, text):
     spans = tagger(text)
-    assert all(a.stop <= b.start for a, b in zip(spans, spans[1:], strict=False)), "overlap"
+    assert all(a.stop <= b.start for a, b in pairwise(spans)), "overlap"
     return [(text[span.start : span.stop], span.kind) for span in spans]
 
 
@@ -103,7 +107,7 @@ def test_ordinary_words_are_no_names_by_themselves(tagger):
 
 
 def test_identifiers_are_terms(tagger):
-    text = "call `os.path.join()` or my_function, then camelCase and __init__ e.g. [5]_ here.Then"
+    text = "call `os.path.join()` or my_function, then camelCase and __init__ e.g. [5]_ here"
     assert found(tagger, text) == [
         ("os.path.join()", "term"),
         ("my_function", "term"),
@@ -130,7 +134,9 @@ def test_corpora_without_capitals_give_rare_bursty_terms():
 def test_a_fitted_tagger_is_plain_data(tagger):
     plain = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in vars(tagger).items()}
     restored = json.loads(json.dumps(plain))
-    again = CorpusTagger(**{k: frozenset(v) if isinstance(v, list) else v for k, v in restored.items()})
+    again = CorpusTagger(
+        **{k: frozenset(v) if isinstance(v, list) else v for k, v in restored.items()}
+    )
     assert dataclasses.astuple(again) == dataclasses.astuple(tagger)
     assert again(PROSE[1]) == tagger(PROSE[1])
 
@@ -147,7 +153,9 @@ def test_spacy_entities_become_spans():
             ]
         )
 
-    tagged = found(spacy_tagger(nlp), "Anna had two cats in 1990".replace("two cats in 1990", "1990 two"))
+    tagged = found(
+        spacy_tagger(nlp), "Anna had two cats in 1990".replace("two cats in 1990", "1990 two")
+    )
     assert tagged == [("Anna", "name"), ("1990", "date"), ("two", "number")]
 
 

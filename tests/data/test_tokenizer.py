@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def tokenizer(request, tmp_path_factory):
 def split(pieces):
     """Per text: the ids, and the offsets within the text."""
     cuts = np.searchsorted(pieces.starts, pieces.begins)
-    for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(cuts)):
         offsets = np.stack((pieces.starts[a:b], pieces.stops[a:b]), 1) - pieces.begins[i]
         yield pieces.ids[a:b].tolist(), [tuple(pair) for pair in offsets.tolist()]
 

@@ -1,0 +1,97 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ralm_jax.data.corpus import ARRAYS, open_corpus
+from ralm_jax.data.prepare import prepare
+from ralm_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prepared")
+    with (path / "x.jsonl").open("w") as file:
+        for i in range(5):
+            record = {
+                "id": f"{i}",
+                "title": f"Page {i}",
+                "text": f"It was in {1900 + i}. It rained.",
+            }
+            file.write(json.dumps(record) + "\n")
+    prepare(str(path / "x.jsonl"), path / "corpus", vocab_size=100, say=lambda line: None)
+    return path / "corpus"
+
+
+@pytest.fixture
+def copy(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "copy")
+
+
+def test_arrays_are_memory_mapped_and_typed(prepared):
+    corpus = open_corpus(prepared)
+    dtypes = {"tokens": "u2", "lengths": "u2", "ids": "S32", "sentences": "i4", "spans": "i4"}
+    for name in ARRAYS:
+        array = getattr(corpus, name)
+        assert isinstance(array, np.memmap) and not array.flags.writeable
+        assert array.dtype == np.dtype(dtypes.get(name, "u8"))
+    assert corpus.tokens.shape == (5, corpus.passage_tokens - 3) and corpus.size == 5
+    assert corpus.vocabulary.pad == 0
+    assert corpus.counts["passages"] == 5 and corpus.counts["spans"] == len(corpus.spans) == 5
+
+
+def test_texts_are_a_dataset_that_needs_no_tensorflow(prepared):
+    code = (
+        "import sys; from ralm_jax.data.corpus import open_corpus;"
+        f"texts = open_corpus({str(prepared)!r}).texts();"
+        "print(texts[4]['title'].decode(), texts[4]['text'].decode(), texts[4]['documents']);"
+        "assert not {'tensorflow', 'jax'} & sys.modules.keys()"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert out.stdout == "Page 4 It was in 1904. It rained. [b'4']\n"
+
+
+def test_a_missing_corpus(tmp_path):
+    with pytest.raises(UserError, match="there is no corpus"):
+        open_corpus(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [*(f"{name}.npy" for name in ARRAYS), "vocab.txt", "texts"])
+def test_damage_is_noticed(copy, name):
+    file = next((copy / name).glob("*array_record*")) if name == "texts" else copy / name
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=f"damaged: .*{file.name} has changed"):
+        open_corpus(copy)
+    file.unlink()
+    with pytest.raises(UserError, match="damaged"):
+        open_corpus(copy)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": {}}'])
+def test_a_damaged_manifest(copy, text):
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="damaged") as caught:
+        open_corpus(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_format_version(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        open_corpus(copy)
+
+
+def test_a_corpus_without_spans_opens(tmp_path):
+    (tmp_path / "x.jsonl").write_text(
+        '{"id": "a", "title": "", "text": "nothing here", "spans": []}'
+    )
+    prepare(str(tmp_path / "x.jsonl"), tmp_path / "c", say=lambda line: None)
+    corpus = open_corpus(tmp_path / "c")
+    assert corpus.spans.shape == (0, 4) and corpus.span_groups.shape == (0,) and corpus.kinds == ()
+    assert corpus.lengths[0, 0] == 0
