@@ -144,7 +144,8 @@ def open_version(root: str | os.PathLike, step: int, fingerprint: str) -> Versio
             )
         vectors = np.load(path / VECTORS, mmap_mode="r")
         stamp = manifest["step"], (manifest["N"], manifest["E"]), manifest["crc32"]
-        whole = vectors.dtype == np.float32 and stamp == (step, vectors.shape, _checksum(vectors))
+        if vectors.dtype != np.float32 or stamp != (step, vectors.shape, _checksum(vectors)):
+            raise ValueError("not what was written")
         made_from = manifest["fingerprint"]
     except FileNotFoundError as missing:
         raise UserError(
@@ -152,11 +153,9 @@ def open_version(root: str | os.PathLike, step: int, fingerprint: str) -> Versio
             "resume from a checkpoint whose index is there"
         ) from None
     except (ValueError, KeyError, TypeError, OSError, EOFError):
-        whole = False
-    if not whole:
         raise UserError(
             f"index {path}: damaged (checksum or form); put back a sound copy of that folder"
-        )
+        ) from None
     if made_from != fingerprint:
         raise UserError(
             f"index {path}: made from another corpus; give the corpus that this run began with"

@@ -7,20 +7,15 @@ following steps, and the index is published at exactly s + lag; if it is late, t
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 from collections.abc import Callable, Set
 from typing import Any, ClassVar, Protocol
 
-import jax
-import numpy as np
-
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
+from ralm_jax.retrieval.flight import Embed, Flight
 from ralm_jax.retrieval.mips import Published, Searcher
-
-Embed = Callable[[Any, int, int], jax.Array]  # (params, start, stop) -> [stop - start, E] float32
 
 
 class Policy(Protocol):
@@ -97,17 +92,6 @@ class Asynchronous:
         return max(1, self.lag * 3 // 4)
 
 
-@dataclasses.dataclass
-class _Flight:
-    """A refresh under way. Chunks wait on the device in `queued` until the next step."""
-
-    step: int
-    params: Any
-    writer: index.Writer | None  # None once the version is with the searcher
-    embedded: int = 0
-    queued: collections.deque[jax.Array] = dataclasses.field(default_factory=collections.deque)
-
-
 class Refresher:
     """Keeps the searcher's index as fresh as the policy says.
 
@@ -143,7 +127,7 @@ class Refresher:
         self._chunks = [
             (start, min(start + chunk, shape[0])) for start in range(0, shape[0], chunk)
         ]
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
 
     @property
     def in_flight(self) -> int | None:
@@ -161,9 +145,7 @@ class Refresher:
 
     def start(self, params: Any, step: int = 0) -> Published:
         """Embeds all passages with `params`, waits, and serves that as version `step`."""
-        self._take_off(params, step)
-        self._embed_until(len(self._chunks))
-        return self._land()
+        return self._land(self._take_off(params, step))
 
     def resume(self, snapshot: Any, snapshot_step: int | None, step: int) -> None:
         """Puts everything as it was in the lost run just before it called `advance(..., step)`.
@@ -193,12 +175,12 @@ class Refresher:
         except UserError:
             if snapshot_step is None:
                 raise
-            self._take_off(snapshot, flying)
-            self._embed_until(self._due(before))
+            flight = self._take_off(snapshot, flying)
+            flight.embed_until(self._due(flight, before))
         else:
             # Finished before the run was lost, perhaps even served; the same parameters made it.
             self._searcher.build(version)
-            self._flight = _Flight(flying, snapshot, None, embedded=len(self._chunks))
+            self._flight = Flight(flying, snapshot, self._embed, self._chunks, None)
 
     def advance(self, params: Any, step: int) -> Published | None:
         """Does the share of refreshing that falls to `step`; call it before the step is trained.
@@ -213,67 +195,47 @@ class Refresher:
         Returns:
           What was published at this step, if anything.
         """
-        published = None
-        if self._flight and self._policy.published(step) == self._flight.step:
-            published = self._land()
+        published, serves = None, self._policy.published(step)
+        if self._flight and self._flight.step == serves:
+            published = self._land(self._flight)
         if self._policy.snapshot_due(step):
-            self._take_off(params, step)
-            if self._policy.published(step) == step:
-                self._embed_until(len(self._chunks))
-                return self._land()
-        if self._flight and self._flight.writer:
-            self._fetch()
-            self._queue_until(self._due(step))
+            flight = self._take_off(params, step)
+            if serves == step:
+                return self._land(flight)
+        if self._flight:
+            self._hand_over(self._flight.fetch())
+            self._flight.queue_until(self._due(self._flight, step))
         return published
 
     def close(self) -> None:
         """Drops the refresh in flight, and its files. The searcher stays the caller's."""
-        if self._flight and self._flight.writer:
-            self._flight.writer.abandon()
+        if self._flight:
+            self._flight.abandon()
         self._flight = None
 
-    def _due(self, step: int) -> int:
+    def _take_off(self, params: Any, step: int) -> Flight:
+        writer = index.create(self._root, step, self._shape, self._fingerprint)
+        self._flight = Flight(step, params, self._embed, self._chunks, writer)
+        return self._flight
+
+    def _due(self, flight: Flight, step: int) -> int:
         """Chunks to have been queued once `advance` has been called at `step`."""
         over = self._policy.embedding_steps
-        share = min(step - self._flight.step + 1, over)
+        share = min(step - flight.step + 1, over)
         return -(-len(self._chunks) * share // over)
 
-    def _take_off(self, params: Any, step: int) -> None:
-        writer = index.create(self._root, step, self._shape, self._fingerprint)
-        self._flight = _Flight(step, params, writer)
+    def _hand_over(self, version: index.Version | None) -> None:
+        if version:
+            self._searcher.build(version)
 
-    def _queue_until(self, chunks: int) -> None:
-        while self._flight.embedded < chunks:
-            start, stop = self._chunks[self._flight.embedded]
-            vectors = self._embed(self._flight.params, start, stop)
-            vectors.copy_to_host_async()
-            self._flight.queued.append(vectors)
-            self._flight.embedded += 1
-
-    def _fetch(self, leave: int = 0) -> None:
-        """Writes queued chunks until `leave` are left; after the last the searcher takes over."""
-        flight = self._flight
-        while len(flight.queued) > leave:
-            flight.writer.write(flight.writer.rows, np.asarray(flight.queued.popleft()))
-        if flight.writer.rows == self._shape[0]:
-            self._searcher.build(flight.writer.commit())
-            flight.writer = None
-
-    def _embed_until(self, chunks: int) -> None:
-        """Embeds while waiting, with one chunk on its way while the one before is written."""
-        while self._flight.embedded < chunks:
-            self._queue_until(self._flight.embedded + 1)
-            self._fetch(leave=1)
-
-    def _land(self) -> Published:
+    def _land(self, flight: Flight) -> Published:
         """Publishes the version in flight, waiting for what is left of it, and prunes others."""
-        if self._flight.writer:
-            self._embed_until(len(self._chunks))
-            self._fetch()
-        previous, step = self._searcher.step, self._flight.step
+        flight.embed_until(len(self._chunks))
+        self._hand_over(flight.fetch())
+        previous = self._searcher.step
         published = self._searcher.publish()
         self._flight = None
-        index.prune(self._root, {previous, step} | self._keep())
+        index.prune(self._root, {previous, flight.step} | self._keep())
         return published
 
 

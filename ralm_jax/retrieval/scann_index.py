@@ -152,6 +152,7 @@ def _fit(
         return everything
     wanted, _ = exact(queries, vectors, config.k)
     half = max(len(queries) // 2, 1)
+    settings = everything
     for effort in range(EFFORTS):
         leaves = 0
         if form == "tree":

@@ -50,7 +50,7 @@ class ScannProcess:
         self._child: _Child | None = None
         self._served: Version | None = None
         self._next: Version | None = None
-        self._building: concurrent.futures.Future[None] | None = None
+        self._building: tuple[Version, concurrent.futures.Future[None]] | None = None
         self._closed = False
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "scann")
 
@@ -67,7 +67,7 @@ class ScannProcess:
 
     def build(self, version: Version) -> None:
         """See `mips.Searcher`."""
-        self._building = self._thread.submit(self._build, version)
+        self._building = version, self._thread.submit(self._build, version)
 
     def publish(self) -> Published:
         """See `mips.Searcher`.
@@ -78,10 +78,10 @@ class ScannProcess:
         if self._building is None:
             raise ValueError("publish without a build")
         began = time.perf_counter()
-        self._building.result()
-        settings = self._thread.submit(self._publish).result()
-        self._building = None
-        self.step = self._served.step
+        version, building = self._building
+        building.result()
+        settings = self._thread.submit(self._publish, version).result()
+        self._building, self.step = None, version.step
         waited = time.perf_counter() - began
         return Published(self.step, settings["recall"], settings["seconds"], waited)
 
@@ -107,18 +107,18 @@ class ScannProcess:
         self._next = version
         self._ask(_build_request(version))
 
-    def _publish(self) -> dict[str, Any]:
+    def _publish(self, version: Version) -> dict[str, Any]:
         settings, _ = self._ask({"op": "publish"})
-        self._served, self._next = self._next, None
+        self._served, self._next = version, None
         return settings
 
     def _ask(self, header: dict[str, Any], *arrays: np.ndarray) -> Message:
         """One request and its answer, with the process started as often as it takes."""
+        last_words = ""
         for _ in range(ATTEMPTS):
             try:
-                if self._child is None:
-                    self._start()
-                return self._answered(self._child.ask(header, *arrays))
+                child = self._child or self._start()
+                return self._answered(child.ask(header, *arrays))
             except (EOFError, OSError):
                 if self._closed or self._child is None:
                     raise
@@ -131,14 +131,15 @@ class ScannProcess:
             f"is there enough memory? Its last words: {last_words}"
         )
 
-    def _start(self) -> None:
+    def _start(self) -> _Child:
         """Starts the process and brings it to where the last one was."""
-        self._child = _Child(self._config)
+        self._child = child = _Child(self._config)
         if self._served:
-            self._answered(self._child.ask(_build_request(self._served)))
-            self._answered(self._child.ask({"op": "publish"}))
+            self._answered(child.ask(_build_request(self._served)))
+            self._answered(child.ask({"op": "publish"}))
         if self._next:
-            self._answered(self._child.ask(_build_request(self._next)))
+            self._answered(child.ask(_build_request(self._next)))
+        return child
 
     def _answered(self, answer: Message) -> Message:
         header, _ = answer

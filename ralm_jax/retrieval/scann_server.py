@@ -8,6 +8,7 @@ cross as files. Requests are answered in order: a search, by what is served when
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -49,43 +50,27 @@ class Server:
 
     def __init__(self, config: ScannConfig):
         self._config = config
-        self._served: ScannIndex | None = None
         self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=SAMPLE)
-        self._builder: threading.Thread | None = None
-        self._built: ScannIndex | BaseException | None = None
+        self._builder = concurrent.futures.ThreadPoolExecutor(1)
+        self._building: concurrent.futures.Future[ScannIndex] | None = None
+        self._served: ScannIndex | None = None
 
     def answer(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Message:
         """One request: search, build or publish."""
         match header["op"]:
-            case "search":
+            case "search" if self._served:
                 (queries,) = arrays
                 self._recent.extend(queries)
                 return {}, list(self._served.search(queries, header["k"]))
             case "build":
-                self._start_to_build(pathlib.Path(header["path"]))
+                path, queries = pathlib.Path(header["path"]), np.array(self._recent, np.float32)
+                self._building = self._builder.submit(open_or_build, path, queries, self._config)
                 return {}, []
-            case "publish":
-                self._builder.join()
-                if isinstance(self._built, BaseException):
-                    raise self._built
-                self._served = self._built
+            case "publish" if self._building:
+                self._served = self._building.result()
                 return dataclasses.asdict(self._served.settings), []
-            case unknown:
-                raise ValueError(f"no such request: {unknown}")
-
-    def _start_to_build(self, path: pathlib.Path) -> None:
-        queries = np.array(self._recent, np.float32)
-
-        def build() -> None:
-            try:
-                self._built = open_or_build(path, queries, self._config)
-            except BaseException as error:
-                self._built = error
-
-        if self._builder:
-            self._builder.join()
-        self._builder = threading.Thread(target=build, daemon=True)
-        self._builder.start()
+            case operation:
+                raise ValueError(f"{operation} is not to be asked now, or not at all")
 
 
 def serve(connection: Connection, config: ScannConfig) -> None:

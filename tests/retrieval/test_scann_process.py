@@ -189,7 +189,7 @@ time.sleep(60)
 def test_closing_ends_the_process_at_once_even_in_a_build(tmp_path):
     searcher = ScannProcess()
     searcher.build(commit(tmp_path, 1, unit(100_000)))
-    searcher._building.result()
+    searcher._building[1].result()
     pid = searcher.pid
     began = time.monotonic()
     searcher.close()
