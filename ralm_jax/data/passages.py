@@ -1,6 +1,7 @@
 """Documents into passages: sentence boundaries, and whole sentences packed into a budget."""
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 
@@ -65,7 +66,7 @@ def _append_stripped(sentences: list[tuple[int, int]], text: str, start: int, st
 def cut_long(
     bounds: np.ndarray, room: np.ndarray, continuation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts sentences longer than their room, where a word begins if there is such a place.
+    """Cuts sentences longer than their room into even pieces, where a word begins if one does.
 
     Args:
       bounds: [m, 2] wordpiece offsets of sentences; room: [m] the most wordpieces a piece may have;
@@ -77,11 +78,12 @@ def cut_long(
         return bounds, np.arange(len(bounds))
     pieces, source = [], []
     for i, ((start, stop), most) in enumerate(zip(bounds.tolist(), room.tolist(), strict=True)):
-        while stop - start > most:
-            at = start + most
+        while (length := stop - start) > most:
+            even = math.ceil(length / math.ceil(length / most))  # rather than a rest of one piece
+            at = start + even
             while at > start and continuation[at]:
                 at -= 1
-            at = at if at > start else start + most  # one word as long as a passage
+            at = at if at > start else start + even  # one word as long as a passage
             pieces.append((start, at))
             source.append(i)
             start = at

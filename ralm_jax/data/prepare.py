@@ -67,25 +67,37 @@ def prepare(
         raise UserError(
             f"a passage of {passage_tokens} wordpieces is too short; give at least {_MIN_TOKENS}"
         )
+    say(f"Reading {source}")
+    survey = _survey(source)
+    pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
+    documents = read_documents(source)
+    if tagger is None:
+        fitted: salient.Tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
+    else:
+        fitted, documents = salient.no_spans, _tag(documents, tagger)
+    del survey
+    width = passage_tokens - SPECIAL_TOKENS
+    say(f"Cutting passages of at most {passage_tokens} wordpieces")
+    with (
+        _published(out) as partial,
+        contextlib.closing(CorpusWriter(partial, pieces, width)) as writer,
+    ):
+        cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
+        for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
+            writer.add(passages)
+        counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
+    for name, count in counts.items():
+        say(f"{count:>12,}  {name}")
+    return counts
+
+
+@contextlib.contextmanager
+def _published(out: Path) -> Iterator[Path]:
+    """A directory to fill; it becomes `out` if that succeeds, and is gone if it does not."""
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
     try:
         partial.mkdir(parents=True)
-        say(f"Reading {source}")
-        survey = _survey(source)
-        pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
-        documents = read_documents(source)
-        if tagger is None:
-            fitted = salient.fit_tagger(survey.sample if survey.untagged else ())
-        else:
-            fitted, documents = salient.no_spans, _tag(documents, tagger)
-        del survey
-        width = passage_tokens - SPECIAL_TOKENS
-        say(f"Cutting passages of at most {passage_tokens} wordpieces")
-        with contextlib.closing(CorpusWriter(partial, pieces, width)) as writer:
-            cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
-            for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
-                writer.add(passages)
-            counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
+        yield partial
         os.rename(partial, out)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -93,9 +105,6 @@ def prepare(
         raise UserError(f"disk full while writing {out}; free some space and run again") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for name, count in counts.items():
-        say(f"{count:>12,}  {name}")
-    return counts
 
 
 def _survey(source: str) -> Survey:

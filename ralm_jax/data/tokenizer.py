@@ -72,7 +72,11 @@ def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
         )
     if pieces[0] != PAD:
         raise UserError(f"the vocabulary {vocab_file} must begin with {PAD}: id 0 is padding")
-    return _tokenizer({piece: i for i, piece in enumerate(pieces)}, lowercase)
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    if len(ids) < len(pieces):
+        twice = next(piece for i, piece in enumerate(pieces) if ids[piece] != i)
+        raise UserError(f"the vocabulary {vocab_file} holds {twice!r} twice; each piece has one id")
+    return _tokenizer(ids, lowercase)
 
 
 def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> list[str]:

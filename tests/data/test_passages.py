@@ -56,8 +56,13 @@ def test_long_sentences_are_cut_where_words_begin():
     continuation = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 1, 0], bool)
     bounds, source = cut_long(np.array([[0, 3], [3, 12]]), np.array([4, 4]), continuation)
     # From 6 on there is one word of five pieces, which has to be cut somewhere.
-    assert bounds.tolist() == [[0, 3], [3, 6], [6, 10], [10, 12]]
+    assert bounds.tolist() == [[0, 3], [3, 6], [6, 9], [9, 12]]
     assert source.tolist() == [0, 1, 1, 1]
+
+
+def test_long_sentences_are_cut_evenly():
+    bounds, _ = cut_long(np.array([[0, 41]]), np.array([20]), np.zeros(41, bool))
+    assert bounds.tolist() == [[0, 14], [14, 28], [28, 41]]
 
 
 def test_packing_is_greedy_and_keeps_documents_apart():
