@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "no network and no accelerator. The same command again goes on where it stopped.",
     )
     one.add_argument("--run", metavar="RUN", help="directory (default: ./quickstart-SEED)")
-    one.add_argument("--seed", type=int, default=0, metavar="N", help="of the world and the training")
+    one.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the world and the training"
+    )
     one.add_argument("--json", metavar="FILE", help="also write the figures there")
     _add_set(one)
     one.set_defaults(verb=_quickstart)
@@ -65,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
         help="FILE.jsonl[.gz] with id, title, text; a folder of .txt, .md, .rst; or tfds:NAME[/CONFIG]",
     )
     one.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
-    one.add_argument("--vocab", metavar="FILE", help="a BERT vocab.txt (default: trained on SOURCE)")
+    one.add_argument(
+        "--vocab", metavar="FILE", help="a BERT vocab.txt (default: trained on SOURCE)"
+    )
     one.add_argument(
         "--vocab-size", type=int, default=30522, metavar="V", help="of a trained one (30522)"
     )
@@ -199,7 +203,9 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
     gin.add_config_file_search_path(str(configs()))
     file = Path(config)
     if not file.is_file() and not (configs() / config).is_file():
-        raise UserError(f"there is no configuration {config}; those that ship: {', '.join(shipped())}")
+        raise UserError(
+            f"there is no configuration {config}; those that ship: {', '.join(shipped())}"
+        )
     try:
         gin.parse_config_file(str(file if file.is_file() else configs() / config))
         for change in changes:

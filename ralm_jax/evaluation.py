@@ -86,6 +86,36 @@ def evaluate(
     return report
 
 
+def table(report: dict[str, Any]) -> str:
+    """The report as a person reads it."""
+    lines = [
+        f"{report['run']}, stage {report['stage']}, step {report['step']:,}; "
+        f"{report['passages']:,} passages"
+    ]
+    for rule in ("holds_answer", "gold_passage"):
+        if rule not in report.get("retriever", {}):
+            continue
+        ours, lexical = report["retriever"][rule], report["bm25"][rule]
+        what = (
+            "the passage holds an answer" if rule == "holds_answer" else "the gold passage is found"
+        )
+        lines.append(f"\n{what}, {ours['questions']:,} questions")
+        lines.append(f"{'':<12}" + "".join(f"{'@' + k:>8}" for k in ours["recall"]) + f"{'MRR':>8}")
+        for name, row in (("retriever", ours), ("BM25", lexical)):
+            shares = "".join(f"{value:>8.1%}" for value in row["recall"].values())
+            lines.append(f"{name:<12}{shares}{row['mrr']:>8.3f}")
+    read = report["clozes"]
+    if read["sentences"]:
+        lines.append(f"\nmasked spans of {read['sentences']:,} held-out sentences, read right")
+        lines.append(f"  with retrieved passages {read['span_accuracy']:.1%}")
+        lines.append(f"  without                 {read['span_accuracy_null']:.1%}")
+        lines.append(f"  retrieval utility       {read['retrieval_utility']:+.3f} nats a token")
+        if "cloze_recall" in read:
+            shares = ", ".join(f"@{k} {v:.1%}" for k, v in read["cloze_recall"].items())
+            lines.append(f"  a passage stating the same fact is found: {shares}")
+    return "\n".join(lines)
+
+
 def embed_corpus(model: Ralm, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
     """All passages with present parameters: float32 [N,E]."""
     retriever = replicate(params["retriever"])
@@ -208,7 +238,8 @@ def measure_clozes(
     depth = min(max(KS) + 1, corpus.size)
     found = search(embed_texts(model, params, asked.query), vectors, depth).rows
     chosen = pipeline.candidates(found, asked.passages, candidates)
-    report = {"sentences": len(rows), **_read_all(model, params, corpus, asked, chosen, lengths)}
+    report: dict[str, Any] = {"sentences": len(rows)}
+    report |= _read_all(model, params, corpus, asked, chosen, lengths)
     gold = same_fact(corpus, rows)
     if any(gold):
         others = pipeline.candidates(found, asked.passages, depth)[:, 1:]
@@ -255,8 +286,9 @@ def _read_all(model, params, corpus, asked: pipeline.Clozes, chosen, lengths: Le
 def read(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
     """{name: (sum, count)} for a batch; rows whose weights are all 0 do not count."""
     variables = {"params": params}
-    logits = jax.nn.log_softmax(model.apply(variables, batch, method="read"))  # [B,K,M,V]
-    prior = losses.log_prior(model.apply(variables, batch, method="scores"), batch.valid)  # [B,K]
+    call: Any = functools.partial(model.apply, variables, batch)
+    logits = jax.nn.log_softmax(call(method="read"))  # [B,K,M,V]
+    prior = losses.log_prior(call(method="scores"), batch.valid)  # [B,K]
     marginal = jax.nn.logsumexp(prior[:, :, None, None] + logits, axis=1)  # [B,M,V]
     unused = batch.weights == 0
     asked = (~unused).any(-1)

@@ -12,7 +12,10 @@ def warmup_linear(peak: float, steps: int, warmup: int | None = None) -> optax.S
     if warmup is None:
         warmup = min(10_000, max(100, steps // 10), max(1, steps // 2))
     return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, warmup), optax.linear_schedule(peak, 0.0, steps - warmup)],
+        [
+            optax.linear_schedule(0.0, peak, warmup),
+            optax.linear_schedule(peak, 0.0, steps - warmup),
+        ],
         [warmup],
     )
 
@@ -45,7 +48,12 @@ def by_part(
     retriever: optax.GradientTransformation, reader: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """One optimiser for each half: joint training wants the retriever slower than the reader."""
-    labels = lambda params: {part: jax.tree.map(lambda _: part, params[part]) for part in params}  # noqa: E731
+
+    def labels(params):
+        return {
+            part: jax.tree.map(lambda _, part=part: part, tree) for part, tree in params.items()
+        }
+
     return optax.partition({"retriever": retriever, "reader": reader}, labels)
 
 

@@ -20,9 +20,7 @@ def parallelize(step):
 
     Batch leaves have a leading device axis. Inside, use `psum`, `all_gather` and `device_key`.
     """
-    return jax.pmap(
-        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0
-    )
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
 
 
 def gathered(function):
@@ -48,7 +46,7 @@ def replicate(tree):
     return jax.device_put(tree, sharding)
 
 
-def device_key(key: jax.Array, step: jax.Array) -> jax.Array:
+def device_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
     """The run's key folded with the step and this device: no key is ever carried."""
     return jax.random.fold_in(jax.random.fold_in(key, step), jax.lax.axis_index(AXIS))
 

@@ -18,7 +18,9 @@ LABELS = {
 }
 
 
-def learning_curves(lines: Sequence[dict[str, Any]], stages: Sequence[str], directory: Path) -> Path:
+def learning_curves(
+    lines: Sequence[dict[str, Any]], stages: Sequence[str], directory: Path
+) -> Path:
     """Draws what was probed over all stages in a row; `lines` are those of metrics.jsonl."""
     import matplotlib
 
@@ -28,7 +30,9 @@ def learning_curves(lines: Sequence[dict[str, Any]], stages: Sequence[str], dire
     probes = [line for line in lines if any(key.startswith("probe/") for key in line)]
     ends = [max((p["step"] for p in probes if p["stage"] == s), default=0) for s in stages]
     starts = [sum(ends[:i]) for i in range(len(stages))]
-    figure, axes = plt.subplots(1, len(CURVES), figsize=(11, 4.2), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(CURVES), figsize=(11, 4.2), sharex=True, layout="constrained"
+    )
     for axis, (title, names) in zip(axes, CURVES.items(), strict=True):
         for name in names:
             points = [
@@ -39,9 +43,9 @@ def learning_curves(lines: Sequence[dict[str, Any]], stages: Sequence[str], dire
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=LABELS[name])
         for stage, start, end in zip(stages, starts, ends, strict=True):
             axis.axvline(start, color="0.7", linewidth=0.8, zorder=0)
-            axis.text(start + end / 2, 1.02, stage, ha="center", fontsize=9, color="0.35")
-        axis.set(title=title, xlabel="training steps, all stages", ylim=(0, 1))
-        axis.title.set_position((0.5, 1.08))
+            axis.text(start + end / 2, 1.01, stage, ha="center", fontsize=9, color="0.35")
+        axis.set(xlabel="training steps, all stages", ylim=(0, 1))
+        axis.set_title(title, pad=18)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(loc="best", frameon=False)
     figure.savefig(directory / LEARNING_CURVES, dpi=130)

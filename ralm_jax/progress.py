@@ -17,7 +17,11 @@ from ralm_jax.writers import MetricWriter
 if TYPE_CHECKING:
     from ralm_jax.training import Stage
 
-SHORT = {"retrieval_utility": "utility", "in_batch_accuracy": "accuracy", "prior_entropy": "entropy"}
+SHORT = {
+    "retrieval_utility": "utility",
+    "in_batch_accuracy": "accuracy",
+    "prior_entropy": "entropy",
+}
 
 
 class Progress:
@@ -26,8 +30,8 @@ class Progress:
     def __init__(self, path: Path, params: dict):
         self._lead = jax.process_index() == 0
         self._writer = MetricWriter(path) if self._lead else None
-        self._bar: tqdm | None = None
-        self._mean, self._stage = Mean(), None
+        self._bar, self._mean = tqdm(disable=True), Mean()
+        self._name, self._batch = "", 0  # of the present stage
         self._index: dict[str, float] = {}
         self._since = (0, time.perf_counter())
         sizes = {part: sum(x.size for x in jax.tree.leaves(p)) for part, p in params.items()}
@@ -45,9 +49,9 @@ class Progress:
             tqdm.write(line)
 
     def begin(self, stage: "Stage", step: int) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._stage, self._mean, self._index = stage, Mean(), {}
+        self._bar.close()
+        self._name, self._batch = stage.name, stage.batch
+        self._mean, self._index = Mean(), {}
         self._since = (step, time.perf_counter())
         self._bar = tqdm(
             desc=stage.name,
@@ -66,14 +70,15 @@ class Progress:
         if published is None:
             return
         self._index = {"index_step": published.step, "index_recall": published.recall}
-        step = self._bar.n if self._bar else 0
         if self._writer:
             event = {
                 **self._index,
                 "index_build_seconds": published.build_seconds,
                 "index_wait_seconds": published.wait_seconds,
             }
-            self._writer.write(step, {f"publish/{k}": v for k, v in event.items()}, self._stage.name)
+            self._writer.write(
+                int(self._bar.n), {f"publish/{k}": v for k, v in event.items()}, self._name
+            )
 
     def step(self, done: int, metrics: Mapping[str, Any], staleness: int | None) -> None:
         """Metrics {name: (sum, count)} of the step that brought the count to `done`.
@@ -85,7 +90,7 @@ class Progress:
             mean = mean.merge(Mean.of({"staleness": (staleness, 1)}))
         if not math.isfinite(mean.compute()["loss"]):
             raise UserError(
-                f"the loss became {mean.compute()['loss']} at step {done} of {self._stage.name}: lower "
+                f"the loss became {mean.compute()['loss']} at step {done} of {self._name}: lower "
                 "its learning rate and run again; earlier checkpoints are untouched"
             )
         self._mean = self._mean.merge(mean)
@@ -98,25 +103,24 @@ class Progress:
         self._since = (done, time.perf_counter())
         scalars = {**self._mean.compute(), **self._index}
         self._mean = Mean()
-        scalars["examples_per_second"] = (done - first) * self._stage.batch / seconds
+        scalars["examples_per_second"] = (done - first) * self._batch / seconds
         scalars["step_seconds"] = seconds / max(done - first, 1)
         for name, idle in waits.items():
             scalars[f"wait/{name}"] = idle / seconds
         if self._writer:
-            self._writer.write(done, scalars, self._stage.name)
+            self._writer.write(done, scalars, self._name)
         self._bar.set_postfix_str(postfix(scalars), refresh=False)
 
     def probed(self, step: int, scalars: Mapping[str, float]) -> None:
         """Measurements made as training runs: a line of their own."""
         if self._writer:
-            self._writer.write(step, {f"probe/{k}": v for k, v in scalars.items()}, self._stage.name)
+            self._writer.write(step, {f"probe/{k}": v for k, v in scalars.items()}, self._name)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())
-        self.say(f"{self._stage.name} {step}: {shown}")
+        self.say(f"{self._name} {step}: {shown}")
         self._since = (step, time.perf_counter())  # measuring is not training
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
         if self._writer:
             self._writer.close()
 

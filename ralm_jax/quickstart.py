@@ -17,13 +17,16 @@ from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.questions import Question, read_questions
+from ralm_jax.errors import UserError
 from ralm_jax.metrics import Mean, recall_at_k
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.tasks import Realm
 from ralm_jax.writers import metrics_file, read_metrics
 
 KS = (1, 5, 20)
 VOCABULARY = 2000  # wordpieces: enough for every word of the almanac
 PROBE_CLOZES = 300  # held-out clozes read for a point of the learning curve
+WORLD = almanac.World()
 SHOWN = 3  # questions shown with their evidence
 
 INTRODUCTION = """\
@@ -47,7 +50,7 @@ def quickstart(
     model: Ralm,
     stages: Sequence[training.Stage],
     seed: int = 0,
-    world: almanac.World = almanac.World(),
+    world: almanac.World = WORLD,
     held_out: float = 0.2,
     probe_every: int = 100,
     clozes: int = 1500,
@@ -65,7 +68,10 @@ def quickstart(
     say(INTRODUCTION)
     corpus, questions = encyclopedia(path, world, seed, say)
     asked = unasked(questions, held_out)
-    probe = functools.partial(measure, corpus, asked, stages[-1], held_out, PROBE_CLOZES)
+    task = stages[-1].task
+    if not isinstance(task, Realm):
+        raise UserError("the last stage of the quickstart must be tasks.Realm")
+    probe = functools.partial(measure, corpus, asked, task, held_out, PROBE_CLOZES)
     training.pretrain(
         run=path,
         corpus=corpus,
@@ -85,9 +91,9 @@ def quickstart(
     }
     report: dict[str, Any] = {"seed": seed, "wall_seconds": 0.0}
     for name, params in snapshots.items():
-        report[name] = measure(corpus, asked, stages[-1], held_out, clozes, model, params)
+        report[name] = measure(corpus, asked, task, held_out, clozes, model, params)
     plots.learning_curves(read_metrics(metrics_file(path)), [s.name for s in stages], path)
-    say(evidence(corpus, asked, stages[-1], model, snapshots))
+    say(evidence(corpus, asked, task, model, snapshots))
     say(table(report))
     report["wall_seconds"] = round(time.perf_counter() - start, 1)
     say(f"Learning curves: {path / plots.LEARNING_CURVES}   ({report['wall_seconds']:.0f} s)")
@@ -124,14 +130,14 @@ def unasked(questions: list[Question], held_out: float) -> list[Question]:
 def measure(
     corpus: Corpus,
     questions: Sequence[Question],
-    stage: training.Stage,
+    task: Realm,
     held_out: float,
     clozes: int,
     model: Ralm,
     params: dict,
 ) -> dict[str, Any]:
     """Recall of held-out questions and clozes, and accuracy of masked spans with and without evidence."""
-    lengths = stage.task.lengths
+    lengths = task.lengths
     vectors = evaluation.embed_corpus(model, params, corpus, lengths)
     ranked = evaluation.rank(model, params, corpus, vectors, lengths, questions, max(KS))
     rows = {doc: row for row, doc in enumerate(documents(corpus))}
@@ -144,7 +150,7 @@ def measure(
         vectors,
         lengths,
         held_out,
-        candidates=stage.task.candidates,
+        candidates=task.candidates,
         limit=clozes,
     )
     return {
@@ -176,16 +182,19 @@ def flat(report: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def evidence(corpus: Corpus, questions, stage: training.Stage, model: Ralm, snapshots) -> str:
+def evidence(corpus: Corpus, questions, task: Realm, model: Ralm, snapshots) -> str:
     """A few held-out questions with the best passage before and after: those that REALM got right."""
     texts, names, lines = corpus.texts(), documents(corpus), []
     ranked = {}
     for name in ("ict", "realm"):
-        vectors = evaluation.embed_corpus(model, snapshots[name], corpus, stage.task.lengths)
+        vectors = evaluation.embed_corpus(model, snapshots[name], corpus, task.lengths)
         ranked[name] = evaluation.rank(
-            model, snapshots[name], corpus, vectors, stage.task.lengths, questions, 1
+            model, snapshots[name], corpus, vectors, task.lengths, questions, 1
         ).rows[:, 0]
-    right = {n: [names[r] in q.gold_ids for r, q in zip(ranked[n], questions, strict=True)] for n in ranked}
+    right = {
+        n: [names[r] in q.gold_ids for r, q in zip(ranked[n], questions, strict=True)]
+        for n in ranked
+    }
     gained = np.flatnonzero(np.array(right["realm"]) & ~np.array(right["ict"]))
     for i in gained[:SHOWN]:
         lines.append(f"\n{questions[i].question}   ({questions[i].answers[0]})")
@@ -214,5 +223,8 @@ def table(report: dict[str, Any]) -> str:
     lines = [head, "-" * len(head)]
     for name, value in rows:
         figures = [value(report[moment]) for moment in ("untrained", "ict", "realm")]
-        lines.append(f"{name:<32}" + "".join(f"{v:>{w}.1%}" for v, w in zip(figures, (12, 12, 13), strict=True)))
+        lines.append(
+            f"{name:<32}"
+            + "".join(f"{v:>{w}.1%}" for v, w in zip(figures, (12, 12, 13), strict=True))
+        )
     return "\n".join(lines)

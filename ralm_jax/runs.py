@@ -1,8 +1,8 @@
 """The run directory: what it holds, and how a model comes back from it.
 
-    config.gin        the configuration, resolved          model.json   sizes of the model
-    run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
-    checkpoints/STAGE/STEP, index/STAGE/step_STEP
+config.gin        the configuration, resolved          model.json   sizes of the model
+run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
+checkpoints/STAGE/STEP, index/STAGE/step_STEP
 """
 
 import dataclasses

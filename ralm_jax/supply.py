@@ -8,8 +8,8 @@ itself is always computed afresh in the step.
 
 import collections
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +24,19 @@ from ralm_jax.retrieval.mips import Published
 from ralm_jax.retrieval.refresh import Refresher
 from ralm_jax.tasks import InverseCloze, Realm
 
+Params = Any  # {"retriever": ..., "reader": ...}, nested mappings of arrays
+
 CHUNK = 1024  # passages embedded at a time when an index is made
 
 
 class Supply(Protocol):
     """Call `start` or `restore`, then for each step: `batch(step)`, `ahead(params, step + 1)`."""
 
-    def start(self, params: dict) -> Published | None:
+    def start(self, params: Params) -> Published | None:
         """Makes ready for step 0."""
         ...
 
-    def ahead(self, params: dict, step: int) -> Published | None:
+    def ahead(self, params: Params, step: int) -> Published | None:
         """Queues the device work that batch `step` needs, and this step's share of refreshing."""
         ...
 
@@ -46,7 +48,7 @@ class Supply(Protocol):
         """This process's rows of the batch, [b, ...]."""
         ...
 
-    def saved(self, params: dict) -> dict:
+    def saved(self, params: Params) -> dict:
         """What a checkpoint must hold for the run to go on exactly; always of the same shapes."""
         ...
 
@@ -72,10 +74,10 @@ class ClozeSupply:
         self._task, self._corpus, self._rows = task, corpus, rows
         self._seed, self._batch = seed, batch
 
-    def start(self, params: dict) -> None:
+    def start(self, params: Params) -> None:
         return None
 
-    def ahead(self, params: dict, step: int) -> None:
+    def ahead(self, params: Params, step: int) -> None:
         return None
 
     def retrieve(self) -> None:
@@ -86,7 +88,7 @@ class ClozeSupply:
         mine = partition.local_rows(self._batch)
         return self._task.batch(self._corpus, rows[mine], positions[mine], self._seed)
 
-    def saved(self, params: dict) -> dict:
+    def saved(self, params: Params) -> dict:
         return {}
 
     def restore(self, saved: dict, step: int) -> None:
@@ -137,12 +139,12 @@ class RetrievalSupply:
         self._search: Callable[[], mips.Found] | None = None
         self._found = np.full((batch, task.candidates), -1, np.int32)
 
-    def start(self, params: dict) -> Published:
+    def start(self, params: Params) -> Published:
         published = self._refresher.start(params["retriever"])
         self._ask(params, 0)
         return published
 
-    def ahead(self, params: dict, step: int) -> Published | None:
+    def ahead(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)
         # A copy: the step that is queued next takes the parameters' own buffers.
         snapshot = jax.tree.map(jnp.copy, params["retriever"]) if due else None
@@ -150,7 +152,7 @@ class RetrievalSupply:
         self._ask(params, step)
         return published
 
-    def _ask(self, params: dict, step: int) -> None:
+    def _ask(self, params: Params, step: int) -> None:
         self._asked = self._clozes(step)
         vectors = embed_queries(self._model, params["retriever"], self._asked.query)
         self._search = self._searcher.search(vectors, self._task.candidates)
@@ -170,18 +172,19 @@ class RetrievalSupply:
 
     def batch(self, step: int):
         self.retrieve()
+        assert self._asked is not None, "ahead or restore comes first"
         mine = self._found[partition.local_rows(self._batch)]
         chosen = self._task.choose(mine, self._asked.passages)
         return pipeline.with_candidates(self._corpus, self._asked, chosen, self._task.lengths)
 
-    def saved(self, params: dict) -> dict:
+    def saved(self, params: Params) -> dict:
         self.retrieve()
         flying = self._refresher.in_flight
         snapshot = self._refresher.snapshot if flying is not None else params["retriever"]
         return {
             "found": self._found,
             "snapshot": snapshot,
-            "snapshot_step": np.int32([-1 if flying is None else flying]),
+            "snapshot_step": np.array([-1 if flying is None else flying], np.int32),
         }
 
     def restore(self, saved: dict, step: int) -> None:
@@ -204,7 +207,7 @@ class RetrievalSupply:
 
 
 @functools.lru_cache(maxsize=8)
-def _embedder(model: Ralm, method: str):
+def _embedder(model: Any, method: str):
     return partition.gathered(
         lambda params, text: model.apply({"params": {"retriever": params}}, text, method=method)
     )
@@ -212,7 +215,7 @@ def _embedder(model: Ralm, method: str):
 
 def embed_queries(model: Ralm, retriever: Any, text: Text) -> jax.Array:
     """This process's queries [b,L] -> those of all processes [B,E]; queued, not waited for."""
-    return _embedder(model, "queries")(retriever, partition.shard(text))
+    return _embedder(cast(Hashable, model), "queries")(retriever, partition.shard(text))
 
 
 def embed_passages(
@@ -224,4 +227,6 @@ def embed_passages(
     """
     rows = np.minimum(np.arange(start, start + CHUNK), corpus.size - 1)[partition.local_rows(CHUNK)]
     text = features.passage_text(corpus, rows, length)
-    return _embedder(model, "passages")(retriever, partition.shard(text))[: stop - start]
+    return _embedder(cast(Hashable, model), "passages")(retriever, partition.shard(text))[
+        : stop - start
+    ]

@@ -15,11 +15,14 @@ from ralm_jax.data.pipeline import Lengths
 from ralm_jax.retrieval.refresh import Frozen, Policy
 
 
+FROZEN = Frozen()
+
+
 @dataclasses.dataclass(frozen=True)
 class InverseCloze:
     """Find the passage a sentence was taken from among those of the whole batch (ORQA)."""
 
-    lengths: Lengths = Lengths()
+    lengths: Lengths
     keep_share: float = 0.1  # of the passages that keep the sentence
     mask: Mask | None = None  # if given, hides part of mask_share of the queries
     mask_share: float = 0.0
@@ -60,13 +63,13 @@ class Realm:
     As reader warm-up: hold_retriever, own_passage, and an index that stays as it is.
     """
 
-    lengths: Lengths = Lengths()
+    lengths: Lengths
     mask: Mask = salient_span
     candidates: int = 8  # K, null included
     objective: losses.Objective = losses.marginal_per_token
     hold_retriever: bool = False
     own_passage: bool = False  # the query's own passage is a candidate, rather than excluded
-    refresh: Policy = Frozen()
+    refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: int = 1  # cores for ScaNN's process
 

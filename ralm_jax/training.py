@@ -15,7 +15,7 @@ from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.progress import Progress
-from ralm_jax.supply import ClozeSupply, RetrievalSupply, Supply
+from ralm_jax.supply import ClozeSupply, Params, RetrievalSupply, Supply
 from ralm_jax.waits import DeviceWaits
 
 # (model, params, stage, step) -> scalars to log: learning curves, measured as training runs
@@ -105,7 +105,9 @@ def pretrain(
     return model, params
 
 
-def train_stage(run: Run, stage: Stage, number: int, params: dict, progress: Progress, stop) -> dict:
+def train_stage(
+    run: Run, stage: Stage, number: int, params: Params, progress: Progress, stop
+) -> Params:
     """Trains one stage from `params`, or from its own newest checkpoint; returns its parameters."""
     train_state = partition.replicate(state.create(run.model, params, stage.optimizer))
     with contextlib.ExitStack() as cleanup:
@@ -126,7 +128,9 @@ def train_stage(run: Run, stage: Stage, number: int, params: dict, progress: Pro
             progress.published(supply.start(train_state.params))
             _probe(run, stage, train_state.params, 0, progress)
         loop = Loop(run, stage, supply, checkpoints, progress, stop)
-        return loop_over(loop, train_state, begin, jax.random.fold_in(jax.random.key(run.seed), number))
+        return loop_over(
+            loop, train_state, begin, jax.random.fold_in(jax.random.key(run.seed), number)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Loop:
     stop: Callable[[], bool]
 
 
-def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Array) -> dict:
+def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Array) -> Params:
     """The steps of a stage from `begin` on: queue the step, then fetch the next batch meanwhile."""
     stage, supply, progress = loop.stage, loop.supply, loop.progress
     step = partition.parallelize(stage.task.step)
@@ -221,6 +225,6 @@ def _tree(train_state: state.TrainState, supply: Supply) -> dict:
     return {"state": held, "supply": supply.saved(train_state.params)}
 
 
-def _probe(run: Run, stage: Stage, params: dict, step: int, progress: Progress) -> None:
+def _probe(run: Run, stage: Stage, params: Params, step: int, progress: Progress) -> None:
     if run.probe is not None:
         progress.probed(step, run.probe(run.model, params, stage.name, step))

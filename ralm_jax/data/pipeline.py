@@ -5,7 +5,6 @@ sees the same examples; the draw within an example is keyed by (seed, position i
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import grain
 import numpy as np

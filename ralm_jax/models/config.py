@@ -1,11 +1,11 @@
 """Sizes of a BERT encoder, and the letters that name every array dimension in ralm_jax.
 
-    B  batch (queries)              D  hidden width of an encoder
-    K  candidates per query,        E  width of a retrieval embedding
-       null passage included        H  attention heads
-    L  query length                 V  vocabulary
-    P  passage length               N  passages in the corpus
-    S  joint length: query+passage  M  masked positions per query
+B  batch (queries)              D  hidden width of an encoder
+K  candidates per query,        E  width of a retrieval embedding
+   null passage included        H  attention heads
+L  query length                 V  vocabulary
+P  passage length               N  passages in the corpus
+S  joint length: query+passage  M  masked positions per query
 """
 
 import dataclasses

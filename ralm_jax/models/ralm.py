@@ -5,7 +5,7 @@ the null passage. Query and candidates are embedded afresh with current paramete
 flow into both towers; the index has only chosen which candidates appear.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,12 +15,14 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Retriever
 from ralm_jax.models.reader import Reader
 
+Array = Any  # numpy on the host, jax in a step
+
 
 class Text(NamedTuple):
     """Token ids and segment types, int32 [..., length]; padding is 0 in both."""
 
-    tokens: jax.Array
-    types: jax.Array
+    tokens: Array
+    types: Array
 
 
 class ClozeBatch(NamedTuple):
@@ -29,10 +31,10 @@ class ClozeBatch(NamedTuple):
     query: Text  # [B,L]      [CLS] masked sentence [SEP]
     candidates: Text  # [B,K,P]    [CLS] title [SEP] body [SEP]; candidate 0 is null
     joint: Text  # [B,K,S]    [CLS] masked sentence [SEP] body [SEP]
-    valid: jax.Array  # [B,K]      bool; false where fewer than K candidates were found
-    positions: jax.Array  # [B,M]      of the masked tokens in query and joint; 0 where unused
-    targets: jax.Array  # [B,M]      the tokens that stood there
-    weights: jax.Array  # [B,M]      1 where a token is to be predicted
+    valid: Array  # [B,K]      bool; false where fewer than K candidates were found
+    positions: Array  # [B,M]      of the masked tokens in query and joint; 0 where unused
+    targets: Array  # [B,M]      the tokens that stood there
+    weights: Array  # [B,M]      1 where a token is to be predicted
 
 
 class ClozePair(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Set
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
@@ -39,7 +39,9 @@ class Policy(Protocol):
 class Frozen:
     """The initial index serves for good."""
 
-    embedding_steps: ClassVar[int] = 1
+    @property
+    def embedding_steps(self) -> int:
+        return 1
 
     def snapshot_due(self, step: int) -> bool:
         return False
@@ -53,7 +55,10 @@ class Synchronous:
     """Training stops every `every` steps until the index is made of the present parameters."""
 
     every: int
-    embedding_steps: ClassVar[int] = 1
+
+    @property
+    def embedding_steps(self) -> int:
+        return 1
 
     def __post_init__(self) -> None:
         if self.every < 1:

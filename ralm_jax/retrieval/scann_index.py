@@ -43,7 +43,7 @@ class ScannConfig:
     """
 
     k: int = 8
-    recall: float = 0.97
+    recall: float = 0.98
     threads: int = 1
     leaves: int | None = None
 
