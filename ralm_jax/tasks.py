@@ -14,7 +14,6 @@ from ralm_jax.data.masking import Mask, salient_span
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.retrieval.refresh import Frozen, Policy
 
-
 FROZEN = Frozen()
 
 

@@ -13,3 +13,5 @@ import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile for much longer than they compute.
+jax.config.update("jax_disable_most_optimizations", True)
