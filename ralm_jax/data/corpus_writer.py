@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ralm_jax.data.corpus import FORMAT, digest, fingerprint_of
 from ralm_jax.data.cutting import Passages, tokens_dtype
+from ralm_jax.errors import UserError
 
 _TEXTS_PER_SHARD = 1 << 18
 
@@ -70,9 +71,7 @@ class CorpusWriter:
             "span_groups": ArrayWriter(path / "span_groups.npy", np.uint64, ()),
         }
         self._rows: dict[str, int] = {}  # content id -> row
-        self._more: dict[
-            int, list[str]
-        ] = {}  # row -> ids of further documents with the same passage
+        self._more: dict[int, list[str]] = {}  # row -> further documents with that passage
         self._kinds: dict[str, int] = {}
         self._spool = (path / "spool.jsonl").open("w+", encoding="utf-8")
         self.counts: Counter[str] = Counter()
@@ -118,6 +117,10 @@ class CorpusWriter:
 
     def finish(self, **settings: Any) -> dict[str, int]:
         """Completes every file, the manifest last; returns the counts it holds."""
+        if not self._rows:
+            raise UserError(
+                "no document has a wordpiece in it; a corpus needs at least one passage"
+            )
         for array in self._arrays.values():
             array.finish()
         write_texts(self._path / "texts", self._texts(), len(self._rows))

@@ -60,7 +60,7 @@ class Cutter:
         bounds, owner = self._sentences(documents, pieces, room, counts)
         first = passages.pack((bounds[:, 1] - bounds[:, 0]).tolist(), owner.tolist(), room.tolist())
         owner = owner[first]  # [n] the document of each passage
-        last = np.append(first[1:], len(bounds)).astype(np.int64) - 1
+        last = np.append(first, len(bounds))[1:] - 1
         start, stop = bounds[first, 0], bounds[last, 1]
         texts = _texts(documents, pieces, owner, start, stop)
         ids = [passages.content_id(*text) for text in texts]
@@ -110,18 +110,15 @@ class Cutter:
         """([m, 2] wordpiece offsets of sentences that fit a passage, [m] the document of each)."""
         found = [passages.split_sentences(document.text) for document in documents]
         owner = np.repeat(np.arange(len(documents)), [len(sentences) for sentences in found])
-        characters = np.array([s for sentences in found for s in sentences], np.int64).reshape(
-            -1, 2
-        )
-        bounds = np.searchsorted(pieces.starts, characters + pieces.begins[owner, None])
+        flat = [offsets for sentences in found for offsets in sentences]
+        characters = np.array(flat, np.int64).reshape(-1, 2) + pieces.begins[owner, None]
+        bounds = np.searchsorted(pieces.starts, characters)
         empty = bounds[:, 0] == bounds[:, 1]  # nothing but characters that the tokenizer drops
         bounds, owner = bounds[~empty], owner[~empty]
         counts["rejected: document without wordpieces"] = len(documents) - len(np.unique(owner))
         continuation = self._vocabulary.continuation[pieces.ids]
         bounds, source = passages.cut_long(bounds, room[owner], continuation)
-        counts["sentences cut"] = (
-            int(np.count_nonzero(np.bincount(source) > 1)) if len(source) else 0
-        )
+        counts["sentences cut"] = int((np.bincount(source) > 1).sum())
         return bounds, owner[source]
 
     def _spans(self, documents: Sequence[Document], begins: np.ndarray) -> CharacterSpans:

@@ -107,7 +107,7 @@ class CorpusTagger:
         terms = [Span(*found.span(), "term") for found in self._rare(text)]
         if _CODE_HINT.search(text):
             terms += [Span(*found.span(), "term") for found in _CODE.finditer(text)]
-        return _without_overlap(spans + terms) if terms else spans
+        return _without_overlap(terms + spans) if terms else spans
 
     def _rare(self, text: str) -> Iterator[re.Match[str]]:
         if self.terms:
@@ -181,7 +181,7 @@ def _rare_terms(texts: Sequence[str], pattern: re.Pattern[str]) -> frozenset[str
 
 
 def _without_overlap(spans: list[Span]) -> list[Span]:
-    """Spans in order; of those that overlap the one that begins first, or the longer of two."""
+    """Spans in order; of those that overlap the first, or the longest of those."""
     kept, stop = [], 0
     for span in sorted(spans, key=lambda span: (span.start, -span.stop)):
         if span.start >= stop:

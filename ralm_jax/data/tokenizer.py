@@ -60,7 +60,7 @@ def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
     Raises UserError when it cannot be read, lacks a special token or does not begin with [PAD].
     """
     try:
-        text = Path(vocab_file).read_text(encoding="utf-8", errors="strict")
+        text = Path(vocab_file).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the vocabulary {vocab_file}: {error}") from None
     # Not splitlines(): vocabularies hold U+2028 and the like, which it takes for the end of a line.

@@ -60,6 +60,12 @@ def test_long_sentences_are_cut_where_words_begin():
     assert source.tolist() == [0, 1, 1, 1]
 
 
+def test_long_sentences_are_not_cut_within_a_word():
+    continuation = np.array([0, 0, 0, 0, 1, 1, 0, 0], bool)
+    bounds, _ = cut_long(np.array([[0, 8]]), np.array([5]), continuation)
+    assert bounds.tolist() == [[0, 3], [3, 8]]
+
+
 def test_long_sentences_are_cut_evenly():
     bounds, _ = cut_long(np.array([[0, 41]]), np.array([20]), np.zeros(41, bool))
     assert bounds.tolist() == [[0, 14], [14, 28], [28, 41]]

@@ -151,13 +151,18 @@ def test_the_same_again_in_worker_processes(made, tmp_path, monkeypatch):
 
 
 def test_fingerprints_differ_with_anything_a_model_sees(made, tmp_path):
-    _, records, _ = made
-    seen = {open_corpus(made[0]).fingerprint}
-    for i, change in enumerate(
-        ({"passage_tokens": 41}, {"lowercase": False}, {"tagger": lambda _: []})
-    ):
-        options = {"passage_tokens": 40, "vocab_size": 300, "say": quiet} | change
-        prepare(write(tmp_path / "x.jsonl.gz", records), tmp_path / f"{i}", **options)
+    path, records, _ = made
+    source = write(tmp_path / "x.jsonl.gz", records)
+    (tmp_path / "vocab.txt").write_bytes((path / "vocab.txt").read_bytes() + b"##unused\n")
+    changes = (
+        {"passage_tokens": 41},
+        {"vocab_file": tmp_path / "vocab.txt"},
+        {"tagger": lambda text: []},
+    )
+    seen = {open_corpus(path).fingerprint}
+    for i, change in enumerate(changes):
+        options = {"passage_tokens": 40, "vocab_file": path / "vocab.txt", "say": quiet} | change
+        prepare(source, tmp_path / f"{i}", **options)
         seen.add(open_corpus(tmp_path / f"{i}").fingerprint)
     assert len(seen) == 4
 
@@ -171,7 +176,9 @@ def span_of(text, part, kind="own", fact=None):
     }
 
 
-def test_given_spans_are_kept_or_counted(tmp_path):
+@pytest.mark.parametrize("batch", [1, 10**6])
+def test_given_spans_are_kept_or_counted(tmp_path, monkeypatch, batch):
+    monkeypatch.setattr("ralm_jax.data.prepare._BATCH_CHARACTERS", batch)
     text = "Anna met Éva\u0301 here. Bob left."
     spans = [
         span_of(text, "Anna", "person", "f1"),
@@ -196,9 +203,8 @@ def test_given_spans_are_kept_or_counted(tmp_path):
         "[PAD] [UNK] [CLS] [SEP] [MASK] anna met eva here bob left so it was is not tagged 1990"
     )
     vocabulary.write_text("\n".join([*pieces.split(), ".", ":"]))
-    counts = prepare(
-        write(tmp_path / "x.jsonl.gz", records), tmp_path / "c", vocab_file=vocabulary, say=quiet
-    )
+    source = write(tmp_path / "x.jsonl.gz", records)
+    counts = prepare(source, tmp_path / "c", vocab_file=vocabulary, processes=1, say=quiet)
     corpus = open_corpus(tmp_path / "c")
     tokenizer = corpus.tokenizer()
     rows = corpus.sentences[corpus.spans[:, 0], 0]
@@ -240,6 +246,13 @@ def test_a_given_vocabulary_is_used_and_stored(made, tmp_path):
     assert open_corpus(tmp_path / "c").fingerprint == open_corpus(path).fingerprint
 
 
+def test_marks_after_the_last_wordpiece_stay_in_the_text(tmp_path):
+    text = "They had a cafe\u0301"
+    source = write(tmp_path / "x.jsonl.gz", [{"id": "a", "title": "", "text": text}])
+    prepare(source, tmp_path / "c", say=quiet)
+    assert open_corpus(tmp_path / "c").texts()[0]["text"].decode() == text
+
+
 def test_long_titles_and_sentences_are_cut(tmp_path):
     words = np.random.default_rng(0).permutation(WORDS * 15)[:200]
     record = {"id": "a", "title": "long " * 50, "text": " ".join(words)}
@@ -265,6 +278,13 @@ def test_a_bad_source_leaves_nothing_behind(tmp_path, line):
     with pytest.raises(UserError):
         prepare(str(tmp_path / "x.jsonl"), tmp_path / "c", say=quiet)
     assert os.listdir(tmp_path) == ["x.jsonl"]
+
+
+def test_a_corpus_without_a_passage(tmp_path):
+    source = write(tmp_path / "x.jsonl.gz", [{"id": "a", "title": "t", "text": "\u200b"}])
+    with pytest.raises(UserError, match="at least one passage"):
+        prepare(source, tmp_path / "c", say=quiet)
+    assert os.listdir(tmp_path) == ["x.jsonl.gz"]
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):

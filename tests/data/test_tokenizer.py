@@ -54,9 +54,12 @@ def test_encoder_forgets_without_changing_its_answers(tokenizer, monkeypatch):
     expected = Encoder(tokenizer).encode(TEXTS)
     monkeypatch.setattr("ralm_jax.data.tokenizer._MAX_CACHED", 0)
     encoder = Encoder(tokenizer)
+    pieces = set()
     for _ in range(3):
         again = encoder.encode(TEXTS)
         assert all(np.array_equal(a, b) for a, b in zip(expected[1:], again[1:], strict=True))
+        pieces.add(len(encoder._ids))
+    assert len(pieces) == 1  # the tables do not grow
 
 
 def test_no_text_becomes_a_special_token(tokenizer):
