@@ -5,13 +5,39 @@ no accelerator.
 """
 
 import os
+from importlib.metadata import version
 
 # Before jax is imported, and in the environment so that the processes a test starts inherit it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile for longer than they compute. XLA dies of a flag it does not know, hence the version.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if version("jaxlib").startswith("0.10."):
+    sooner = "--xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true"
+    os.environ.setdefault("XLA_FLAGS", f"{sooner} --xla_cpu_parallel_codegen_split_count=1")
 
 import jax
+import numpy as np
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile for much longer than they compute.
-jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """(module, *inputs, method=None) -> variables drawn by numpy, for `init` takes long to compile."""
+
+    def draw(module, *inputs, method=None):
+        rng = np.random.default_rng(0)
+
+        def one(path, leaf):
+            name = path[-1].key
+            middle, spread = (1, 0.1) if name == "scale" else (0, 0.1 if "bias" in name else 0.5)
+            return rng.normal(middle, spread, leaf.shape).astype(leaf.dtype)
+
+        def init(key):
+            return module.init(key, *inputs, method=method)
+
+        return jax.tree_util.tree_map_with_path(one, jax.eval_shape(init, jax.random.key(0)))
+
+    return draw
