@@ -88,11 +88,11 @@ def top_k(
         scores = jnp.einsum("be,ne->bn", queries, vectors, precision=jax.lax.Precision.HIGHEST)
         scores = jnp.where((ids < passages)[None, :], scores, -jnp.inf)
         few, where = jax.lax.top_k(scores, min(k, block))
-        # The best so far stand first, and top_k keeps the order of equals.
+        # The best so far stand first, and top_k keeps the order of equals: so -1 outlasts padding.
         scores = jnp.concatenate([best[1], few], axis=1)
         ids = jnp.concatenate([best[0], ids[where]], axis=1)
         scores, where = jax.lax.top_k(scores, k)
         return (jnp.take_along_axis(ids, where, axis=1), scores), None
 
     (ids, scores), _ = jax.lax.scan(merge, none, (jnp.arange(len(blocks), dtype=jnp.int32), blocks))
-    return jnp.where(scores == -jnp.inf, -1, ids), scores
+    return ids, scores

@@ -90,7 +90,8 @@ def serve(connection: Connection, config: ScannConfig) -> None:
 
 
 def _end_with(parent: int) -> None:
-    # The socket may have been inherited by another child of the parent, and then stays open.
+    # The socket stays open if another child of the parent has inherited it; and a build under way,
+    # which nothing else interrupts, is of no use to anybody now.
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(0)
@@ -102,7 +103,6 @@ def main(socket: str, parent: str, config: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     serve(Connection(int(socket)), ScannConfig(**json.loads(config)))
-    os._exit(0)  # a build under way is of no use to anybody, and cannot be interrupted otherwise
 
 
 if __name__ == "__main__":

@@ -133,6 +133,12 @@ def test_embedding_is_spread_over_three_quarters_of_the_lag(tmp_path):
     assert index.versions(tmp_path) == [0, 12]
 
 
+def test_resuming_embeds_what_was_due(tmp_path):
+    run = Run(Asynchronous(12, 8), tmp_path).start().train(16)
+    again = Run(Asynchronous(12, 8), tmp_path).resume(run.save())
+    assert again.embeds == [(start, start + 4) for start in range(0, 16, 4)]  # at steps 12 to 15
+
+
 def test_no_chunk_is_fetched_in_the_call_that_queued_it(tmp_path):
     events = []
 

@@ -1,3 +1,4 @@
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -85,9 +86,12 @@ def test_what_is_published_has_the_recall_it_reports(version):
 
 def test_a_restored_searcher_answers_as_the_one_that_was_published(version, searcher):
     made, _, found = version
+    stored = (made.path / FOLDER / SETTINGS).stat()
     searcher.restore(made)
     assert searcher.step == 7
     assert_same(searcher.search(unit(200, 1), K)(), found)
+    # Equal even if built again, at this size; that it was not is what counts.
+    assert (made.path / FOLDER / SETTINGS).stat() == stored
 
 
 def test_the_process_never_loads_jax(version, searcher):
@@ -128,6 +132,9 @@ def test_searches_are_answered_during_a_build(version, searcher, tmp_path):
 def test_the_death_of_the_process_is_survived(version, searcher):
     made, _, found = version
     searcher.restore(made)
+    os.kill(searcher.pid, signal.SIGINT)  # as Ctrl-C does to the whole group; the trainer decides
+    assert_same(searcher.search(unit(200, 1), K)(), found)
+    assert searcher.restarts == 0
     for _ in range(2):
         os.kill(searcher.pid, signal.SIGKILL)
         assert_same(searcher.search(unit(200, 1), K)(), found)
@@ -188,12 +195,17 @@ time.sleep(60)
 
 def test_closing_ends_the_process_at_once_even_in_a_build(tmp_path):
     searcher = ScannProcess()
-    searcher.build(commit(tmp_path, 1, unit(100_000)))
-    searcher._building[1].result()
-    pid = searcher.pid
-    began = time.monotonic()
-    searcher.close()
-    assert time.monotonic() - began < 2 and not alive(pid)
+    searcher.build(commit(tmp_path, 1, unit(400_000)))  # takes many seconds
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        publishing = threads.submit(searcher.publish)
+        while searcher.pid is None:
+            time.sleep(0.01)
+        time.sleep(0.3)  # waits for the build by now
+        pid, began = searcher.pid, time.monotonic()
+        searcher.close()
+        assert time.monotonic() - began < 4 and not alive(pid)
+        assert publishing.exception()
+    assert not (tmp_path / "step_00000001" / FOLDER).exists()
 
 
 @pytest.mark.parametrize("passages", [1, 5, 40, 1100])
@@ -209,12 +221,13 @@ def test_few_passages_and_more_asked_for_than_there_are(searcher, tmp_path, pass
 
 def test_vectors_of_an_untrained_encoder_are_found_too(searcher, tmp_path):
     """All point nearly one way, where a hash alone finds few of the nearest."""
-    vectors, queries = (1 + 0.2 * unit(rows, rows) for rows in (20_000, 300))
+    vectors, queries = (1 + 0.01 * unit(rows, rows) for rows in (20_000, 300))
     searcher.build(commit(tmp_path, 0, vectors))
     published = searcher.publish()
     wanted, _ = mips.exact(queries, vectors, K)
     assert published.recall >= 0.95
     assert mips.recall(searcher.search(queries, K)()[0], wanted) >= 0.95
+    assert '"form": "brute"' in (tmp_path / "step_00000000" / FOLDER / SETTINGS).read_text()
 
 
 def test_a_tree_and_threads_find_the_same(tmp_path):
@@ -224,24 +237,32 @@ def test_a_tree_and_threads_find_the_same(tmp_path):
         searcher.build(commit(tmp_path, 0, vectors))
         assert searcher.publish().recall >= 0.95
         found = searcher.search(queries, K)()[0]
+        everything = searcher.search(queries, len(vectors))()
     finally:
         searcher.close()
     assert '"form": "tree"' in (tmp_path / "step_00000000" / FOLDER / SETTINGS).read_text()
     assert mips.recall(found, mips.exact(queries, vectors, K)[0]) >= 0.93
+    assert (everything[0] < 0).any()  # not all leaves are looked into
+    np.testing.assert_array_equal(everything[0] < 0, everything[1] == -np.inf)
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in everything[0])
 
 
-@pytest.mark.parametrize("damage", ["cut", "lost", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "lost", "settings", "pickle"])
 def test_a_damaged_searcher_is_built_again(searcher, tmp_path, damage):
     made = commit(tmp_path, 1, unit(N))
     searcher.restore(made)
     folder = made.path / FOLDER
     if damage == "cut":
-        os.truncate(folder / "hashed_dataset.npy", 1000)
+        os.truncate(folder / "scann_assets.pbtxt", 143)  # ScaNN itself would abort
     elif damage == "lost":
         (folder / "ah_codebook.pb").unlink()
+    elif damage == "settings":
+        (folder / SETTINGS).write_text("{}")
     else:
         (folder / "scann_docids.pkl").write_bytes(b"")
+    (made.path / ".scann_1").mkdir()  # and what a killed process left
     searcher.restore(made)
+    assert sorted(os.listdir(made.path)) == ["manifest.json", "scann", "vectors.npy"]
     assert searcher.restarts == 0
     assert searcher.search(made.vectors[:4], 1)()[0].ravel().tolist() == [0, 1, 2, 3]
     assert not (folder / "scann_docids.pkl").exists()
