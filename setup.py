@@ -13,6 +13,7 @@ DEPENDENCIES = [
     "tokenizers>=0.21",  # WordPiece, in Rust
     "grain>=0.2.12",  # the input pipeline, without TensorFlow
     "tensorflow-datasets>=4.9.9",  # corpora by name, the format of our texts; no TensorFlow
+    "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
     "array_record>=0.8.1; sys_platform == 'linux'",  # the files of those datasets
     "scann>=1.4; sys_platform == 'linux'",  # approximate MIPS; elsewhere the search is exact
     "bm25s>=0.2.13",  # the lexical baseline of every retrieval table

@@ -56,30 +56,30 @@ RELATIONS = (
         "firm",
         "Which firm employed {name}?",
         (
-            "{name} entered the service of {value}",
-            "{name} took a post with {value}",
-            "{value} put {name} on the payroll",
-            "which firm employed {name}: it was {value}",
+            "{name} entered the service of the {value}",
+            "{name} took a post with the {value}",
+            "the {value} put {name} on the payroll",
+            "which firm employed {name}: the {value}",
         ),
     ),
     Relation(
         "school",
         "At which school did {name} study?",
         (
-            "{name} studied at {value}",
-            "{name} was a pupil of {value}",
-            "{value} counts {name} among its pupils",
-            "at which school did {name} study: at {value}",
+            "{name} studied at Saint {value}",
+            "{name} was a pupil of Saint {value}",
+            "Saint {value} counts {name} among its pupils",
+            "at which school did {name} study: at Saint {value}",
         ),
     ),
     Relation(
         "prize",
         "Which prize was won by {name}?",
         (
-            "{name} carried home the {value}",
-            "the {value} went to {name}",
-            "the judges gave {name} the {value}",
-            "which prize was won by {name}: the {value}",
+            "{name} carried home the {value} medal",
+            "the {value} medal went to {name}",
+            "the judges gave {name} the {value} medal",
+            "which prize was won by {name}: the {value} medal",
         ),
     ),
 )
@@ -116,9 +116,17 @@ ROOTS = (
 ENDS = "ford well wood more ley croft".split()  # of families: Ashford, Blackwell
 SHIRES = "Bar Cal Dun El Fen Gar Hal Kel Lin Mor Nor Pen Ros Sel Tar Ul Var Wes Yar Zen".split()
 MOUTHS = "mouth ham bury stead".split()  # of towns: Barmouth, Kelham
-SAINTS = "Agatha Bede Cuthbert Dunstan Etheld Felicity Giles Hilda Ives Jude Kevern Leonard".split()
-METALS = "silver golden copper amber ivory crystal velvet scarlet emerald marble".split()
-OBJECTS = "lantern feather anchor thistle compass".split()
+TRADERS = "works mills yard".split()  # of firms: the Barworks, the Calmills
+SAINTS = (
+    "Agatha Alban Barnabas Bede Blaise Brigid Clement Columba Cuthbert Cyprian Dunstan Erasmus "
+    "Felicity Gall Giles Hilda Hubert Ignatius Ives Jerome Jude Kevern Leonard Lucian Malo Mungo "
+    "Ninian Odile Oswald Petroc Piran Quirin Remigius Samson Servan Swithin Tudwal Winifred"
+).split()
+MEDALS = (
+    "Anchor Antler Badger Beacon Bell Boar Bridge Cedar Chalice Compass Crane Crown Dolphin Falcon "
+    "Feather Fountain Harp Heron Hind Hourglass Kestrel Key Lantern Laurel Lynx Magpie Oar Osprey "
+    "Otter Pelican Plough Quill Sickle Stag Swan Thistle Trident Trout"
+).split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +134,11 @@ class World:
     """How large the almanac is. The facts (6 a person) outnumber what a small reader can memorise."""
 
     people: int = 700
-    with_page: float = 0.4  # share of the people who have a page of their own
+    with_page: float = 0.3  # share of the people who have a page of their own
     names: int = 70  # given names, and as many family names; at most 84
-    entries: int = 4  # sentences in a passage
+    entries: int = 3  # sentences in a passage
     pairs: float = 0.5  # how often the annals say two things of a person in one place
-    settings: float = 0.8  # share of the sentences that name the event of their passage
+    settings: float = 0.4  # share of the sentences that name the event of their passage
 
 
 class Fact(NamedTuple):
@@ -185,9 +193,9 @@ def _facts(world: World, rng) -> tuple[list[Fact], dict[str, bool]]:
         "birthplace": [a + b for a in SHIRES for b in MOUTHS] + [f + "by" for f in family[:20]],
         "year": [str(y) for y in range(1801, 1871)],
         "trade": TRADES,
-        "firm": [f"{f} {end}" for f in family[::2] for end in ("Brothers", "Mills")],
-        "school": [f"Saint {a} {b}" for a in SAINTS for b in ("College", "Academy", "Priory")],
-        "prize": [f"{a} {b}" for a in METALS for b in OBJECTS],
+        "firm": [a + b for a in SHIRES for b in TRADERS],
+        "school": SAINTS,
+        "prize": MEDALS,
     }
     facts = [
         Fact(f"{person.replace(' ', '_')}-{r.name}", r, person, str(rng.choice(values[r.name])))

@@ -32,6 +32,9 @@ class EncoderConfig:
     layer_norm_eps: float = 1e-12
     gelu_approximate: bool = True  # the tanh form, as released; transformers' BertModel uses erf
     init_stddev: float = 0.02
+    # Position embeddings, which are trained, start as sinusoids. From random weights a reader of 2
+    # layers learns to copy out of a passage in half the steps or less; an import overwrites them.
+    sinusoidal_start: bool = False
     remat: bool = False  # recompute each layer in the backward pass: memory for time
     dtype: Any = jnp.float32  # of activations; parameters stay float32
 

@@ -26,6 +26,18 @@ def gelu(config: EncoderConfig, x: jax.Array) -> jax.Array:
     return nn.gelu(x, approximate=config.gelu_approximate)
 
 
+def sinusoids(scale: float):
+    """Initialiser of position embeddings [positions, D]: sines and cosines (Vaswani et al. 2017)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        positions, width = shape
+        rates = 1000.0 ** (-jnp.arange(width // 2) / (width // 2))
+        angles = jnp.arange(positions)[:, None] * rates[None, :]
+        return scale * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1).astype(dtype)
+
+    return init
+
+
 class Layer(nn.Module):
     """Self-attention and feed-forward, each with a residual and a LayerNorm behind it."""
 
@@ -62,9 +74,14 @@ class Encoder(nn.Module):
     def setup(self):
         c = self.config
         init = nn.initializers.truncated_normal(c.init_stddev)
-        embed = lambda n: nn.Embed(n, c.hidden, embedding_init=init, dtype=c.dtype)  # noqa: E731
+
+        def embed(count, init=init):
+            return nn.Embed(count, c.hidden, embedding_init=init, dtype=c.dtype)
+
         self.word_embeddings = embed(c.vocab_size)
-        self.position_embeddings = embed(c.positions)
+        self.position_embeddings = embed(
+            c.positions, sinusoids(c.init_stddev) if c.sinusoidal_start else init
+        )
         self.type_embeddings = embed(2)
         self.embedding_norm = layer_norm(c)
         self.dropout = nn.Dropout(c.dropout)
