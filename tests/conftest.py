@@ -4,8 +4,10 @@ Warnings are errors too, see filterwarnings in pyproject.toml. The plain suite n
 no accelerator.
 """
 
+import json
 import os
 from importlib.metadata import version
+from types import SimpleNamespace
 
 # Before jax is imported, and in the environment so that the processes a test starts inherit it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,6 +20,10 @@ if version("jaxlib").startswith("0.10."):
 import jax
 import numpy as np
 import pytest
+
+from ralm_jax.data import almanac
+from ralm_jax.data.corpus import open_corpus
+from ralm_jax.data.prepare import prepare
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,3 +47,17 @@ def drawn():
         return jax.tree_util.tree_map_with_path(one, jax.eval_shape(init, jax.random.key(0)))
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A small almanac: what was generated, its corpus as prepared, and its questions in a file."""
+    folder = tmp_path_factory.mktemp("tiny")
+    made = almanac.generate(almanac.World(people=30, names=10), seed=0)
+    for name, records in (("almanac", made.documents), ("questions", made.questions)):
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / f"{name}.jsonl").write_text(lines, "utf-8")
+    prepare(str(folder / "almanac.jsonl"), folder / "corpus", vocab_size=800, say=lambda line: None)
+    return SimpleNamespace(
+        almanac=made, corpus=open_corpus(folder / "corpus"), questions=folder / "questions.jsonl"
+    )
