@@ -64,5 +64,5 @@ def apply(state: TrainState, grads, metrics):
     """Sums gradients and metrics over devices, once, and takes the optimiser's step."""
     grads, metrics = partition.psum(grads), partition.psum(metrics)
     one = jnp.float32(1)
-    norms = {f"grad_norm_{part}": (optax.global_norm(g), one) for part, g in grads.items()}
+    norms = {f"grad_norm_{part}": (optax.tree.norm(g), one) for part, g in grads.items()}
     return state.apply_gradients(grads=grads), {**metrics, **norms}
