@@ -40,81 +40,94 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = ralm.add_subparsers(required=True, metavar="VERB")
 
-    one = verbs.add_parser(
+    for add in (_quickstart_help, _prepare_help, _pretrain_help, _evaluate_help):
+        add(verbs)
+    return ralm
+
+
+def _quickstart_help(verbs) -> None:
+    verb = verbs.add_parser(
         "quickstart",
         help="watch a retriever learn from its reader, on an encyclopedia made up for it",
         description="Generates almanac, a fictional encyclopedia; trains the chain on it (inverse cloze, "
         "reader warm-up, joint REALM); shows what each stage taught, with a plot and examples. Needs "
         "no network and no accelerator. The same command again goes on where it stopped.",
     )
-    one.add_argument("--run", metavar="RUN", help="directory (default: ./quickstart-SEED)")
-    one.add_argument(
+    verb.add_argument("--run", metavar="RUN", help="directory (default: ./quickstart-SEED)")
+    verb.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the world and the training"
     )
-    one.add_argument("--json", metavar="FILE", help="also write the figures there")
-    _add_set(one)
-    one.set_defaults(verb=_quickstart)
+    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    _add_set(verb)
+    verb.set_defaults(verb=_quickstart)
 
-    one = verbs.add_parser(
+
+def _prepare_help(verbs) -> None:
+    verb = verbs.add_parser(
         "prepare",
         help="turn text into a corpus",
         description="Cuts documents into passages at sentence ends, finds dates, numbers and names "
         "to mask, and writes a corpus directory. Says what it left out, and why.",
     )
-    one.add_argument(
+    verb.add_argument(
         "source",
         metavar="SOURCE",
         help="FILE.jsonl[.gz] with id, title, text; a folder of .txt, .md, .rst; or tfds:NAME[/CONFIG]",
     )
-    one.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
-    one.add_argument(
+    verb.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
+    verb.add_argument(
         "--vocab", metavar="FILE", help="a BERT vocab.txt (default: trained on SOURCE)"
     )
-    one.add_argument(
+    verb.add_argument(
         "--vocab-size", type=int, default=30522, metavar="V", help="of a trained one (30522)"
     )
-    one.add_argument(
+    verb.add_argument(
         "--passage-tokens", type=int, default=288, metavar="P", help="wordpieces a passage (288)"
     )
-    one.add_argument("--cased", action="store_true", help="keep capitals and accents")
-    one.add_argument("--json", metavar="FILE", help="also write the counts there")
-    one.set_defaults(verb=_prepare)
+    verb.add_argument("--cased", action="store_true", help="keep capitals and accents")
+    verb.add_argument("--json", metavar="FILE", help="also write the counts there")
+    verb.set_defaults(verb=_prepare)
 
-    one = verbs.add_parser(
+
+def _pretrain_help(verbs) -> None:
+    verb = verbs.add_parser(
         "pretrain",
         help="train retriever and reader on a corpus",
         description="Runs the stages a configuration names. The same command again resumes a run that "
         "was stopped or killed. Ctrl-C stops it with a checkpoint.",
     )
-    one.add_argument(
+    verb.add_argument(
         "--config",
         required=True,
         metavar="FILE.gin",
         help="a file, or one that ships: " + ", ".join(shipped()),
     )
-    one.add_argument("--corpus", required=True, metavar="CORPUS", help="made by ralm prepare")
-    one.add_argument("--run", required=True, metavar="RUN", help="directory of the run")
-    _add_set(one)
-    one.set_defaults(verb=_pretrain)
+    verb.add_argument("--corpus", required=True, metavar="CORPUS", help="made by ralm prepare")
+    verb.add_argument("--run", required=True, metavar="RUN", help="directory of the run")
+    _add_set(verb)
+    verb.set_defaults(verb=_pretrain)
 
-    one = verbs.add_parser(
+
+def _evaluate_help(verbs) -> None:
+    verb = verbs.add_parser(
         "evaluate",
         help="measure a run on questions, beside BM25",
         description="Zero-shot retrieval on questions (recall@1/5/20/100, MRR) with BM25 on the same ones, "
         "and held-out masked spans read with and without retrieved passages.",
     )
-    one.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain")
-    one.add_argument(
+    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain")
+    verb.add_argument(
         "--questions",
         required=True,
         metavar="FILE.jsonl[.gz]",
         help="one object a line: question, answers, and gold_ids where known",
     )
-    one.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
-    one.add_argument("--stage", metavar="NAME", help="measure after this stage (default: the last)")
-    one.add_argument("--json", metavar="FILE", help="also write the figures there")
-    one.set_defaults(verb=_evaluate)
-    return ralm
+    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument(
+        "--stage", metavar="NAME", help="measure after this stage (default: the last)"
+    )
+    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    verb.set_defaults(verb=_evaluate)
 
 
 def _add_set(verb: argparse.ArgumentParser) -> None:

@@ -17,9 +17,11 @@ from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.questions import Question, read_questions
+from ralm_jax.embedding import embed_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.metrics import Mean, recall_at_k
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.reading import measure_clozes
 from ralm_jax.tasks import Realm
 from ralm_jax.writers import metrics_file, read_metrics
 
@@ -138,12 +140,12 @@ def measure(
 ) -> dict[str, Any]:
     """Recall of held-out questions and clozes, and accuracy of masked spans with and without evidence."""
     lengths = task.lengths
-    vectors = evaluation.embed_corpus(model, params, corpus, lengths)
+    vectors = embed_corpus(model, params, corpus, lengths)
     ranked = evaluation.rank(model, params, corpus, vectors, lengths, questions, max(KS))
     rows = {doc: row for row, doc in enumerate(documents(corpus))}
     gold = [{rows[g] for g in q.gold_ids} for q in questions]
     recall = {str(k): pair for k, pair in recall_at_k(ranked.rows, gold, KS).items()}
-    read = evaluation.measure_clozes(
+    read = measure_clozes(
         model,
         params,
         corpus,
@@ -187,7 +189,7 @@ def evidence(corpus: Corpus, questions, task: Realm, model: Ralm, snapshots) -> 
     texts, names, lines = corpus.texts(), documents(corpus), []
     ranked = {}
     for name in ("ict", "realm"):
-        vectors = evaluation.embed_corpus(model, snapshots[name], corpus, task.lengths)
+        vectors = embed_corpus(model, snapshots[name], corpus, task.lengths)
         ranked[name] = evaluation.rank(
             model, snapshots[name], corpus, vectors, task.lengths, questions, 1
         ).rows[:, 0]

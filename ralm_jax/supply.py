@@ -8,25 +8,24 @@ itself is always computed afresh in the step.
 
 import collections
 import functools
-from collections.abc import Callable, Hashable
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ralm_jax import partition
-from ralm_jax.data import features, pipeline
+from ralm_jax.data import pipeline
 from ralm_jax.data.corpus import Corpus
-from ralm_jax.models.ralm import Ralm, Text
+from ralm_jax.embedding import CHUNK, embed_passages, embed_queries
+from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import mips
 from ralm_jax.retrieval.mips import Published
 from ralm_jax.retrieval.refresh import Refresher
 from ralm_jax.tasks import InverseCloze, Realm
 
 Params = Any  # {"retriever": ..., "reader": ...}, nested mappings of arrays
-
-CHUNK = 1024  # passages embedded at a time when an index is made
 
 
 class Supply(Protocol):
@@ -204,29 +203,3 @@ class RetrievalSupply:
     def close(self) -> None:
         self._refresher.close()
         self._searcher.close()
-
-
-@functools.lru_cache(maxsize=8)
-def _embedder(model: Any, method: str):
-    return partition.gathered(
-        lambda params, text: model.apply({"params": {"retriever": params}}, text, method=method)
-    )
-
-
-def embed_queries(model: Ralm, retriever: Any, text: Text) -> jax.Array:
-    """This process's queries [b,L] -> those of all processes [B,E]; queued, not waited for."""
-    return _embedder(cast(Hashable, model), "queries")(retriever, partition.shard(text))
-
-
-def embed_passages(
-    model: Ralm, corpus: Corpus, length: int, retriever: Any, start: int, stop: int
-) -> jax.Array:
-    """Passages start...stop (at most CHUNK) -> [stop - start, E]; queued, not waited for.
-
-    CHUNK rows are embedded whatever is asked, so that one compilation serves; all processes together.
-    """
-    rows = np.minimum(np.arange(start, start + CHUNK), corpus.size - 1)[partition.local_rows(CHUNK)]
-    text = features.passage_text(corpus, rows, length)
-    return _embedder(cast(Hashable, model), "passages")(retriever, partition.shard(text))[
-        : stop - start
-    ]

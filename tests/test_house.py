@@ -13,10 +13,11 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py"))]
 
 # Imports run one way: a module imports from its own layer and from the layers before it.
 LAYERS = [
-    {"errors", "losses", "metrics", "answers", "writers", "models", "optim", "partition"},
+    {"errors", "losses", "metrics", "answers", "writers", "plots", "models", "optim", "partition"},
     {"data", "retrieval", "checkpoint", "weights"},
-    {"state", "steps", "tasks"},
-    {"supply", "runs", "progress", "waits"} | {"training", "evaluation", "answering", "estimate"},
+    {"state", "steps", "tasks", "embedding"},
+    {"supply", "runs", "progress", "waits", "reading"}
+    | {"training", "evaluation", "answering", "estimate"},
     {"quickstart"},
     {"cli"},
 ]

@@ -1,0 +1,118 @@
+"""Keeps what a run was: command, commit, configuration, hardware, wall time, curves, evaluation.
+
+    python experiments/record.py RUN --name wiki9k --command 'ralm pretrain ...' [--evaluation FILE.json]
+
+Writes experiments/results/NAME/result.json, config.gin and curves.png.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from ralm_jax.writers import metrics_file, read_metrics
+
+RESULTS = Path(__file__).parent / "results"
+PANELS = (
+    ("loss", "loss, nats"),
+    ("retrieval_utility", "retrieval utility, nats a token"),
+    ("staleness", "staleness of the index, steps"),
+)
+
+
+def hardware() -> str:
+    """Cores and kind of the machine, as results name it."""
+    return f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, CPU only"
+
+
+def commit() -> str:
+    """The commit of this checkout, marked where files differ from it."""
+    described = ["git", "-C", str(RESULTS), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per stage: first and last figures, steps, seconds trained; and every publish of the index."""
+    stages: dict[str, Any] = {}
+    for line in lines:
+        stage = stages.setdefault(line["stage"], {"seconds": 0.0, "publishes": [], "curve": []})
+        if "publish/index_step" in line:
+            event = {k.removeprefix("publish/"): v for k, v in line.items() if "/" in k}
+            stage["publishes"].append({"at": line["step"], **event})
+        elif "loss" in line:
+            since = stage["curve"][-1]["step"] if stage["curve"] else 0
+            stage["seconds"] += line["step_seconds"] * (line["step"] - since)
+            stage["curve"].append({k: v for k, v in line.items() if k != "stage"})
+    for stage in stages.values():
+        every = max(1, len(stage["curve"]) // 40)
+        stage["curve"] = [*stage["curve"][:-1:every], *stage["curve"][-1:]]
+        stage["seconds"] = round(stage["seconds"], 1)
+    return stages
+
+
+def draw(lines: list[dict[str, Any]], path: Path) -> None:
+    """One row of panels; the stages follow each other along the steps."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+    ends = [max(line["step"] for line in lines if line["stage"] == s) for s in stages]
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.8), layout="constrained")
+    for axis, (name, label) in zip(axes, PANELS, strict=True):
+        for number, stage in enumerate(stages):
+            points = [
+                (line["step"] + sum(ends[:number]), line[name])
+                for line in lines
+                if line["stage"] == stage and name in line
+            ]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=stage, color=f"C{number}")
+        axis.set(xlabel="training steps, all stages", title=label)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--command", action="append", required=True)
+    parser.add_argument("--evaluation", type=Path, action="append", default=[])
+    parser.add_argument("--note", action="append", default=[])
+    arguments = parser.parse_args()
+    out = RESULTS / arguments.name
+    out.mkdir(parents=True, exist_ok=True)
+    lines = read_metrics(metrics_file(arguments.run))
+    record = json.loads((arguments.run / "run.json").read_text("utf-8"))
+    del record["corpus"]  # a path of the machine it ran on
+    result = {
+        "command": arguments.command,
+        "commit": commit(),
+        "hardware": hardware(),
+        "run": record,
+        "notes": arguments.note,
+        "stages": summary(lines),
+        "evaluation": {f.stem: _evaluation(f) for f in arguments.evaluation},
+    }
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    shutil.copy(arguments.run / "config.gin", out / "config.gin")
+    draw([line for line in lines if "loss" in line], out / "curves.png")
+
+
+def _evaluation(file: Path) -> dict[str, Any]:
+    report = json.loads(file.read_text("utf-8"))
+    return {key: value for key, value in report.items() if key != "run"}
+
+
+if __name__ == "__main__":
+    main()

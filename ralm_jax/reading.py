@@ -1,0 +1,118 @@
+"""How well held-out masked spans are read, with retrieved passages and without."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ralm_jax import losses
+from ralm_jax.data import masking, pipeline
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.embedding import embed_texts, search
+from ralm_jax.metrics import Mean, recall_at_k
+from ralm_jax.models.ralm import ClozeBatch, Ralm, Text
+
+KS = (1, 5, 20, 100)
+READ_BATCH = 16  # clozes read at a time: [16,K,M,V] logits are held
+
+
+def measure_clozes(
+    model: Ralm,
+    params: dict,
+    corpus: Corpus,
+    vectors: np.ndarray,
+    lengths: Lengths,
+    held_out: float,
+    *,
+    candidates: int = 8,
+    limit: int = 1000,
+) -> dict[str, Any]:
+    """Held-out sentences, their own passage excluded: what is retrieved, and what is read from it.
+
+    Returns:
+      span_accuracy (all predicted tokens of the span right) with the retrieved candidates and with the
+      null passage alone, retrieval_utility (nats a token), and, where the corpus names facts,
+      cloze_recall {k: share with a passage that states the same fact}.
+    """
+    usable = pipeline.held_out_sentences(corpus, held_out) & pipeline.with_span(
+        corpus, lengths.query
+    )
+    rows = np.flatnonzero(usable)
+    if not len(rows):
+        return {"sentences": 0}
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
+    asked = pipeline.clozes(
+        corpus, rows, np.arange(len(rows)), masking.salient_span, lengths, seed=0
+    )
+    depth = min(max(KS) + 1, corpus.size)
+    found = search(embed_texts(model, params, asked.query), vectors, depth).rows
+    chosen = pipeline.candidates(found, asked.passages, candidates)
+    report: dict[str, Any] = {"sentences": len(rows)}
+    report |= _read_all(model, params, corpus, asked, chosen, lengths)
+    gold = same_fact(corpus, rows)
+    if any(gold):
+        others = pipeline.candidates(found, asked.passages, depth)[:, 1:]
+        known = np.array([bool(g) for g in gold])
+        ks = [k for k in KS if k <= others.shape[1]]
+        pairs = recall_at_k(others[known], [g for g in gold if g], ks)
+        report["cloze_recall"] = Mean.of({str(k): p for k, p in pairs.items()}).compute()
+    return report
+
+
+def same_fact(corpus: Corpus, sentences: np.ndarray) -> list[set[int]]:
+    """For each sentence row, the other passages that state the fact of its first span."""
+    groups, spans = np.asarray(corpus.span_groups), np.asarray(corpus.spans)
+    passages: dict[int, set[int]] = {}
+    for group, sentence in zip(groups.tolist(), spans[:, 0], strict=True):
+        passages.setdefault(group, set()).add(int(corpus.sentences[sentence, 0]))
+    first = np.searchsorted(spans[:, 0], sentences)
+    return [
+        passages[int(groups[span])] - {int(corpus.sentences[row, 0])}
+        for span, row in zip(first, sentences, strict=True)
+    ]
+
+
+def _read_all(model, params, corpus, asked: pipeline.Clozes, chosen, lengths: Lengths):
+    """Reads clozes with candidate rows [n,K]; one batch shape, so one compilation."""
+    params = jax.device_put(params, jax.local_devices()[0])
+    total, n = Mean(), len(chosen)
+    for start in range(0, n, READ_BATCH):
+        real = np.arange(start, start + READ_BATCH) < n
+        rows = np.minimum(np.arange(start, start + READ_BATCH), n - 1)
+        part = pipeline.Clozes(
+            query=Text(asked.query.tokens[rows], asked.query.types[rows]),
+            positions=asked.positions[rows],
+            targets=asked.targets[rows],
+            weights=asked.weights[rows] * real[:, None],
+            passages=asked.passages[rows],
+        )
+        batch = pipeline.with_candidates(corpus, part, chosen[rows], lengths)
+        total = total.merge(Mean.of(read(model, params, batch)))
+    return total.compute()
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def read(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
+    """{name: (sum, count)} for a batch; rows whose weights are all 0 do not count."""
+    variables = {"params": params}
+    call: Any = functools.partial(model.apply, variables, batch)
+    logits = jax.nn.log_softmax(call(method="read"))  # [B,K,M,V]
+    prior = losses.log_prior(call(method="scores"), batch.valid)  # [B,K]
+    marginal = jax.nn.logsumexp(prior[:, :, None, None] + logits, axis=1)  # [B,M,V]
+    unused = batch.weights == 0
+    asked = (~unused).any(-1)
+
+    def right(guess):  # [B,M,V] -> spans wholly right
+        return (((guess.argmax(-1) == batch.targets) | unused).all(-1) & asked).sum()
+
+    targets = jnp.broadcast_to(batch.targets[:, None, :, None], (*logits.shape[:-1], 1))
+    likelihood = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]  # [B,K,M]
+    telemetry = losses.retrieval_telemetry(prior, likelihood, batch.weights)
+    return {
+        "span_accuracy": (right(marginal), asked.sum()),
+        "span_accuracy_null": (right(logits[:, 0]), asked.sum()),
+        "retrieval_utility": telemetry["retrieval_utility"],
+    }
