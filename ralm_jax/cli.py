@@ -174,11 +174,21 @@ def _pretrain(arguments) -> None:
 
 
 def _quickstart(arguments) -> None:
+    _spread_over_cores()
     run = Path(arguments.run or f"quickstart-{arguments.seed}")
     call = configure("quickstart.quickstart", "runs/quickstart.gin", arguments.set, run)
     report = _until_stopped(call, run=run, seed=arguments.seed)
     if report:
         _write_json(arguments.json, report)
+
+
+def _spread_over_cores() -> None:
+    """On a CPU, a device for every core (a power of two, at most 8): small steps gain a fifth."""
+    import jax
+
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", min(8, 1 << ((cores or 1).bit_length() - 1)))
 
 
 def _evaluate(arguments) -> None:

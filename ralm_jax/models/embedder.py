@@ -23,10 +23,13 @@ class Embedder(nn.Module):
     def __call__(self, tokens: jax.Array, types: jax.Array, train: bool = False) -> jax.Array:
         """tokens, types: int [B,P] -> float32 [B,E]."""
         c = self.config
-        x = Encoder(c, name="encoder")(tokens, types, train)
+        encoder = Encoder(c, name="encoder")
         if self.pooling == "cls":
+            first = jnp.zeros((len(tokens), 1), jnp.int32)
+            x = encoder(tokens, types, train, at=first)  # [B,1,D]
             pooled = jnp.tanh(dense(c, c.hidden, name="pooler")(x[:, 0]))
         elif self.pooling == "mean":
+            x = encoder(tokens, types, train)
             mask = (tokens != 0).astype(x.dtype)[..., None]
             pooled = (x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
         else:

@@ -21,8 +21,7 @@ class Reader(nn.Module):
         """
         c = self.config
         encoder = Encoder(c, name="encoder")
-        x = encoder(tokens, types, train)
-        x = jnp.take_along_axis(x, positions[..., None], axis=1)  # [B,M,D]
+        x = encoder(tokens, types, train, at=positions)  # [B,M,D]
         x = layer_norm(c, "head_norm")(gelu(c, dense(c, c.hidden, name="head")(x)))
         bias = self.param("head_bias", nn.initializers.zeros, (c.vocab_size,))
         return encoder.attend(x).astype(jnp.float32) + bias[None, None, :]

@@ -1,4 +1,8 @@
-"""BERT's encoder (Devlin et al. 2019) in Linen, the layers under one `nn.scan`."""
+"""BERT's encoder (Devlin et al. 2019) in Linen: one `nn.scan`, and a last layer that may do less.
+
+Of the last layer only some positions may be wanted: [CLS] by a retriever, masked tokens by a reader.
+Attention still reads all positions, but queries, feed-forward and norms are computed for those alone. The
+result is the same, and a reader of two layers is a third cheaper."""
 
 import flax.linen as nn
 import jax
@@ -44,21 +48,26 @@ class Layer(nn.Module):
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, train: bool):  # [B,S,D], [B,1,1,S]
+    def __call__(self, x: jax.Array, mask: jax.Array, train: bool, at: jax.Array | None = None):
+        """x [B,S,D]; mask bool [B,1,1,S]; at: positions [B,M] wanted, all by default -> [B,M,D]."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
-        # One matrix product for queries, keys and values.
-        qkv = dense(c, (3, c.heads, c.hidden // c.heads), name="qkv")(x)  # [B,S,3,H,D/H]
+        key_value = dense(c, (2, c.heads, c.hidden // c.heads), name="key_value")(
+            x
+        )  # [B,S,2,H,D/H]
+        if at is not None:
+            x = jnp.take_along_axis(x, at[..., None], axis=1)
+        query = dense(c, (c.heads, c.hidden // c.heads), name="query")(x)  # [B,M,H,D/H]
         attended = nn.dot_product_attention(
-            qkv[:, :, 0],
-            qkv[:, :, 1],
-            qkv[:, :, 2],
+            query,
+            key_value[:, :, 0],
+            key_value[:, :, 1],
             mask=mask,
             dropout_rng=self.make_rng("dropout") if train and c.attention_dropout else None,
             dropout_rate=c.attention_dropout,
             deterministic=not train or not c.attention_dropout,
             dtype=c.dtype,
-        )  # [B,S,H,D/H]
+        )  # [B,M,H,D/H]
         attended = dense(c, c.hidden, axis=(-2, -1), name="attention_output")(attended)
         x = layer_norm(c, "attention_norm")(x + drop(attended))
         wide = gelu(c, dense(c, c.intermediate, name="intermediate")(x))
@@ -86,16 +95,27 @@ class Encoder(nn.Module):
         self.embedding_norm = layer_norm(c)
         self.dropout = nn.Dropout(c.dropout)
         layer = nn.remat(Layer, static_argnums=(3,), prevent_cse=False) if c.remat else Layer
-        self.layers = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast),
-            length=c.layers,
-        )(c)
+        if c.layers > 1:
+            self.layers = nn.scan(
+                layer,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(nn.broadcast, nn.broadcast),
+                length=c.layers - 1,
+            )(c)
+        self.last_layer = layer(c)
 
-    def __call__(self, tokens: jax.Array, types: jax.Array, train: bool = False) -> jax.Array:
-        """tokens, types: int [B,S] -> hidden states [B,S,D]. S must not exceed `positions`."""
+    def __call__(
+        self,
+        tokens: jax.Array,
+        types: jax.Array,
+        train: bool = False,
+        at: jax.Array | None = None,
+    ) -> jax.Array:
+        """tokens, types: int [B,S] -> hidden states [B,S,D], or [B,M,D] of positions `at` [B,M] only.
+
+        S must not exceed `positions`.
+        """
         if tokens.shape[-1] > self.config.positions:
             raise ValueError(
                 f"sequence of {tokens.shape[-1]} exceeds {self.config.positions} positions"
@@ -103,7 +123,10 @@ class Encoder(nn.Module):
         x = self.word_embeddings(tokens) + self.type_embeddings(types)
         x = x + self.position_embeddings(jnp.arange(tokens.shape[-1]))[None]
         x = self.dropout(self.embedding_norm(x), deterministic=not train)
-        x, _ = self.layers(x, (tokens != 0)[:, None, None, :], train)
+        mask = (tokens != 0)[:, None, None, :]
+        if self.config.layers > 1:
+            x, _ = self.layers(x, mask, train)
+        x, _ = self.last_layer(x, mask, train, at)
         return x
 
     def attend(self, x: jax.Array) -> jax.Array:
