@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ralm_jax.errors import UserError
@@ -79,13 +80,17 @@ class Checkpoints:
         return self._orbax.load(step, like)
 
     def load(self, step: int) -> Any:
-        """The tree saved at `step` as nested dicts and lists of arrays, whatever is in it.
+        """The tree saved at `step` as nested dicts and lists of numpy arrays, whatever is in it.
+
+        On the host, since the devices it was saved from may not be those of today.
 
         Raises:
           UserError: there is no such checkpoint, or it is damaged.
         """
         self._verified(step)
-        return self._orbax.load(step)
+        held = self._orbax.metadata(step).metadata
+        like = jax.tree.map(lambda leaf: np.broadcast_to(leaf.dtype.type(0), leaf.shape), held)
+        return self._orbax.load(step, like)
 
     def _verified(self, step: int) -> dict[str, str]:
         """Dtypes and shapes of the leaves of a checkpoint that is whole."""

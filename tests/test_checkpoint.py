@@ -107,6 +107,17 @@ def test_a_state_of_another_kind_is_named(checkpoints, name, other):
     assert "\n" not in str(error.value)
 
 
+def test_a_state_is_loaded_onto_the_host(checkpoints):
+    """Whatever is in it, and though the devices it was saved from may be gone."""
+    everywhere = NamedSharding(jax.make_mesh((8,), ("devices",)), PartitionSpec())
+    tree = {"state": jax.device_put(state(1), everywhere), "found": np.arange(3), "none": {}}
+    checkpoints.save(1, tree, wait=True)
+    found = checkpoints.load(1)
+    assert found["none"] == {}
+    wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    assert_same(jax.tree.leaves(found), wanted)
+
+
 def test_a_missing_step_names_the_newest(checkpoints):
     checkpoints.save(1, state(1), wait=True)
     with pytest.raises(UserError, match=r"no checkpoint at .*9: the newest there is 1"):
