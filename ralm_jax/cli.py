@@ -7,6 +7,7 @@ a misspelt name is an error.
 import argparse
 import difflib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -229,6 +230,7 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
         raise UserError(
             f"there is no configuration {config}; those that ship: {', '.join(shipped())}"
         )
+    logging.disable(logging.ERROR)  # gin logs every folder in which it does not find an include
     try:
         gin.parse_config_file(str(file if file.is_file() else configs() / config))
         for change in changes:
@@ -241,6 +243,8 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
     except Exception as error:  # gin raises whatever a file's own imports and parsing raise
         said = " ".join(str(error).split())
         raise UserError(f"configuration {config}: {said}") from error
+    finally:
+        logging.disable(logging.NOTSET)
     _keep(resolved, run)
     return lambda **given: _called(bound, config, given)
 

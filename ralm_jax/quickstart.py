@@ -229,4 +229,5 @@ def table(report: dict[str, Any]) -> str:
             f"{name:<32}"
             + "".join(f"{v:>{w}.1%}" for v, w in zip(figures, (12, 12, 13), strict=True))
         )
+    lines.append("(the reader is trained from the second stage on; until then it reads nothing)")
     return "\n".join(lines)

@@ -118,7 +118,7 @@ def index_folder(run: Path, stage: str) -> Path:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes may write alike
     partial.write_text(text, "utf-8")
     os.replace(partial, path)
 

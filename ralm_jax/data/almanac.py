@@ -134,7 +134,7 @@ class World:
     """How large the almanac is. The facts (6 a person) outnumber what a small reader can memorise."""
 
     people: int = 700
-    with_page: float = 0.3  # share of the people who have a page of their own
+    with_page: float = 0.2  # share of the people who have a page of their own
     names: int = 70  # given names, and as many family names; at most 84
     entries: int = 3  # sentences in a passage
     pairs: float = 0.5  # how often the annals say two things of a person in one place
