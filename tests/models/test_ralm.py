@@ -96,5 +96,5 @@ def test_scores_reach_the_retriever_and_likelihoods_the_reader(params, batch):
 def test_the_halves_may_differ_in_size(batch):
     big = dataclasses.replace(SMALL, hidden=12, layers=2, heads=3)
     shapes = jax.eval_shape(lambda k: initial_params(Ralm(SMALL, big), k), jax.random.key(0))
-    layers = shapes["reader"]["encoder"]["layers"]
-    assert layers["output"]["kernel"].shape == (2, 16, 12)
+    last = shapes["reader"]["encoder"]["last_layer"]
+    assert last["output"]["kernel"].shape == (16, 12)

@@ -44,12 +44,13 @@ def bert(p, tokens, types, config):
     p = jax.tree.map(lambda x: np.asarray(x, float), p)
     x = p["word_embeddings"]["embedding"][tokens] + p["type_embeddings"]["embedding"][types]
     x = norm(x + p["position_embeddings"]["embedding"][: len(tokens)], p["embedding_norm"])
-    for number in range(config.layers):
-        layer = jax.tree.map(lambda x, n=number: x[n], p["layers"])
+    stacked = [jax.tree.map(lambda x, n=n: x[n], p["layers"]) for n in range(config.layers - 1)]
+    for layer in [*stacked, p["last_layer"]]:
         out = 0
         for head in range(config.heads):
-            kernel, bias = (layer["qkv"][k][..., head, :] for k in ("kernel", "bias"))
-            query, key, value = (x @ kernel[:, i] + bias[i] for i in range(3))
+            kernel, bias = (layer["key_value"][k][..., head, :] for k in ("kernel", "bias"))
+            key, value = (x @ kernel[:, i] + bias[i] for i in range(2))
+            query = x @ layer["query"]["kernel"][:, head] + layer["query"]["bias"][head]
             weights = np.exp(query @ key.T / math.sqrt(key.shape[1]))
             weights /= weights.sum(1, keepdims=True)
             out = out + weights @ value @ layer["attention_output"]["kernel"][head]
@@ -70,6 +71,12 @@ def test_the_encoder_is_bert(params, approximate):
         np.testing.assert_allclose(found[row][real], wanted, atol=2e-4)
 
 
+def test_states_at_some_positions_are_those_of_all(params):
+    where = np.array([[0, 2, 2], [1, 0, 3]], np.int32)
+    wanted = np.take_along_axis(encode(params, TOKENS, TYPES), where[..., None], axis=1)
+    np.testing.assert_allclose(encode(params, TOKENS, TYPES, at=where), wanted, atol=1e-5)
+
+
 def test_padding_changes_nothing(params):
     short = encode(params, TOKENS, TYPES)
     wide = [np.pad(x, ((0, 0), (0, 6))) for x in (TOKENS, TYPES)]
@@ -83,7 +90,7 @@ def test_padding_changes_nothing(params):
 
 def test_the_layers_lie_along_one_axis_and_begin_apart(params):
     for leaf in jax.tree.leaves(params["layers"]):
-        assert leaf.shape[0] == SMALL.layers
+        assert leaf.shape[0] == SMALL.layers - 1  # the last stands apart
     begun = jax.jit(Encoder(SMALL).init)(jax.random.key(0), TOKENS, TYPES)["params"]
     kernel = np.asarray(begun["layers"]["output"]["kernel"])
     assert np.abs(kernel[0] - kernel[1]).min() > 0
