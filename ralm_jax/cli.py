@@ -177,8 +177,9 @@ def _pretrain(arguments) -> None:
 def _quickstart(arguments) -> None:
     _spread_over_cores()
     run = Path(arguments.run or f"quickstart-{arguments.seed}")
-    call = configure("quickstart.quickstart", "runs/quickstart.gin", arguments.set, run)
-    report = _until_stopped(call, run=run, seed=arguments.seed)
+    changes = [f"SEED = {arguments.seed}", *arguments.set]
+    call = configure("quickstart.quickstart", "runs/quickstart.gin", changes, run)
+    report = _until_stopped(call, run=run)
     if report:
         _write_json(arguments.json, report)
 
@@ -223,6 +224,8 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
     """
     import gin
 
+    from ralm_jax.runs import keep_config
+
     gin.clear_config()
     gin.add_config_file_search_path(str(configs()))
     file = Path(config)
@@ -245,7 +248,7 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
         raise UserError(f"configuration {config}: {said}") from error
     finally:
         logging.disable(logging.NOTSET)
-    _keep(resolved, run)
+    keep_config(run, resolved)
     return lambda **given: _called(bound, config, given)
 
 
@@ -282,30 +285,6 @@ def _called(bound, config: str, given: dict[str, Any]) -> Any:
         if "In call to configurable" not in str(error):
             raise
         raise UserError(f"configuration {config}: {' '.join(str(error).split())}") from error
-
-
-def _keep(resolved: str, run: Path) -> None:
-    """Writes RUN/config.gin, or checks that the run was made with the same."""
-    from ralm_jax.runs import write_atomically
-
-    file = run / "config.gin"
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file; choose another --run")
-    if file.exists():
-        held = file.read_text("utf-8")
-        if held != resolved:
-            lines = difflib.unified_diff(held.splitlines(), resolved.splitlines(), lineterm="", n=0)
-            changed = [x for x in lines if x[:1] in "+-" and x[:3] not in ("+++", "---")][:2]
-            raise UserError(
-                f"{run} holds a run of another configuration ({' '.join(changed)}): resume it with its "
-                "own, or choose another --run"
-            )
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, resolved)
-    except OSError as error:
-        raise UserError(f"the run directory {run} cannot be written: {error.strerror}") from error
 
 
 def _write_json(file: str | None, report: Any) -> None:

@@ -6,6 +6,7 @@ checkpoints/STAGE/STEP, index/STAGE/step_STEP
 """
 
 import dataclasses
+import difflib
 import json
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 
-MODEL, RUN = "model.json", "run.json"
+MODEL, RUN, CONFIG = "model.json", "run.json", "config.gin"
 
 
 class Loaded(NamedTuple):
@@ -65,6 +66,31 @@ def describe(run: Path, model: Ralm, corpus: Corpus, **parts) -> None:
                     f"{run} holds a run of another configuration: {key} is {held.get(key)} there "
                     f"and {wanted[key]} here; resume it as it was or choose another --run"
                 )
+
+
+def keep_config(run: Path, resolved: str) -> None:
+    """Writes RUN/config.gin, or checks that the run was made with the same.
+
+    Raises UserError where it was not, or the directory cannot be written.
+    """
+    file = run / CONFIG
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file; choose another --run")
+    if file.exists():
+        held = file.read_text("utf-8")
+        if held != resolved:
+            lines = difflib.unified_diff(held.splitlines(), resolved.splitlines(), lineterm="", n=0)
+            changed = [x for x in lines if x[:1] in "+-" and x[:3] not in ("+++", "---")][:2]
+            raise UserError(
+                f"{run} holds a run of another configuration ({' '.join(changed)}): resume it with its "
+                "own, or choose another --run"
+            )
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, resolved)
+    except OSError as error:
+        raise UserError(f"the run directory {run} cannot be written: {error.strerror}") from error
 
 
 def read_record(run: Path) -> dict[str, Any]:
