@@ -27,8 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"ralm: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -230,9 +228,7 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
     gin.add_config_file_search_path(str(configs()))
     file = Path(config)
     if not file.is_file() and not (configs() / config).is_file():
-        raise UserError(
-            f"there is no configuration {config}; those that ship: {', '.join(shipped())}"
-        )
+        raise UserError(f"there is no configuration {config}; shipped: {', '.join(shipped())}")
     logging.disable(logging.ERROR)  # gin logs every folder in which it does not find an include
     try:
         gin.parse_config_file(str(file if file.is_file() else configs() / config))

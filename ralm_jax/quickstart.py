@@ -27,7 +27,7 @@ from ralm_jax.writers import metrics_file, read_metrics
 
 KS = (1, 5, 20)
 VOCABULARY = 2000  # wordpieces: enough for every word of the almanac
-PROBE_CLOZES = 300  # held-out clozes read for a point of the learning curve
+PROBE_CLOZES = 200  # held-out clozes read for a point of the learning curve
 WORLD = almanac.World()
 SHOWN = 3  # questions shown with their evidence
 
