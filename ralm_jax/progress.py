@@ -61,9 +61,10 @@ class Progress:
             dynamic_ncols=True,
             mininterval=1.0,
         )
-        if step and self._writer:
+        if step:
             self.say(f"{stage.name}: going on from step {step}")
-            self._writer.resume(stage.name, step)
+        if self._writer:  # a run that was killed before its first checkpoint has left lines too
+            self._writer.resume(stage.name, step or -1)
 
     def published(self, published: Published | None) -> None:
         """An index has been published: its recall is shown until the next one."""
