@@ -1,0 +1,46 @@
+"""The demonstration demonstrates: a retriever learns from its reader."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ralm_jax import quickstart
+from ralm_jax.data.questions import Question
+
+
+def test_only_questions_about_unasked_facts_are_measured():
+    questions = [Question(f"person{i}-trade", "?", ("baker",), ()) for i in range(2000)]
+    kept = quickstart.unasked(questions, 0.2)
+    assert 300 < len(kept) < 500
+    assert quickstart.unasked(questions, 0.2) == kept
+    assert quickstart.unasked(questions, 0.0) == []
+
+
+def test_the_table_shows_the_figures_of_the_report():
+    moment = {
+        "question_recall": {"5": 0.25},
+        "cloze_recall": {"5": 0.5},
+        "span_accuracy": 0.75,
+        "span_accuracy_null": 0.01,
+    }
+    shown = quickstart.table({"untrained": moment, "ict": moment, "realm": moment})
+    for figure in ("25.0%", "50.0%", "75.0%", "1.0%"):
+        assert shown.count(f" {figure}") == 3
+
+
+@pytest.mark.slow
+def test_joint_training_lifts_recall_above_inverse_cloze(tmp_path):
+    """The whole quickstart as a user runs it; bars lie under what three seeds gave (see results)."""
+    report = tmp_path / "report.json"
+    verb = ["quickstart", "--run", str(tmp_path / "run"), "--json", str(report)]
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    subprocess.run([sys.executable, "-m", "ralm_jax.cli", *verb], check=True, env=environment)
+    found = json.loads(report.read_text("utf-8"))
+    assert {"seed", "wall_seconds", "untrained", "ict", "realm"} <= found.keys()
+    for recall in ("question_recall", "cloze_recall"):
+        assert found["realm"][recall]["5"] > found["ict"][recall]["5"] + 0.10
+    assert found["realm"]["span_accuracy"] >= 3 * found["realm"]["span_accuracy_null"]
+    assert (tmp_path / "run" / "learning_curves.png").stat().st_size > 10_000
