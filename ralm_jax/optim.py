@@ -7,7 +7,7 @@ import optax
 def warmup_linear(peak: float, steps: int, warmup: int | None = None) -> optax.Schedule:
     """Linear warm-up, then linear decay to 0 at `steps`.
 
-    Default warm-up: min(10000, max(100, steps / 10)), but never over half of the steps (realm.md 2.1).
+    Default warm-up: min(10000, max(100, steps / 10)), but never over half of the steps (REALM as released).
     """
     if warmup is None:
         warmup = min(10_000, max(100, steps // 10), max(1, steps // 2))

@@ -14,7 +14,7 @@ from ralm_jax.state import TrainState
 
 
 def ict_step(state: TrainState, batch: ClozePair, key: jax.Array):
-    """Inverse cloze with every passage of the global batch as a candidate (ORQA; realm.md 3.2)."""
+    """Inverse cloze with every passage of the global batch as a candidate (ORQA, section 5)."""
     key = partition.device_key(key, state.step)
     count = partition.psum(jnp.float32(len(batch.query.tokens)))
 

@@ -40,7 +40,7 @@ class Embedder(nn.Module):
 
 
 class Retriever(nn.Module):
-    """Query and passage tower; one and the same module by default, as released (realm.md 1.7).
+    """Query and passage tower; one and the same module by default, as released.
 
     The towers are shared here, in Python: a gin macro referenced twice would build two of them.
     """

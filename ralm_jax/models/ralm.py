@@ -1,6 +1,6 @@
 """Retriever and reader together: what a retrieval-augmented language model computes for a batch.
 
-Candidates arrive in the batch: the model never talks to an index (realm.md 1.3). Candidate 0 is
+Candidates arrive in the batch: the model never talks to an index (REALM 3.1). Candidate 0 is
 the null passage. Query and candidates are embedded afresh with current parameters, so gradients
 flow into both towers; the index has only chosen which candidates appear.
 """
