@@ -1,6 +1,6 @@
 """The quickstart with several seeds, each of which makes a world and a training run of its own.
 
-    python experiments/quickstart_seeds.py --runs DIRECTORY [--seeds 0,1,2]
+    python -m experiments.quickstart_seeds --runs DIRECTORY [--seeds 0,1,2]
 
 Each seed is one `ralm quickstart`; one that is done already is not run again. Writes
 experiments/results/quickstart: result.json (every seed, means, spreads) and learning_curves.png of one.

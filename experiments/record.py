@@ -1,6 +1,6 @@
 """Keeps what a run was: command, commit, configuration, hardware, wall time, curves, evaluation.
 
-    python experiments/record.py RUN --name wiki9k --command 'ralm pretrain ...' [--evaluation FILE.json]
+    python -m experiments.record RUN --name wiki9k --command 'ralm pretrain ...' [--evaluation FILE.json]
 
 Writes experiments/results/NAME/result.json, config.gin and curves.png.
 """
