@@ -32,6 +32,7 @@ REALM = Realm(LENGTHS, candidates=3, index="exact", refresh=Asynchronous(every=4
 ICT = training.Stage("ict", InverseCloze(LENGTHS, mask=salient_span, mask_share=0.5), 3, 16, BOTH)
 # Snapshots at steps 4 and 8, served from 7 and 11 on.
 JOINT = training.Stage("realm", REALM, 12, 8, BOTH)
+CHAIN = (ICT, JOINT)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -97,10 +98,10 @@ def terminate(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 
-def ended(run):
+def ended(run, stages=CHAIN):
     """Everything the last checkpoint of each stage holds, by name."""
     found = {}
-    for stage in CHAIN:
+    for stage in stages:
         checkpoints = Checkpoints(runs.checkpoint_folder(run, stage.name))
         assert checkpoints.latest() == stage.steps
         tree = checkpoints.load(stage.steps)
@@ -122,9 +123,6 @@ def assert_same(run, other):
         np.testing.assert_array_equal(leaf, there[name], err_msg=name)
     logged = [(line["stage"], line["step"]) for line in curves(run) if "step_seconds" in line]
     assert len(logged) == len(set(logged)) == sum(stage.steps for stage in CHAIN)
-
-
-CHAIN = (ICT, JOINT)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +186,22 @@ def test_work_since_the_last_checkpoint_is_done_again(whole, begun, tiny, step):
     assert runs.load(begun).step == step // 5 * 5
     train(begun, tiny.corpus, CHAIN, checkpoint_every=5)
     assert_same(begun, whole)
+
+
+def test_an_index_stays_for_as_long_as_a_checkpoint_needs_it(tiny, tmp_path):
+    """Version 2 served at the checkpoint; 4 and 6 have been published when the run is lost."""
+    often = dataclasses.replace(REALM, refresh=Asynchronous(every=2, lag=1))
+    stages = (dataclasses.replace(JOINT, task=often, steps=10),)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(whole, tiny.corpus, stages, checkpoint_every=5)
+    with pytest.raises(Lost):
+        train(run, tiny.corpus, stages, checkpoint_every=5, **at("realm", 9, lose))
+    assert 2 in index.versions(runs.index_folder(run, "realm"))
+    train(run, tiny.corpus, stages, checkpoint_every=5)
+    found, wanted = ended(run, stages), ended(whole, stages)
+    for name, leaf in wanted.items():
+        np.testing.assert_array_equal(found[name], leaf, err_msg=name)
+    assert len(index.versions(runs.index_folder(run, "realm"))) <= 5
 
 
 def test_a_second_call_on_a_finished_run_changes_nothing(whole, begun, tiny):
