@@ -37,13 +37,27 @@ def gathered(function):
 
 
 def replicate(tree):
-    """Places a tree on all devices; without it the first pmapped call would compile twice."""
+    """Places a tree on this process's devices, where a pmapped step leaves it: else it compiles twice."""
+    sharding = NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec())
+    return jax.device_put(jax.tree.map(_own, tree), sharding)
+
+
+def shared(tree):
+    """The same on every process -> arrays that span all processes, as checkpoints want them."""
+    if jax.process_count() == 1:
+        return tree
     sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
-    if jax.process_count() > 1:
-        return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
-        )
-    return jax.device_put(tree, sharding)
+
+    def one(x):
+        if not isinstance(x, jax.Array):
+            return x
+        return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+    return jax.tree.map(one, tree)
+
+
+def _own(x):
+    return np.asarray(x) if isinstance(x, jax.Array) and not x.is_fully_addressable else x
 
 
 def device_key(key: jax.Array, step: jax.Array | int) -> jax.Array:

@@ -120,7 +120,7 @@ def train_stage(
         cleanup.callback(supply.close)
         # Order of starting: the stage's own checkpoint, else the parameters handed over.
         if begin:
-            tree = checkpoints.restore(begin, _tree(train_state, supply))
+            tree = partition.replicate(checkpoints.restore(begin, _tree(train_state, supply)))
             train_state = train_state.replace(**tree["state"])
             supply.restore(tree["supply"], begin)
         progress.begin(stage, begin)
@@ -222,7 +222,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
 def _tree(train_state: state.TrainState, supply: Supply) -> dict:
     held = {name: getattr(train_state, name) for name in ("step", "params", "opt_state")}
-    return {"state": held, "supply": supply.saved(train_state.params)}
+    return partition.shared({"state": held, "supply": supply.saved(train_state.params)})
 
 
 def _probe(run: Run, stage: Stage, params: Params, step: int, progress: Progress) -> None:

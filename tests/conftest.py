@@ -61,3 +61,16 @@ def tiny(tmp_path_factory):
     return SimpleNamespace(
         almanac=made, corpus=open_corpus(folder / "corpus"), questions=folder / "questions.jsonl"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """The overrides that make a configuration fit the small almanac and a few seconds."""
+    sizes = {
+        "HIDDEN": 8, "LAYERS": 1, "RETRIEVER_LAYERS": 1, "HEADS": 2, "INTERMEDIATE": 16,
+        "POSITIONS": 64, "EMBEDDING": 8, "QUERY_LENGTH": 20, "PASSAGE_LENGTH": 56,
+        "JOINT_LENGTH": 64, "MASKED": 4, "HELD_OUT": 0.2, "LOG_EVERY": 1, "CHECKPOINT_EVERY": 2,
+        "ICT_STEPS": 3, "ICT_BATCH": 16, "WARMUP_STEPS": 2, "WARMUP_BATCH": 8, "REALM_STEPS": 12,
+        "REALM_BATCH": 8, "CANDIDATES": 3, "REFRESH_EVERY": 4, "REFRESH_LAG": 3,
+    }  # fmt: skip
+    return [word for name, size in sizes.items() for word in ("--set", f"{name} = {size}")]

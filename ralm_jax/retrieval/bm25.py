@@ -1,11 +1,14 @@
 """The lexical baseline that stands beside every retrieval figure: BM25."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import bm25s
 import numpy as np
 
 from ralm_jax.answers import words
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it reports its progress at level DEBUG
 
 
 class Bm25:
