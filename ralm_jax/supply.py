@@ -135,6 +135,7 @@ class RetrievalSupply:
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.
         self._needed: collections.deque[int] = collections.deque(maxlen=3)
         self._asked: pipeline.Clozes | None = None
+        self._drawn: tuple[int, pipeline.Clozes] | None = None  # for the step after next
         self._search: Callable[[], mips.Found] | None = None
         self._found = np.full((batch, task.candidates), -1, np.int32)
 
@@ -152,7 +153,9 @@ class RetrievalSupply:
         return published
 
     def _ask(self, params: Params, step: int) -> None:
-        self._asked = self._clozes(step)
+        # Drawn while the device trained: what is done here, it waits for.
+        drawn = self._drawn if self._drawn and self._drawn[0] == step else None
+        self._asked = drawn[1] if drawn else self._clozes(step)
         vectors = embed_queries(self._model, params["retriever"], self._asked.query)
         self._search = self._searcher.search(vectors, self._task.candidates)
 
@@ -174,6 +177,7 @@ class RetrievalSupply:
         assert self._asked is not None, "ahead or restore comes first"
         mine = self._found[partition.local_rows(self._batch)]
         chosen = self._task.choose(mine, self._asked.passages)
+        self._drawn = step + 1, self._clozes(step + 1)
         return pipeline.with_candidates(self._corpus, self._asked, chosen, self._task.lengths)
 
     def saved(self, params: Params) -> dict:
