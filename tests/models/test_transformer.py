@@ -96,6 +96,14 @@ def test_the_layers_lie_along_one_axis_and_begin_apart(params):
     assert np.abs(kernel[0] - kernel[1]).min() > 0
 
 
+def test_positions_may_start_as_sinusoids():
+    config = dataclasses.replace(SMALL, layers=1, init_stddev=0.1, sinusoidal_start=True)
+    begun = jax.jit(Encoder(config).init)(jax.random.key(0), TOKENS, TYPES)["params"]
+    angles = np.arange(16)[:, None] / 1000 ** (np.arange(4) / 4)
+    wanted = 0.1 * np.hstack([np.sin(angles), np.cos(angles)])
+    np.testing.assert_allclose(begun["position_embeddings"]["embedding"], wanted, atol=1e-5)
+
+
 def test_rematerialisation_changes_no_value_and_no_gradient(params):
     def both(config):
         def loss(params):
