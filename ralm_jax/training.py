@@ -153,7 +153,7 @@ def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Ar
     with contextlib.closing(DeviceWaits()) as waits:
         batch = partition.shard(supply.batch(begin))
         for now in range(begin, stage.steps):
-            with waits.activity("index"):
+            with waits.activity("refresh"):
                 progress.published(supply.ahead(train_state.params, now + 1))
             train_state, metrics = step(train_state, batch, key)
             waits.queued(metrics["loss"][0])
