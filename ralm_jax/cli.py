@@ -16,8 +16,6 @@ from typing import Any
 
 from ralm_jax.errors import UserError
 
-HERE = Path(__file__).parent
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for the user's mistake."""
@@ -25,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.verb(arguments)
     except UserError as error:
-        print(f"ralm: {error}", file=sys.stderr)
+        print(f"ralm: {error}".splitlines()[0], file=sys.stderr)  # gin adds a line on the call
         return 2
     return 0
 
@@ -146,8 +144,8 @@ def shipped() -> list[str]:
 
 def configs() -> Path:
     """Inside the package when installed, beside it in a checkout."""
-    inside = HERE / "configs"
-    return inside if inside.is_dir() else HERE.parent / "configs"
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else inside.parents[1] / "configs"
 
 
 def _prepare(arguments) -> None:
@@ -178,8 +176,7 @@ def _quickstart(arguments) -> None:
     changes = [f"SEED = {arguments.seed}", *arguments.set]
     call = configure("quickstart.quickstart", "runs/quickstart.gin", changes, run)
     report = _until_stopped(call, run=run)
-    if report:
-        _write_json(arguments.json, report)
+    _write_json(arguments.json, report)
 
 
 def _spread_over_cores() -> None:
@@ -210,8 +207,8 @@ def _until_stopped(call: Callable[..., Any], **given) -> Any:
     try:
         return call(**given)
     except training.Stopped as stopped:
-        print(f"ralm: {stopped}; run the same command again to go on", file=sys.stderr)
-        return None
+        said = f"ralm: {stopped}".splitlines()[0]
+        print(f"{said}; run the same command again to go on", file=sys.stderr)
 
 
 def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Callable[..., Any]:
@@ -262,7 +259,10 @@ def _apply(change: str) -> None:
             raise UserError(
                 f"--set {change!r}: the configuration has no {name}{_nearest(name)}"
             ) from None
-    gin.parse_config(change)
+    try:
+        gin.parse_config(change)
+    except Exception as error:
+        raise UserError(f"--set {change!r}: {error}") from error
 
 
 def _nearest(name: str) -> str:
@@ -284,7 +284,7 @@ def _called(bound, config: str, given: dict[str, Any]) -> Any:
 
 
 def _write_json(file: str | None, report: Any) -> None:
-    if file is None:
+    if file is None or report is None:
         return
     text = json.dumps(report, indent=1) + "\n"
     if file == "-":
