@@ -54,7 +54,7 @@ def describe(run: Path, model: Ralm, corpus: Corpus, **parts) -> None:
         "fingerprint": corpus.fingerprint,
         **parts,
     }
-    files = {MODEL: _model_record(model), RUN: record}
+    files = {RUN: record, MODEL: _model_record(model)}
     for name, wanted in files.items():
         held = _read(run / name) if (run / name).exists() else None
         if held is None:
@@ -71,12 +71,14 @@ def describe(run: Path, model: Ralm, corpus: Corpus, **parts) -> None:
 def keep_config(run: Path, resolved: str) -> None:
     """Writes RUN/config.gin, or checks that the run was made with the same.
 
+    One that nothing was made with, since it was at fault, is replaced.
+
     Raises UserError where it was not, or the directory cannot be written.
     """
     file = run / CONFIG
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file; choose another --run")
-    if file.exists():
+    if file.exists() and any(other != file for other in run.iterdir()):
         held = file.read_text("utf-8")
         if held != resolved:
             lines = difflib.unified_diff(held.splitlines(), resolved.splitlines(), lineterm="", n=0)
