@@ -13,6 +13,7 @@ import optax
 from ralm_jax import partition, runs, state, tasks
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.progress import Progress
 from ralm_jax.supply import ClozeSupply, Params, RetrievalSupply, Supply
@@ -79,12 +80,14 @@ def pretrain(
       The model with its vocabulary, and the parameters after the last stage.
 
     Raises:
-      UserError: a batch that does not divide over the devices, a directory of another run, a loss
-        that is not finite, a full disk. Stopped: SIGINT or SIGTERM came; a checkpoint is written.
+      UserError: a batch that does not divide over the devices, inputs longer than the positions of
+        the model, a directory of another run, a loss that is not finite, a full disk.
+      Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
-    for stage in stages:
-        partition.check_batch(stage.batch)
     model = runs.sized(model, corpus.vocabulary.size)
+    for stage in stages:
+        check(stage, model)
+    params = state.initial_params(model, jax.random.key(seed))
     path = Path(run)
     runs.describe(
         path,
@@ -98,11 +101,26 @@ def pretrain(
     shared = Run(
         path, corpus, model, seed, held_out, log_every, checkpoint_every, probe, probe_every
     )
-    params = state.initial_params(model, jax.random.key(seed))
     with contextlib.closing(Progress(path, params)) as progress, stop_on_signal() as stop:
         for number, stage in enumerate(stages):
             params = train_stage(shared, stage, number, params, progress, stop)
     return model, params
+
+
+def check(stage: Stage, model: Ralm) -> None:
+    """Raises UserError where a stage does not go with the devices or the model."""
+    partition.check_batch(stage.batch)
+    asked, retriever = stage.task.lengths, model.retriever_config.positions
+    for name, length, most in (
+        ("query", asked.query, retriever),
+        ("passage", asked.passage, retriever),
+        ("joint", asked.joint, model.reader_config.positions),
+    ):
+        if length > most:
+            raise UserError(
+                f"stage {stage.name}: {name} length {length} exceeds {most} positions of the model: "
+                "shorten the one or raise the other"
+            )
 
 
 def train_stage(

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ralm_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
@@ -40,4 +42,7 @@ class EncoderConfig:
 
     def __post_init__(self):
         if self.hidden % self.heads:
-            raise ValueError(f"hidden {self.hidden} does not divide into {self.heads} heads")
+            raise UserError(
+                f"EncoderConfig: hidden {self.hidden} does not divide into {self.heads} heads; "
+                "change one of them"
+            )

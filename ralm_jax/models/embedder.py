@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.transformer import Encoder, dense, layer_norm
 
@@ -33,7 +34,7 @@ class Embedder(nn.Module):
             mask = (tokens != 0).astype(x.dtype)[..., None]
             pooled = (x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
         else:
-            raise ValueError(f'pooling is "cls" or "mean", not {self.pooling!r}')
+            raise UserError(f'Ralm: pooling is "cls" or "mean", not {self.pooling!r}')
         projected = dense(c, self.embedding, name="projection")(pooled)
         embedded = layer_norm(c, "norm")(projected).astype(jnp.float32)
         return nn.Dropout(c.dropout, deterministic=not train)(embedded)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Embedder, Retriever
 from ralm_jax.models.transformer import Encoder
@@ -39,7 +40,7 @@ def test_the_embedding_by_hand(drawn, pooling):
 
 
 def test_an_unknown_pooling_is_refused(drawn):
-    with pytest.raises(ValueError, match="not 'max'"):
+    with pytest.raises(UserError, match="not 'max'"):
         drawn(Embedder(SMALL, pooling="max"), TOKENS, TYPES)
 
 
