@@ -50,6 +50,7 @@ def evaluate(
             f"trained with {loaded.model.reader_config.vocab_size}; prepare it with --vocab "
             f"{own['corpus']}/vocab.txt"
         )
+    asked = None if questions is None else read_questions(questions)
     lengths = Lengths(**own["lengths"])
     vectors = embed_corpus(loaded.model, loaded.params, text, lengths)
     report: dict[str, Any] = {
@@ -58,8 +59,7 @@ def evaluate(
         "step": loaded.step,
         "passages": text.size,
     }
-    if questions is not None:
-        asked = read_questions(questions)
+    if asked is not None:
         ranked = rank(loaded.model, loaded.params, text, vectors, lengths, asked, max(KS))
         judge = Judge(text, asked)
         lexical = Ranking(*Bm25(judge.texts()).search([q.question for q in asked], max(KS)))
