@@ -1,0 +1,208 @@
+"""The command line: what works, and that every mistake of the user is one line and exit code 2."""
+
+import json
+import math
+import re
+
+import gin
+import jax
+import pytest
+
+from ralm_jax import cli, runs
+from ralm_jax.data.almanac import World
+from ralm_jax.data.prepare import prepare
+from ralm_jax.models.reader import Reader
+
+STAGES = ("ict", "warmup", "realm")
+ONE_STEP = [word for name in STAGES for word in ("--set", f"{name.upper()}_STEPS = 1")]
+VERBS = ("prepare", "pretrain", "evaluate", "quickstart")
+
+
+@pytest.fixture(scope="module")
+def pretrain(tiny, tiny_settings):
+    """Arguments of a run, of one step a stage."""
+
+    def arguments(run, *more, config="runs/pretrain.gin", corpus=tiny.corpus.path):
+        given = ["--config", str(config), "--corpus", str(corpus), "--run", str(run)]
+        return ["pretrain", *given, *tiny_settings, *ONE_STEP, *more]
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def ran(pretrain, tmp_path_factory):
+    run = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main(pretrain(run)) == 0
+    return run
+
+
+def fails(capsys, argv) -> str:
+    """Runs it, and returns what it said of the mistake."""
+    capsys.readouterr()
+    assert cli.main([str(word) for word in argv]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ralm: ") and said.count("\n") == 1, said
+    return said
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_written_for_a_person(capsys, verb):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"usage: ralm {verb}" in said and len(said.splitlines()) > 10
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert verb in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("HIDEN = 8", "no HIDEN; did you mean HIDDEN?"),
+        ("HIDDEN", "write it as 'NAME = VALUE'"),
+        ("HIDDEN =", "write it as 'NAME = VALUE'"),
+        ("= 8", "write it as 'NAME = VALUE'"),
+        ("HIDDEN = 8)", "HIDDEN"),
+        ("training.pretrain.sed = 1", "sed"),
+        ("trainin.pretrain.seed = 1", "trainin"),
+        ("training.pretrian.seed = 1", "pretrian"),
+        ("realm/training.Stage.step = 1", "step"),
+        ("SEED = %SEEED", "SEEED"),
+        ("MASK = @masking.salient_spam", "salient_spam"),
+        ("HIDDEN = 9", "hidden 9 does not divide into 2 heads"),
+        ("POOLING = 'max'", "pooling is"),
+        ("POSITIONS = 20", "exceeds 20 positions"),
+        ("REALM_BATCH = 12", "batch of 12 does not divide over 8 devices"),
+        ("REFRESH_LAG = 9", "lag is 9"),
+    ],
+)
+def test_a_bad_setting_is_one_line_and_leaves_no_run(pretrain, capsys, tmp_path, change, said):
+    run = tmp_path / "run"
+    assert said in fails(capsys, pretrain(run, "--set", change))
+    # The mended command is not refused for what the bad one left behind.
+    runs.keep_config(run, "mended")
+
+
+def test_a_configuration_that_is_not_there_or_not_gin(pretrain, capsys, tmp_path):
+    assert "runs/pretrain.gin" in fails(capsys, pretrain(tmp_path / "a", config="runs/missing.gin"))
+    bad = tmp_path / "bad.gin"
+    bad.write_text("include 'runs/pretrain.gin'\nSEED = = 1\n")
+    assert "bad.gin" in fails(capsys, pretrain(tmp_path / "a", config=bad))
+    bad.write_text("from __gin__ import dynamic_registration\nfrom ralm_jax import trainin\n")
+    assert "trainin" in fails(capsys, pretrain(tmp_path / "a", config=bad))
+    bad.write_text("include 'runs/pretrain.gin'\ntraining.pretrain.sede = 1\n")
+    assert "sede" in fails(capsys, pretrain(tmp_path / "a", config=bad))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_corpus_that_is_not_there(pretrain, capsys, tmp_path):
+    said = fails(capsys, pretrain(tmp_path / "run", corpus=tmp_path / "none"))
+    assert f"no corpus at {tmp_path / 'none'}; make one with: ralm prepare" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_configuration(pretrain, capsys, ran, tmp_path):
+    said = fails(capsys, pretrain(ran, "--set", "SEED = 5"))
+    assert f"{ran} holds a run of another configuration" in said and "SEED" in said
+    source = tmp_path / "source.jsonl"
+    source.write_text(json.dumps({"id": "1", "title": "T", "text": "One. Two of 1999. Three."}))
+    prepare(str(source), tmp_path / "corpus", vocab_size=100, say=lambda line: None)
+    said = fails(capsys, pretrain(ran, corpus=tmp_path / "corpus"))
+    assert f"{ran} holds a run of another configuration" in said
+    # A path that is no directory.
+    assert "is a file" in fails(capsys, pretrain(source))
+
+
+def test_the_same_command_again_is_done_at_once(pretrain, capsys, ran):
+    before = sorted(ran.rglob("*"))
+    assert cli.main(pretrain(ran)) == 0
+    assert sorted(ran.rglob("*")) == before
+
+
+def test_mistakes_of_evaluate(capsys, ran, tiny, tmp_path):
+    questions = ["--questions", tiny.questions]
+    said = fails(capsys, ["evaluate", "--run", tmp_path / "none", *questions])
+    assert f"there is no run at {tmp_path / 'none'}" in said
+    said = fails(capsys, ["evaluate", "--run", ran, "--questions", tmp_path / "none.jsonl"])
+    assert f"no file of questions at {tmp_path / 'none.jsonl'}" in said
+    said = fails(capsys, ["evaluate", "--run", ran, *questions, "--stage", "reaml"])
+    assert "no stage 'reaml'; it has ict, warmup, realm" in said
+    said = fails(capsys, ["evaluate", "--run", ran, *questions, "--corpus", tmp_path / "none"])
+    assert "no corpus at" in said
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"question": "Who?", "answers": ["I"]}\n{"question": \n')
+    said = fails(capsys, ["evaluate", "--run", ran, "--questions", bad])
+    assert "bad.jsonl" in said and "line 2" in said
+
+
+def test_mistakes_of_prepare(capsys, tiny, tmp_path):
+    source, out = tmp_path / "source.jsonl", tmp_path / "out"
+    source.write_text('{"id": "1", "title": "T", "text": "A."}\n{"id": "2", "title": "T"\n')
+    said = fails(capsys, ["prepare", source, "--out", out])
+    assert "source.jsonl" in said and "2" in said
+    assert "none.jsonl" in fails(capsys, ["prepare", tmp_path / "none.jsonl", "--out", out])
+    assert "exists" in fails(capsys, ["prepare", source, "--out", tiny.corpus.path])
+    assert sorted(tmp_path.iterdir()) == [source]
+
+
+def test_prepare_writes_its_counts(capsys, tmp_path):
+    source, counts = tmp_path / "source.jsonl", tmp_path / "counts.json"
+    source.write_text(json.dumps({"id": "1", "title": "T", "text": "One. Two of 1999. Three."}))
+    argv = ["prepare", str(source), "--out", str(tmp_path / "out"), "--json", str(counts)]
+    assert cli.main([*argv, "--vocab-size", "100"]) == 0
+    assert json.loads(counts.read_text())["passages"] == 1
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_evaluate_writes_what_it_shows(capsys, ran, tiny, tmp_path):
+    report = tmp_path / "report.json"
+    argv = ["evaluate", "--run", str(ran), "--questions", str(tiny.questions)]
+    assert cli.main([*argv, "--json", str(report)]) == 0
+    shown, found = capsys.readouterr().out, json.loads(report.read_text())
+    assert found["stage"] == "realm" and found["questions"] == len(tiny.almanac.questions)
+    assert f"{found['bm25']['gold_passage']['recall']['5']:.1%}" in shown
+
+
+FILES = sorted(cli.configs().rglob("*.gin"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_every_configuration_parses_and_says_what_it_is(file):
+    assert file.read_text().startswith("# ")
+    gin.clear_config()
+    gin.add_config_file_search_path(str(cli.configs()))
+    gin.parse_config_file(str(file))
+    if file.parent.name != "models" or file.stem == "bert":
+        return
+    # The number of parameters in its first line is that of the reader, within the head's own few.
+    model = gin.get_configurable("ralm.Ralm")()
+    tokens = jax.ShapeDtypeStruct((1, 4), "int32")
+    shapes = jax.eval_shape(Reader(model.reader_config).init, jax.random.key(0), *[tokens] * 3)
+    millions = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) / 1e6
+    said = float(re.search(r"([\d.]+)M parameters", file.read_text())[1])
+    assert abs(millions - said) < 0.02 * said
+
+
+@pytest.mark.parametrize("name", [n for n in cli.shipped() if "pretrain" not in n])
+def test_every_shipped_run_takes_a_step_in_each_stage(pretrain, tmp_path, tiny_settings, name):
+    run = tmp_path / "run"
+    if name == "runs/quickstart.gin":
+        changes = [word for word in (*tiny_settings, *ONE_STEP) if word != "--set"]
+        call = cli.configure("quickstart.quickstart", name, changes, run)
+        report = call(run=run, world=World(people=20, names=8), clozes=8, say=lambda line: None)
+        assert set(report) >= {"seed", "wall_seconds", "untrained", "ict", "realm"}
+        moment = {"question_recall", "cloze_recall", "span_accuracy", "span_accuracy_null"}
+        assert moment <= set(report["realm"])
+    else:
+        assert cli.main(pretrain(run, config=name)) == 0
+    assert [runs.load(run, stage).step for stage in STAGES] == [1, 1, 1]
+
+
+def test_the_resolved_configuration_is_kept_and_can_be_run(ran, tmp_path):
+    kept = ran / "config.gin"
+    assert "HIDDEN = 8" in kept.read_text()
+    again = tmp_path / "again"
+    cli.configure("training.pretrain", str(kept), [], again)
+    assert (again / "config.gin").read_text() == kept.read_text()
