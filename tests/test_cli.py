@@ -8,7 +8,7 @@ import gin
 import jax
 import pytest
 
-from ralm_jax import cli, runs
+from ralm_jax import cli, embedding, runs, supply
 from ralm_jax.data.almanac import World
 from ralm_jax.data.prepare import prepare
 from ralm_jax.models.reader import Reader
@@ -16,6 +16,15 @@ from ralm_jax.models.reader import Reader
 STAGES = ("ict", "warmup", "realm")
 ONE_STEP = [word for name in STAGES for word in ("--set", f"{name.upper()}_STEPS = 1")]
 VERBS = ("prepare", "pretrain", "evaluate", "quickstart")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """The corpus here is small, so that few passages are embedded at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (embedding, supply):
+            patch.setattr(module, "CHUNK", 64)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -160,10 +160,13 @@ def test_perfect_vectors_find_the_other_statement_of_a_fact(ran, tiny, monkeypat
     other = np.array([next(iter(g)) for g in gold])
     queries = vectors[other] + 2 * vectors[own]  # its own passage scores best, and is excluded
     monkeypatch.setattr(reading, "embed_texts", lambda *_: queries)
+    read = []
+    monkeypatch.setattr(reading, "_read_all", lambda *given: read.append(given[4]) or {})
     found = reading.measure_clozes(
         loaded.model, loaded.params, corpus, vectors, LENGTHS, 0.3, candidates=2
     )
     assert found["sentences"] == len(rows) and set(found["cloze_recall"].values()) == {1.0}
+    np.testing.assert_array_equal(read[0], np.stack([np.full(len(rows), -1), other], axis=1))
 
 
 def test_nothing_held_out_is_nothing_to_measure(ran, tiny):

@@ -178,12 +178,11 @@ def test_a_run_stopped_by_signals_ends_as_if_nothing_had_happened(whole, begun, 
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("step", [8, 11])
-def test_work_since_the_last_checkpoint_is_done_again(whole, begun, tiny, step):
-    """Lost are: a publish (at 7) of a snapshot that was in flight; a snapshot (8) and its publish."""
+def test_work_since_the_last_checkpoint_is_done_again(whole, begun, tiny):
+    """Lost are a publish (at 7), of a snapshot that was in flight at 5, and the next snapshot (8)."""
     with pytest.raises(Lost):
-        train(begun, tiny.corpus, CHAIN, checkpoint_every=5, **at("realm", step, lose))
-    assert runs.load(begun).step == step // 5 * 5
+        train(begun, tiny.corpus, CHAIN, checkpoint_every=5, **at("realm", 9, lose))
+    assert runs.load(begun).step == 5
     train(begun, tiny.corpus, CHAIN, checkpoint_every=5)
     assert_same(begun, whole)
 

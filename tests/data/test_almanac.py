@@ -6,7 +6,7 @@ import pytest
 
 from ralm_jax.data import almanac
 
-WORLD = almanac.World(people=40, names=12)
+WORLD = almanac.World(people=60, names=12, with_page=0.5)
 
 
 @pytest.fixture(scope="module")
