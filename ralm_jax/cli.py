@@ -231,6 +231,7 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
         gin.parse_config_file(str(file if file.is_file() else configs() / config))
         for change in changes:
             _apply(change)
+        _check_macros(config)
         gin.finalize()
         resolved = gin.config_str(max_line_length=100)
         bound = gin.get_configurable(target)
@@ -246,31 +247,30 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
 
 
 def _apply(change: str) -> None:
-    """One override. A bare macro must exist already: gin would accept a misspelt one in silence."""
     import gin
 
     name, equals, value = (part.strip() for part in change.partition("="))
     if not equals or not name or not value:
         raise UserError(f"--set {change!r}: write it as 'NAME = VALUE'")
-    if "." not in name and "/" not in name:
-        try:
-            gin.query_parameter(f"%{name}")
-        except ValueError:
-            raise UserError(
-                f"--set {change!r}: the configuration has no {name}{_nearest(name)}"
-            ) from None
     try:
         gin.parse_config(change)
     except Exception as error:
         raise UserError(f"--set {change!r}: {error}") from error
 
 
-def _nearest(name: str) -> str:
+def _check_macros(config: str) -> None:
+    """Raises UserError for a macro that nothing reads: gin accepts a misspelt one in silence."""
     import gin
 
-    macros = [key[0] for key in gin.config._CONFIG if key[1] == "gin.macro"]
-    close = difflib.get_close_matches(name, macros, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(sorted(macros))}"
+    bound = gin.config._CONFIG
+    read = {
+        to.scoped_selector.partition("/gin.macro")[0] for to in gin.config.iterate_references(bound)
+    }
+    for name in (scope for scope, selector in bound if selector == "gin.macro"):
+        if name not in read:
+            close = difflib.get_close_matches(name, read, n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            raise UserError(f"configuration {config}: nothing reads {name}; {hint}")
 
 
 def _called(bound, config: str, given: dict[str, Any]) -> Any:

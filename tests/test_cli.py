@@ -69,7 +69,7 @@ def test_help_is_written_for_a_person(capsys, verb):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("HIDEN = 8", "no HIDEN; did you mean HIDDEN?"),
+        ("HIDEN = 8", "nothing reads HIDEN; did you mean HIDDEN?"),
         ("HIDDEN", "write it as 'NAME = VALUE'"),
         ("HIDDEN =", "write it as 'NAME = VALUE'"),
         ("= 8", "write it as 'NAME = VALUE'"),
@@ -103,6 +103,9 @@ def test_a_configuration_that_is_not_there_or_not_gin(pretrain, capsys, tmp_path
     assert "trainin" in fails(capsys, pretrain(tmp_path / "a", config=bad))
     bad.write_text("include 'runs/pretrain.gin'\ntraining.pretrain.sede = 1\n")
     assert "sede" in fails(capsys, pretrain(tmp_path / "a", config=bad))
+    bad.write_text("include 'runs/pretrain.gin'\nPASSAGE_LENGHT = 56\n")
+    said = fails(capsys, pretrain(tmp_path / "a", config=bad))
+    assert "bad.gin: nothing reads PASSAGE_LENGHT; did you mean PASSAGE_LENGTH?" in said
     assert not (tmp_path / "a").exists()
 
 
