@@ -105,3 +105,8 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set in any process; all of them must ask."""
+    return bool(gather_rows(np.array([flag])).any())

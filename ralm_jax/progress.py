@@ -66,8 +66,8 @@ class Progress:
         if self._writer:  # a run that was killed before its first checkpoint has left lines too
             self._writer.resume(stage.name, step or -1)
 
-    def published(self, published: Published | None) -> None:
-        """An index has been published: its recall is shown until the next one."""
+    def published(self, step: int, published: Published | None) -> None:
+        """An index is served to the queries of `step` and on: its recall is shown until the next one."""
         if published is None:
             return
         self._index = {"index_step": published.step, "index_recall": published.recall}
@@ -77,9 +77,7 @@ class Progress:
                 "index_build_seconds": published.build_seconds,
                 "index_wait_seconds": published.wait_seconds,
             }
-            self._writer.write(
-                int(self._bar.n), {f"publish/{k}": v for k, v in event.items()}, self._name
-            )
+            self._writer.write(step, {f"publish/{k}": v for k, v in event.items()}, self._name)
 
     def step(self, done: int, metrics: Mapping[str, Any], staleness: int | None) -> None:
         """Metrics {name: (sum, count)} of the step that brought the count to `done`.

@@ -52,7 +52,7 @@ def measure_clozes(
     chosen = pipeline.candidates(found, asked.passages, candidates)
     report: dict[str, Any] = {"sentences": len(rows)}
     report |= _read_all(model, params, corpus, asked, chosen, lengths)
-    gold = same_fact(corpus, rows)
+    gold = same_fact(corpus, rows, asked.positions[:, 0] - 1)
     if any(gold):
         others = pipeline.candidates(found, asked.passages, depth)[:, 1:]
         known = np.array([bool(g) for g in gold])
@@ -62,17 +62,19 @@ def measure_clozes(
     return report
 
 
-def same_fact(corpus: Corpus, sentences: np.ndarray) -> list[set[int]]:
-    """For each sentence row, the other passages that state the fact of its first span."""
+def same_fact(corpus: Corpus, sentences: np.ndarray, starts: np.ndarray) -> list[set[int]]:
+    """For sentence rows [n], the other passages that state the fact of the span beginning at `starts`."""
     groups, spans = np.asarray(corpus.span_groups), np.asarray(corpus.spans)
     passages: dict[int, set[int]] = {}
     for group, sentence in zip(groups.tolist(), spans[:, 0], strict=True):
         passages.setdefault(group, set()).add(int(corpus.sentences[sentence, 0]))
-    first = np.searchsorted(spans[:, 0], sentences)
-    return [
-        passages[int(groups[span])] - {int(corpus.sentences[row, 0])}
-        for span, row in zip(first, sentences, strict=True)
-    ]
+    found = []
+    for row, start in zip(sentences, starts, strict=True):
+        passage, offset, _ = corpus.sentences[row]
+        low, high = np.searchsorted(spans[:, 0], [row, row + 1])
+        span = low + int(np.flatnonzero(spans[low:high, 1] == offset + start)[0])
+        found.append(passages[int(groups[span])] - {int(passage)})
+    return found
 
 
 def _read_all(model, params, corpus, asked: pipeline.Clozes, chosen, lengths: Lengths):

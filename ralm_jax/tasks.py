@@ -12,6 +12,7 @@ from ralm_jax.data import pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.masking import Mask, salient_span
 from ralm_jax.data.pipeline import Lengths
+from ralm_jax.errors import UserError
 from ralm_jax.retrieval.refresh import Frozen, Policy
 
 FROZEN = Frozen()
@@ -71,6 +72,14 @@ class Realm:
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: int = 1  # cores for ScaNN's process
+
+    def __post_init__(self):
+        least = 2 if self.own_passage else 1
+        if self.candidates < least:
+            what = (
+                "the null passage and the query's own" if self.own_passage else "the null passage"
+            )
+            raise UserError(f"Realm: candidates is {self.candidates}, and {what} make {least}")
 
     @property
     def step(self) -> Callable:

@@ -87,6 +87,8 @@ def pretrain(
     model = runs.sized(model, corpus.vocabulary.size)
     for stage in stages:
         check(stage, model)
+    if not 0 <= held_out < 1:
+        raise UserError(f"held_out is a share of the facts, from 0 to less than 1, not {held_out}")
     params = state.initial_params(model, jax.random.key(seed))
     path = Path(run)
     runs.describe(
@@ -143,7 +145,7 @@ def train_stage(
             supply.restore(tree["supply"], begin)
         progress.begin(stage, begin)
         if not begin:
-            progress.published(supply.start(train_state.params))
+            progress.published(0, supply.start(train_state.params))
             _probe(run, stage, train_state.params, 0, progress)
         loop = Loop(run, stage, supply, checkpoints, progress, stop)
         return loop_over(
@@ -172,32 +174,46 @@ def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Ar
         batch = partition.shard(supply.batch(begin))
         for now in range(begin, stage.steps):
             with waits.activity("refresh"):
-                progress.published(supply.ahead(train_state.params, now + 1))
+                progress.published(now + 1, supply.ahead(train_state.params, now + 1))
             train_state, metrics = step(train_state, batch, key)
             waits.queued(metrics["loss"][0])
             if previous is not None:  # done by now, so that reading it holds nothing up
-                progress.step(now, previous, supply.staleness(now))
+                observe(loop, now, previous, waits)
             with waits.activity("retrieval"):
                 supply.retrieve()
             with waits.activity("batch"):
                 batch = partition.shard(supply.batch(now + 1))
-            previous = metrics
-            done, stopped = now + 1, loop.stop()
-            if done == stage.steps or stopped:
-                progress.step(done, previous, supply.staleness(now))
+            previous, done = metrics, now + 1
+            stopped = told_to_stop(loop, done)
+            last = stopped or done == stage.steps
+            if last or done % loop.run.checkpoint_every == 0:
+                observe(loop, done, metrics, waits, last=last)  # what is saved has been logged
                 previous = None
-            if done % loop.run.log_every == 0 or done == stage.steps or stopped:
-                progress.log(done, waits.totals())
-            if done % loop.run.checkpoint_every == 0 or done == stage.steps or stopped:
                 with waits.activity("checkpoint"):
-                    whole = _tree(train_state, supply)
-                    loop.checkpoints.save(done, whole, wait=stopped or done == stage.steps)
+                    loop.checkpoints.save(done, _tree(train_state, supply), wait=last)
                 supply.checkpointed()
             if stopped and done < stage.steps:
                 raise Stopped(f"stopped at step {done} of stage {stage.name}; it is saved")
             if done % loop.run.probe_every == 0 or done == stage.steps:
                 _probe(loop.run, stage, train_state.params, done, progress)
     return train_state.params
+
+
+def observe(loop: Loop, done: int, metrics, waits: DeviceWaits, *, last: bool = False) -> None:
+    """Takes in the metrics of the step that made `done`; a line of the log when it is time."""
+    loop.progress.step(done, metrics, loop.supply.staleness(done - 1))
+    if last or done % loop.run.log_every == 0:
+        loop.progress.log(done, waits.totals())
+
+
+def told_to_stop(loop: Loop, done: int) -> bool:
+    """Whether a signal has come, to whichever process: all must stop after the same step.
+
+    Asking the others waits for the device, so several processes ask only as often as they log.
+    """
+    if jax.process_count() > 1 and done % loop.run.log_every:
+        return False
+    return partition.any_process(loop.stop())
 
 
 def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supply:

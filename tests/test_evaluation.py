@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ralm_jax import embedding, evaluation, optim, reading, runs, training
-from ralm_jax.data import pipeline
+from ralm_jax.data import masking, pipeline
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.prepare import prepare
@@ -152,7 +152,8 @@ def test_perfect_vectors_find_the_other_statement_of_a_fact(ran, tiny, monkeypat
     loaded = runs.load(ran)
     usable = pipeline.held_out_sentences(corpus, 0.3) & pipeline.with_span(corpus, 20)
     rows = np.flatnonzero(usable)
-    gold = reading.same_fact(corpus, rows)
+    clozes = pipeline.clozes(corpus, rows, rows, masking.salient_span, LENGTHS, seed=0)
+    gold = reading.same_fact(corpus, rows, clozes.positions[:, 0] - 1)
     own = corpus.sentences[rows, 0]
     assert all(len(g) == 1 for g in gold)
     assert not any(int(o) in g for o, g in zip(own, gold, strict=True))
@@ -167,6 +168,18 @@ def test_perfect_vectors_find_the_other_statement_of_a_fact(ran, tiny, monkeypat
     )
     assert found["sentences"] == len(rows) and set(found["cloze_recall"].values()) == {1.0}
     np.testing.assert_array_equal(read[0], np.stack([np.full(len(rows), -1), other], axis=1))
+
+
+def test_the_fact_of_a_sentence_is_that_of_the_span_that_was_masked():
+    corpus = SimpleNamespace(
+        sentences=np.array([[0, 0, 9], [1, 0, 5], [1, 5, 9], [2, 0, 9]]),
+        spans=np.array([[0, 1, 2], [0, 4, 6], [2, 5, 7], [2, 8, 9], [3, 3, 4]]),
+        span_groups=np.array([70, 80, 80, 70, 90], np.uint64),
+    )
+    rows, starts = np.array([0, 0, 2, 2, 3]), np.array([1, 4, 0, 3, 3])
+    assert reading.same_fact(corpus, rows, starts) == [{1}, {1}, {0}, {0}, set()]
+    corpus.span_groups[3] = 90
+    assert reading.same_fact(corpus, rows, starts) == [set(), {1}, {0}, {2}, {1}]
 
 
 def test_nothing_held_out_is_nothing_to_measure(ran, tiny):

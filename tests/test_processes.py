@@ -145,8 +145,15 @@ def test_two_processes_are_one(pretrain, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_killed_processes_go_on(pretrain, whole, tmp_path):
+def test_two_processes_stopped_and_killed_go_on(pretrain, whole, tmp_path):
     run = tmp_path / "run"
+    both = two(pretrain, run)
+    wait_for(run, both[0], "realm", 2)
+    both[1].send_signal(signal.SIGTERM)  # told to one, it holds for both
+    for process in both:
+        finish(process)
+    assert (runs.load(run).stage, runs.load(run).step) < ("realm", 12)
+
     both = two(pretrain, run)
     wait_for(run, both[0], "realm", 7)
     for process in both:

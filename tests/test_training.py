@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import functools
+import itertools
 import os
 import shutil
 import signal
@@ -151,10 +152,26 @@ def test_the_chain_goes_through_its_stages(whole, tiny):
     published = [
         (x["stage"], x["step"], x["publish/index_step"]) for x in lines if "publish/index_step" in x
     ]
-    assert published == [("realm", 0, 0), ("realm", 6, 4), ("realm", 10, 8)]
+    assert published == [("realm", 0, 0), ("realm", 8, 4), ("realm", 12, 8)]
     loaded = runs.load(whole)
     assert (loaded.stage, loaded.step) == ("realm", 12)
     assert loaded.model.reader_config.vocab_size == tiny.corpus.vocabulary.size
+
+
+def test_a_line_of_the_log_is_the_mean_of_its_steps(whole, begun, tiny):
+    """Whatever is saved between, and wherever a run was taken up again."""
+    run = begun.with_name("new")
+    with pytest.raises(training.Stopped):
+        train(run, tiny.corpus, CHAIN, log_every=3, checkpoint_every=2, **at("realm", 4, terminate))
+    train(run, tiny.corpus, CHAIN, log_every=3, checkpoint_every=2)
+    loss = {(line["stage"], line["step"]): line["loss"] for line in curves(whole) if "loss" in line}
+    found = {(x["stage"], x["step"]): x["loss"] for x in curves(run) if "loss" in x}
+    ends = {"ict": [0, 3], "realm": [0, 3, 5, 6, 9, 12]}  # stopped after 5: a line for what it had
+    assert list(found) == [(stage, step) for stage in ends for step in ends[stage][1:]]
+    for stage, steps in ends.items():
+        for first, last in itertools.pairwise(steps):
+            single = [loss[stage, step] for step in range(first + 1, last + 1)]
+            np.testing.assert_allclose(found[stage, last], np.mean(single), rtol=0.02)
 
 
 # The step after which the run is told to stop; it does so one step later. Saved are thus: the middle
@@ -240,6 +257,25 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(tiny, t
     with pytest.raises(UserError, match="batch of 12 does not divide over 8 devices"):
         train(tmp_path / "run", tiny.corpus, (ICT, odd))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_that_is_none_is_refused_before_anything_is_made(tiny, tmp_path, share):
+    with pytest.raises(UserError, match="held_out is a share of the facts"):
+        train(tmp_path / "run", tiny.corpus, CHAIN, held_out=share)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_null_passage_and_the_querys_own_need_two_places():
+    with pytest.raises(
+        UserError, match="candidates is 1, and the null passage and the query's own"
+    ):
+        dataclasses.replace(REALM, candidates=1, own_passage=True)
+    with pytest.raises(UserError, match="candidates is 0"):
+        dataclasses.replace(REALM, candidates=0)
+    assert dataclasses.replace(REALM, candidates=1).choose(
+        np.array([[4]]), np.array([2])
+    ).tolist() == [[-1]]
 
 
 def test_a_full_disk_while_an_index_is_published_ends_the_run_and_it_goes_on(

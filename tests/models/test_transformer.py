@@ -169,3 +169,18 @@ def test_the_number_of_parameters_is_berts(sizes, pooled, masked_lm):
     projection = config.hidden * 128 + 128 + 2 * 128  # and its LayerNorm
     assert count(Embedder(config), row, row) - projection == pooled
     assert count(Reader(config), row, row, row[:, :1]) == masked_lm
+
+
+def test_every_layer_drops_values_of_its_own():
+    """A bias that a layer adds or drops: two masks make 4 sums at a position, one mask only 2."""
+    config = dataclasses.replace(
+        SMALL, hidden=64, dropout=0.5, attention_dropout=0.0, layer_norm_eps=1e6
+    )
+    shapes = jax.eval_shape(Encoder(config).init, jax.random.key(0), TOKENS, TYPES)["params"]
+    p = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    p["layers"]["attention_output"]["bias"][:] = [[1.0], [10.0]]
+    for layer in (p["layers"], p["last_layer"]):
+        for norm in ("attention_norm", "output_norm"):
+            layer[norm]["scale"][:] = 1e3  # over sqrt(eps): next to no norm at all
+    found = encode(p, TOKENS, TYPES, config, train=True, rngs={"dropout": jax.random.key(1)})
+    assert {len(np.unique(np.round(x, 1))) for x in found.reshape(-1, 64)} == {4}
