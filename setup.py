@@ -24,7 +24,7 @@ DEPENDENCIES = [
 ]
 
 EXTRAS = {
-    "test": ["pytest>=8.3", "ruff>=0.12", "pyrefly>=1.0"],
+    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"],
     "notebooks": ["jupyterlab>=4.3"],
     "gpu": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
