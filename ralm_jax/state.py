@@ -6,34 +6,28 @@ import numpy as np
 import optax
 from flax.training.train_state import TrainState
 
+from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import ClozeBatch, Ralm, Text
 
 __all__ = ["TrainState", "create", "initial_params"]
 
 
-def initial_params(model: Ralm, key: jax.Array) -> dict:
+def initial_params(model: Ralm | OpenQA, key: jax.Array) -> dict:
     """Random parameters {"retriever": ..., "reader": ...}, float32, on the host's default device."""
+    init = jax.jit(lambda key: model.init(key, method=_everything)["params"])
+    return init(key)
+
+
+def _everything(model: Ralm | OpenQA):
+    """Every part on the smallest input: the query tower exists apart only where towers are not shared."""
     text = lambda *shape: Text(np.ones(shape, np.int32), np.zeros(shape, np.int32))  # noqa: E731
-    batch = ClozeBatch(
-        query=text(1, 4),
-        candidates=text(1, 1, 4),
-        joint=text(1, 1, 4),
-        valid=np.ones((1, 1), bool),
-        positions=np.zeros((1, 1), np.int32),
-        targets=np.zeros((1, 1), np.int32),
-        weights=np.ones((1, 1), np.float32),
-    )
-    keys = {"params": key}
-    init = jax.jit(lambda keys: _init(model, keys, batch))
-    return init(keys)
-
-
-def _init(model: Ralm, keys, batch):
-    def everything(module, batch):
-        module.queries(batch.query)  # the query tower exists apart only when towers are not shared
-        return module(batch)
-
-    return model.init(keys, batch, method=everything)["params"]
+    model.queries(text(1, 4))
+    model.passages(text(1, 4))
+    if isinstance(model, OpenQA):
+        return model.read(text(1, 1, 4), np.ones((1, 1, 4), bool))
+    joint, single = text(1, 1, 4), np.zeros((1, 1), np.int32)
+    batch = ClozeBatch(text(1, 4), joint, joint, single == 0, single, single, single + 1.0)
+    return model.read(batch)
 
 
 def create(model: Ralm, params: dict, optimizer: optax.GradientTransformation) -> TrainState:

@@ -26,7 +26,8 @@ def ict_step(state: TrainState, batch: ClozePair, key: jax.Array):
         queries = embed(batch.query, "queries", keys[0])  # [B,E]
         passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
         labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
-        (total, n), right = losses.inverse_cloze(queries @ passages.T, labels)
+        scores = state.apply_fn({"params": params}, queries, passages, method="similarity")
+        (total, n), right = losses.inverse_cloze(scores, labels)  # [B,global B]
         return total / count, {"loss": (total, n), "in_batch_accuracy": (right, n)}
 
     grads, metrics = jax.grad(objective, has_aux=True)(state.params)
@@ -40,6 +41,7 @@ def ralm_step(
     *,
     objective: losses.Objective = losses.marginal_per_token,
     hold_retriever: bool = False,
+    hold_encoder: bool = False,
 ):
     """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1)."""
     key = partition.device_key(key, state.step)
@@ -48,6 +50,9 @@ def ralm_step(
     def loss(params):
         if hold_retriever:  # no backward pass through the towers is built then
             params = {**params, "retriever": jax.lax.stop_gradient(params["retriever"])}
+        if hold_encoder:  # of the reader, and with it the tied decoder
+            encoder = jax.lax.stop_gradient(params["reader"]["encoder"])
+            params = {**params, "reader": {**params["reader"], "encoder": encoder}}
         scores, log_likelihood = state.apply_fn(
             {"params": params}, batch, True, rngs={"dropout": key}
         )  # [B,K], [B,K,M]

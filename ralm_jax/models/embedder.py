@@ -6,38 +6,62 @@ import jax.numpy as jnp
 
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.transformer import Encoder, dense, layer_norm
+from ralm_jax.models.transformer import Encoder, dense
+
+POOLINGS = ("cls", "first", "mean")
+HEADS = ("layer_norm", "unit", "plain")
 
 
 class Embedder(nn.Module):
-    """One tower: encoder, pooling, projection to E, LayerNorm; raw inner products score.
+    """One tower: encoder, pooling, and what makes a vector of the pooled state.
 
-    `pooling` is "cls" (tanh dense of [CLS], as REALM) or "mean" (mean of the unpadded states, as
-    sentence-transformers). In training, dropout follows the LayerNorm, as in the released ICT.
+    `pooling` is "cls" (tanh dense of [CLS], as REALM), "first" ([CLS] as it is) or "mean" (mean of the
+    unpadded states); the last two are those of sentence-transformers. `head` is "layer_norm" (projection
+    to E, LayerNorm; raw inner products score, as REALM), "unit" (length 1, E = D; cosines score) or
+    "plain" (the pooled state). In training, dropout follows the LayerNorm, as in the released ICT.
     """
 
     config: EncoderConfig
     embedding: int = 128
     pooling: str = "cls"
+    head: str = "layer_norm"
+    norm_eps: float = 1e-12
 
     @nn.compact
     def __call__(self, tokens: jax.Array, types: jax.Array, train: bool = False) -> jax.Array:
         """tokens, types: int [B,P] -> float32 [B,E]."""
         c = self.config
+        self._check()
         encoder = Encoder(c, name="encoder")
-        if self.pooling == "cls":
-            first = jnp.zeros((len(tokens), 1), jnp.int32)
-            x = encoder(tokens, types, train, at=first)  # [B,1,D]
-            pooled = jnp.tanh(dense(c, c.hidden, name="pooler")(x[:, 0]))
-        elif self.pooling == "mean":
+        if self.pooling == "mean":
             x = encoder(tokens, types, train)
             mask = (tokens != 0).astype(x.dtype)[..., None]
             pooled = (x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
         else:
-            raise UserError(f'Ralm: pooling is "cls" or "mean", not {self.pooling!r}')
+            first = jnp.zeros((len(tokens), 1), jnp.int32)
+            pooled = encoder(tokens, types, train, at=first)[:, 0]  # [B,D]
+            if self.pooling == "cls":
+                pooled = jnp.tanh(dense(c, c.hidden, name="pooler")(pooled))
+        if self.head != "layer_norm":
+            pooled = pooled.astype(jnp.float32)
+            if self.head == "plain":
+                return pooled
+            squares = (pooled**2).sum(-1, keepdims=True)
+            return pooled * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
         projected = dense(c, self.embedding, name="projection")(pooled)
-        embedded = layer_norm(c, "norm")(projected).astype(jnp.float32)
-        return nn.Dropout(c.dropout, deterministic=not train)(embedded)
+        norm = nn.LayerNorm(epsilon=self.norm_eps, dtype=c.dtype, name="norm")
+        return nn.Dropout(c.dropout, deterministic=not train)(norm(projected).astype(jnp.float32))
+
+    def _check(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise UserError(f"Ralm: pooling is one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+        if self.head not in HEADS:
+            raise UserError(f"Ralm: head is one of {', '.join(HEADS)}, not {self.head!r}")
+        if self.head != "layer_norm" and self.embedding != self.config.hidden:
+            raise UserError(
+                f"Ralm: a {self.head} head does not project, so embedding must be the hidden width, "
+                f"{self.config.hidden}, not {self.embedding}"
+            )
 
 
 class Retriever(nn.Module):
@@ -49,12 +73,15 @@ class Retriever(nn.Module):
     config: EncoderConfig
     embedding: int = 128
     pooling: str = "cls"
+    head: str = "layer_norm"
+    norm_eps: float = 1e-12
     share_towers: bool = True
 
     def setup(self):
-        self.passage_tower = Embedder(self.config, self.embedding, self.pooling)
+        parts = (self.config, self.embedding, self.pooling, self.head, self.norm_eps)
+        self.passage_tower = Embedder(*parts)
         if not self.share_towers:
-            self.query_tower = Embedder(self.config, self.embedding, self.pooling)
+            self.query_tower = Embedder(*parts)
 
     def queries(self, tokens: jax.Array, types: jax.Array, train: bool = False) -> jax.Array:
         """int [B,L] -> [B,E]."""

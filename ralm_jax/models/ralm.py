@@ -52,11 +52,18 @@ class Ralm(nn.Module):
     embedding: int = 128
     pooling: str = "cls"
     share_towers: bool = True
-    score_scale: float = 1.0  # on inner products before the softmax; REALM has none
+    score_scale: float = 1.0  # on inner products before a softmax; REALM has none, cosines want 20
+    head: str = "layer_norm"
+    norm_eps: float = 1e-12  # of that LayerNorm
 
     def setup(self):
         self.retriever = Retriever(
-            self.retriever_config, self.embedding, self.pooling, self.share_towers
+            self.retriever_config,
+            self.embedding,
+            self.pooling,
+            self.head,
+            self.norm_eps,
+            self.share_towers,
         )
         self.reader = Reader(self.reader_config)
 
@@ -74,7 +81,11 @@ class Ralm(nn.Module):
         flat = jax.tree.map(lambda x: x.reshape(b * k, p), batch.candidates)
         passages = self.passages(flat, train).reshape(b, k, -1)  # [B,K,E]
         queries = self.queries(batch.query, train)  # [B,E]
-        return self.score_scale * jnp.einsum("be,bke->bk", queries, passages)
+        return self.similarity(queries[:, None], passages)[:, 0]
+
+    def similarity(self, queries: jax.Array, passages: jax.Array) -> jax.Array:
+        """Scaled inner products: [...,Q,E] and [...,K,E] -> [...,Q,K]."""
+        return self.score_scale * jnp.einsum("...qe,...ke->...qk", queries, passages)
 
     def read(self, batch: ClozeBatch, train: bool = False) -> jax.Array:
         """Masked-token logits for every candidate: [B,K,M,V]."""

@@ -19,22 +19,28 @@ def embed(module, variables, tokens=TOKENS, types=TYPES, method=None):
     return module.apply(variables, tokens, types, method=method)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_the_embedding_by_hand(drawn, pooling):
-    module = Embedder(SMALL, embedding=4, pooling=pooling)
+@pytest.mark.parametrize("head", ["layer_norm", "unit", "plain"])
+@pytest.mark.parametrize("pooling", ["cls", "first", "mean"])
+def test_the_embedding_by_hand(drawn, pooling, head):
+    module = Embedder(SMALL, embedding=4 if head == "layer_norm" else 8, pooling=pooling, head=head)
     variables = drawn(module, TOKENS, TYPES)
     p = variables["params"]
+    assert ("pooler" in p) == (pooling == "cls") and ("projection" in p) == (head == "layer_norm")
     states = np.asarray(embed(Encoder(SMALL), {"params": p["encoder"]}))
+    wanted = states[:, 0]
     if pooling == "cls":
-        pooled = np.tanh(states[:, 0] @ p["pooler"]["kernel"] + p["pooler"]["bias"])
-    else:
-        assert "pooler" not in p
-        pooled = np.stack([states[0, :5].mean(0), states[1].mean(0)])
-    projected = pooled @ p["projection"]["kernel"] + p["projection"]["bias"]
-    gap = projected - projected.mean(1, keepdims=True)
-    normed = gap / np.sqrt((gap**2).mean(1, keepdims=True) + SMALL.layer_norm_eps)
+        wanted = np.tanh(states[:, 0] @ p["pooler"]["kernel"] + p["pooler"]["bias"])
+    elif pooling == "mean":
+        wanted = np.stack([states[0, :5].mean(0), states[1].mean(0)])
+    if head == "unit":
+        wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    elif head == "layer_norm":
+        projected = wanted @ p["projection"]["kernel"] + p["projection"]["bias"]
+        gap = projected - projected.mean(1, keepdims=True)
+        normed = gap / np.sqrt((gap**2).mean(1, keepdims=True) + module.norm_eps)
+        wanted = normed * p["norm"]["scale"] + p["norm"]["bias"]
     found = embed(module, variables)
-    np.testing.assert_allclose(found, normed * p["norm"]["scale"] + p["norm"]["bias"], atol=1e-4)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
     wide = [np.pad(x, ((0, 0), (0, 6))) for x in (TOKENS, TYPES)]
     np.testing.assert_allclose(embed(module, variables, *wide), found, atol=1e-5)
 
@@ -42,6 +48,10 @@ def test_the_embedding_by_hand(drawn, pooling):
 def test_an_unknown_pooling_is_refused(drawn):
     with pytest.raises(UserError, match="not 'max'"):
         drawn(Embedder(SMALL, pooling="max"), TOKENS, TYPES)
+    with pytest.raises(UserError, match="head is one of layer_norm, unit, plain, not 'cosine'"):
+        drawn(Embedder(SMALL, head="cosine"), TOKENS, TYPES)
+    with pytest.raises(UserError, match="embedding must be the hidden width, 8, not 4"):
+        drawn(Embedder(SMALL, embedding=4, head="unit"), TOKENS, TYPES)
 
 
 def test_one_shared_tower_by_default(drawn):

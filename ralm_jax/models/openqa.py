@@ -1,0 +1,74 @@
+"""Retriever and span reader together: question to answer (ORQA; REALM's downstream model)."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.embedder import Retriever
+from ralm_jax.models.ralm import Array, Text
+from ralm_jax.models.span_reader import SpanReader
+
+
+class OpenQA(nn.Module):
+    """The whole model. Parameters: {"retriever": ..., "reader": ...}, as those of `Ralm`."""
+
+    retriever_config: EncoderConfig
+    reader_config: EncoderConfig
+    embedding: int = 128
+    pooling: str = "cls"
+    share_towers: bool = True
+    score_scale: float = 1.0
+    head: str = "layer_norm"
+    norm_eps: float = 1e-12
+    span_width: int = 10  # W
+    span_hidden: int = 256
+    span_norm_eps: float = 1e-3
+
+    def setup(self):
+        self.retriever = Retriever(
+            self.retriever_config,
+            self.embedding,
+            self.pooling,
+            self.head,
+            self.norm_eps,
+            self.share_towers,
+        )
+        self.reader = SpanReader(
+            self.reader_config, self.span_width, self.span_hidden, self.span_norm_eps
+        )
+
+    def queries(self, text: Text, train: bool = False) -> jax.Array:
+        """[B,L] -> [B,E]."""
+        return self.retriever.queries(text.tokens, text.types, train)
+
+    def passages(self, text: Text, train: bool = False) -> jax.Array:
+        """[B,P] -> [B,E]."""
+        return self.retriever.passages(text.tokens, text.types, train)
+
+    def read(self, joint: Text, within: Array, train: bool = False) -> jax.Array:
+        """[CLS] question [SEP] passage [SEP] of each candidate [B,K,S], and where an answer may lie
+        (bool [B,K,S]) -> scores of spans [B,K,S,W]."""
+        b, k, s = joint.tokens.shape
+        tokens, types, within = (x.reshape(b * k, s) for x in (*joint, within))
+        scores = self.reader(tokens, types, within, train)
+        return scores.reshape(b, k, *scores.shape[1:])
+
+
+class Span(NamedTuple):
+    """A predicted answer: candidate k, first and last wordpiece in its joint input; int [B]."""
+
+    candidate: jax.Array
+    start: jax.Array
+    stop: jax.Array  # included
+
+
+def best_span(spans: jax.Array, scores: jax.Array) -> Span:
+    """The likeliest: span scores [B,K,S,W] plus retrieval scores [B,K] (S_read + S_retr of ORQA)."""
+    b, _, s, w = spans.shape
+    total = (spans + scores[:, :, None, None]).reshape(b, -1)
+    candidate, place = jnp.divmod(total.argmax(axis=1), s * w)
+    start, width = jnp.divmod(place, w)
+    return Span(candidate, start, start + width)
