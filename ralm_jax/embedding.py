@@ -1,7 +1,7 @@
 """Text to vectors with a model's retriever, and exact search among them."""
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,11 +12,13 @@ from ralm_jax import partition
 from ralm_jax.data import features
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
+from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm, Text
 from ralm_jax.retrieval.exact import Exact
 from ralm_jax.retrieval.index import Version
 
-CHUNK = 1024  # texts embedded at a time, whatever is asked: one compilation serves
+CHUNK = 1024  # texts embedded at a time, at most,
+ACTIVATIONS = 1 << 28  # and numbers (1 GiB of float32) that a layer may hold of them meanwhile
 
 
 class Ranking(NamedTuple):
@@ -26,6 +28,17 @@ class Ranking(NamedTuple):
     scores: np.ndarray
 
 
+def chunk_rows(model: Ralm | OpenQA, length: int) -> int:
+    """How many texts of `length` to embed at a time, whatever is asked: one compilation serves.
+
+    A power of two where devices are, so that it divides over them.
+    """
+    c = model.retriever_config
+    most = max(1, ACTIVATIONS // (c.heads * length**2 + c.intermediate * length))
+    rows = min(CHUNK, 1 << (most.bit_length() - 1))
+    return max(1, rows // jax.device_count()) * jax.device_count()
+
+
 @functools.lru_cache(maxsize=8)
 def _embedder(model: Any, method: str):
     return partition.gathered(
@@ -33,40 +46,65 @@ def _embedder(model: Any, method: str):
     )
 
 
-def embed_queries(model: Ralm, retriever: Any, text: Text) -> jax.Array:
+def embed_queries(model: Ralm | OpenQA, retriever: Any, text: Text) -> jax.Array:
     """This process's queries [b,L] -> those of all processes [B,E]; queued, not waited for."""
     return _embedder(cast(Hashable, model), "queries")(retriever, partition.shard(text))
 
 
 def embed_passages(
-    model: Ralm, corpus: Corpus, length: int, retriever: Any, start: int, stop: int
+    model: Ralm | OpenQA, corpus: Corpus, length: int, retriever: Any, start: int, stop: int
 ) -> jax.Array:
-    """Passages start...stop (at most CHUNK) -> [stop - start, E]; queued, not waited for.
+    """Passages start...stop (at most `chunk_rows`) -> [stop - start, E]; queued, not waited for."""
+    return _embed_rows(model, corpus, length, retriever, np.arange(start, stop))
 
-    CHUNK rows are embedded whatever is asked, so that one compilation serves; all processes together.
-    """
-    rows = np.minimum(np.arange(start, start + CHUNK), corpus.size - 1)[partition.local_rows(CHUNK)]
-    text = features.passage_text(corpus, rows, length)
+
+def _embed_rows(model, corpus: Corpus, length: int, retriever, rows: np.ndarray) -> jax.Array:
+    """`chunk_rows` are embedded whatever is asked, by all processes together."""
+    chunk = chunk_rows(model, length)
+    padded = np.pad(rows, (0, chunk - len(rows)), mode="edge")[partition.local_rows(chunk)]
+    text = features.passage_text(corpus, padded, length)
     return _embedder(cast(Hashable, model), "passages")(retriever, partition.shard(text))[
-        : stop - start
+        : len(rows)
     ]
 
 
-def embed_corpus(model: Ralm, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
-    """All passages with present parameters: float32 [N,E]."""
+def embed_corpus(
+    model: Ralm | OpenQA, params: dict, corpus: Corpus, lengths: Lengths
+) -> np.ndarray:
+    """All passages with present parameters: float32 [N,E].
+
+    Short passages are embedded among themselves, at a quarter, half or three quarters of the length.
+    """
     retriever = partition.replicate(params["retriever"])
-    chunks = [
-        embed_passages(model, corpus, lengths.passage, retriever, i, min(i + CHUNK, corpus.size))
-        for i in range(0, corpus.size, CHUNK)
-    ]
-    return np.concatenate([np.asarray(chunk) for chunk in chunks])
+    vectors = np.empty((corpus.size, model.embedding), np.float32)
+    for width, rows in _by_width(model, corpus, lengths.passage):
+        chunk = chunk_rows(model, width)
+        for start in range(0, len(rows), chunk):
+            part = rows[start : start + chunk]
+            vectors[part] = _embed_rows(model, corpus, width, retriever, part)
+    return vectors
 
 
-def embed_texts(model: Ralm, params: dict, text: Text) -> np.ndarray:
+def _by_width(model, corpus: Corpus, length: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(width, rows that fit it); too few to fill a chunk go with the next longer ones."""
+    needed = np.asarray(corpus.lengths).astype(int).sum(1) + 3  # special tokens
+    rows = np.empty(0, int)
+    below = 0
+    for quarter in range(1, 5):
+        width = -(-length * quarter // 4)
+        fits = (needed > below) & ((needed <= width) | (quarter == 4))
+        rows, below = np.concatenate([rows, np.flatnonzero(fits)]), width
+        if len(rows) and (quarter == 4 or len(rows) >= chunk_rows(model, width)):
+            yield width, rows
+            rows = np.empty(0, int)
+
+
+def embed_texts(model: Ralm | OpenQA, params: dict, text: Text) -> np.ndarray:
     """Queries [n,L] -> float32 [n,E]."""
     retriever, n, out = partition.replicate(params["retriever"]), len(text.tokens), []
-    for start in range(0, n, CHUNK):
-        rows = np.arange(start, start + CHUNK) % n
+    chunk = chunk_rows(model, text.tokens.shape[1])
+    for start in range(0, n, chunk):
+        rows = np.arange(start, start + chunk) % n
         part = Text(text.tokens[rows], text.types[rows])
         out.append(np.asarray(embed_queries(model, retriever, part)))
     return np.concatenate(out)[:n]

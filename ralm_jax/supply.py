@@ -18,7 +18,7 @@ import numpy as np
 from ralm_jax import partition
 from ralm_jax.data import pipeline
 from ralm_jax.data.corpus import Corpus
-from ralm_jax.embedding import CHUNK, embed_passages, embed_queries
+from ralm_jax.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import mips
 from ralm_jax.retrieval.mips import Published
@@ -129,7 +129,7 @@ class RetrievalSupply:
             index_root,
             shape=(corpus.size, model.embedding),
             fingerprint=corpus.fingerprint,
-            chunk=CHUNK,
+            chunk=chunk_rows(model, task.lengths.passage),
             keep=lambda: frozenset(self._needed),
         )
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.

@@ -192,9 +192,28 @@ def test_embeddings_do_not_depend_on_the_chunk(ran, tiny, monkeypatch):
     loaded = runs.load(ran)
     whole = embedding.embed_corpus(loaded.model, loaded.params, tiny.corpus, LENGTHS)
     assert whole.shape == (tiny.corpus.size, 8)
-    monkeypatch.setattr(embedding, "CHUNK", 128)
+    one = [x for _, x in embedding._by_width(loaded.model, tiny.corpus, LENGTHS.passage)]
+    assert len(one) > 1 and sorted(np.concatenate(one)) == list(range(tiny.corpus.size))
+    monkeypatch.setattr(embedding, "CHUNK", 1024)  # all of them in one, at full length
+    assert [w for w, _ in embedding._by_width(loaded.model, tiny.corpus, LENGTHS.passage)] == [56]
     again = embedding.embed_corpus(loaded.model, loaded.params, tiny.corpus, LENGTHS)
     np.testing.assert_allclose(whole, again, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "length", "rows"),
+    [
+        ({"hidden": 64, "heads": 4, "intermediate": 256}, 64, 1024),
+        ({"hidden": 384, "heads": 12, "intermediate": 1536}, 256, 128),
+        ({"hidden": 768, "heads": 12, "intermediate": 3072}, 288, 128),
+        ({"hidden": 768, "heads": 12, "intermediate": 3072}, 512, 32),
+        ({"hidden": 8192, "heads": 64, "intermediate": 1 << 20}, 512, 8),  # one a device, at least
+    ],
+)
+def test_large_models_embed_fewer_texts_at_a_time(sizes, length, rows, monkeypatch):
+    monkeypatch.setattr(embedding, "CHUNK", 1024)
+    config = EncoderConfig(**sizes)
+    assert embedding.chunk_rows(Ralm(config, config), length) == rows
 
 
 def test_another_vocabulary_is_refused(ran, tiny, tmp_path):
@@ -202,5 +221,5 @@ def test_another_vocabulary_is_refused(ran, tiny, tmp_path):
     source.write_text(json.dumps({"id": "1", "title": "T", "text": "One. Two of 1999. Three."}))
     prepare(str(source), tmp_path / "corpus", vocab_size=100, say=lambda line: None)
     assert open_corpus(tmp_path / "corpus").vocabulary.size < 100
-    with pytest.raises(UserError, match=r"prepare it with --vocab .*vocab\.txt"):
+    with pytest.raises(UserError, match=r"prepare it with --vocab .*evaluated"):
         evaluation.evaluate(run=ran, questions=tiny.questions, corpus=tmp_path / "corpus")
