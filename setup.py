@@ -10,7 +10,9 @@ DEPENDENCIES = [
     "optax>=0.2.8",  # optimizers, schedules
     "orbax-checkpoint>=0.12,<0.13",  # asynchronous checkpoints; v1 names still move
     "numpy>=2.0",  # everything on the host; ScaNN asks for 2
-    "tokenizers>=0.21",  # WordPiece, in Rust
+    "tokenizers>=0.19",  # WordPiece, in Rust
+    "safetensors>=0.5",  # weights in and out, without pickle
+    "huggingface-hub>=0.24",  # weights by name; tokenizers brings it anyway
     "grain>=0.2.12",  # the input pipeline, without TensorFlow
     "tensorflow-datasets>=4.9.9",  # corpora by name, the format of our texts; no TensorFlow
     "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
@@ -25,6 +27,7 @@ DEPENDENCIES = [
 
 EXTRAS = {
     "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"],
+    "torch": ["torch>=2.6"],  # only to read an old pytorch_model.bin, as weights alone
     "notebooks": ["jupyterlab>=4.3"],
     "gpu": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],

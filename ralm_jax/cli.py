@@ -4,7 +4,6 @@ Files use dynamic registration, so nothing in the package is decorated: a file n
 a misspelt name is an error.
 """
 
-import argparse
 import difflib
 import json
 import logging
@@ -14,152 +13,52 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ralm_jax.arguments import configs, parser, shipped
 from ralm_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for the user's mistake."""
-    arguments = parser().parse_args(argv)
+    arguments = parser(VERBS).parse_args(argv)
     try:
         arguments.verb(arguments)
     except UserError as error:
         print(f"ralm: {error}".splitlines()[0], file=sys.stderr)  # gin adds a line on the call
         return 2
+    except BrokenPipeError:  # who read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every verb with a help that is written for a person."""
-    ralm = argparse.ArgumentParser(
-        prog="ralm",
-        description="Train a language model together with its retriever, on your own text.",
-        epilog="Start with `ralm quickstart`. Exit code: 0 done, 2 a mistake in what was given, 1 ours.",
-    )
-    verbs = ralm.add_subparsers(required=True, metavar="VERB")
-
-    for add in (_quickstart_help, _prepare_help, _pretrain_help, _evaluate_help):
-        add(verbs)
-    return ralm
-
-
-def _quickstart_help(verbs) -> None:
-    verb = verbs.add_parser(
-        "quickstart",
-        help="watch a retriever learn from its reader, on an encyclopedia made up for it",
-        description="Generates almanac, a fictional encyclopedia; trains the chain on it (inverse cloze, "
-        "reader warm-up, joint REALM); shows what each stage taught, with a plot and examples. Needs "
-        "no network and no accelerator. The same command again goes on where it stopped.",
-    )
-    verb.add_argument("--run", metavar="RUN", help="directory (default: ./quickstart-SEED)")
-    verb.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the world and the training"
-    )
-    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
-    _add_set(verb)
-    verb.set_defaults(verb=_quickstart)
-
-
-def _prepare_help(verbs) -> None:
-    verb = verbs.add_parser(
-        "prepare",
-        help="turn text into a corpus",
-        description="Cuts documents into passages at sentence ends, finds dates, numbers and names "
-        "to mask, and writes a corpus directory. Says what it left out, and why.",
-    )
-    verb.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="FILE.jsonl[.gz] with id, title, text; a folder of .txt, .md, .rst; or tfds:NAME[/CONFIG]",
-    )
-    verb.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
-    verb.add_argument(
-        "--vocab", metavar="FILE", help="a BERT vocab.txt (default: trained on SOURCE)"
-    )
-    verb.add_argument(
-        "--vocab-size", type=int, default=30522, metavar="V", help="of a trained one (30522)"
-    )
-    verb.add_argument(
-        "--passage-tokens", type=int, default=288, metavar="P", help="wordpieces a passage (288)"
-    )
-    verb.add_argument("--cased", action="store_true", help="keep capitals and accents")
-    verb.add_argument("--json", metavar="FILE", help="also write the counts there")
-    verb.set_defaults(verb=_prepare)
-
-
-def _pretrain_help(verbs) -> None:
-    verb = verbs.add_parser(
-        "pretrain",
-        help="train retriever and reader on a corpus",
-        description="Runs the stages a configuration names. The same command again resumes a run that "
-        "was stopped or killed. Ctrl-C stops it with a checkpoint.",
-    )
-    verb.add_argument(
-        "--config",
-        required=True,
-        metavar="FILE.gin",
-        help="a file, or one that ships: " + ", ".join(shipped()),
-    )
-    verb.add_argument("--corpus", required=True, metavar="CORPUS", help="made by ralm prepare")
-    verb.add_argument("--run", required=True, metavar="RUN", help="directory of the run")
-    _add_set(verb)
-    verb.set_defaults(verb=_pretrain)
-
-
-def _evaluate_help(verbs) -> None:
-    verb = verbs.add_parser(
-        "evaluate",
-        help="measure a run on questions, beside BM25",
-        description="Zero-shot retrieval on questions (recall@1/5/20/100, MRR) with BM25 on the same ones, "
-        "and held-out masked spans read with and without retrieved passages.",
-    )
-    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain")
-    verb.add_argument(
-        "--questions",
-        required=True,
-        metavar="FILE.jsonl[.gz]",
-        help="one object a line: question, answers, and gold_ids where known",
-    )
-    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
-    verb.add_argument(
-        "--stage", metavar="NAME", help="measure after this stage (default: the last)"
-    )
-    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
-    verb.set_defaults(verb=_evaluate)
-
-
-def _add_set(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="'NAME = VALUE'",
-        help="change one setting of the configuration; may be given again",
-    )
-
-
-def shipped() -> list[str]:
-    """Configurations of whole runs that come with the package."""
-    return sorted(str(f.relative_to(configs())) for f in configs().glob("runs/*.gin"))
-
-
-def configs() -> Path:
-    """Inside the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else inside.parents[1] / "configs"
-
-
 def _prepare(arguments) -> None:
+    from ralm_jax import runs
     from ralm_jax.data.prepare import prepare
 
+    vocab, lowercase = arguments.vocab, not arguments.cased
+    if vocab and Path(vocab).is_dir():
+        vocab, lowercase = runs.vocabulary(Path(vocab))
     counts = prepare(
         arguments.source,
         arguments.out,
-        vocab_file=arguments.vocab,
+        vocab_file=vocab,
         vocab_size=arguments.vocab_size,
         passage_tokens=arguments.passage_tokens,
-        lowercase=not arguments.cased,
+        lowercase=lowercase,
     )
     _write_json(arguments.json, counts)
+
+
+def _import(arguments) -> None:
+    from ralm_jax.weights.importing import import_model
+
+    _write_json(arguments.json, import_model(arguments.source, arguments.out))
+
+
+def _export(arguments) -> None:
+    from ralm_jax.weights.exporting import export_model
+
+    for file in export_model(arguments.run, arguments.to, arguments.out, arguments.corpus):
+        print(f"{file}  {file.stat().st_size:,} bytes")
 
 
 def _pretrain(arguments) -> None:
@@ -167,7 +66,8 @@ def _pretrain(arguments) -> None:
 
     corpus = open_corpus(arguments.corpus)
     call = configure("training.pretrain", arguments.config, arguments.set, Path(arguments.run))
-    _until_stopped(call, run=arguments.run, corpus=corpus)
+    given = {"init": arguments.init} if arguments.init else {}
+    _until_stopped(call, run=arguments.run, corpus=corpus, **given)
 
 
 def _quickstart(arguments) -> None:
@@ -295,6 +195,15 @@ def _write_json(file: str | None, report: Any) -> None:
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from error
 
+
+VERBS = {
+    "quickstart": _quickstart,
+    "prepare": _prepare,
+    "import": _import,
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "export": _export,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

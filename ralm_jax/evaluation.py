@@ -18,6 +18,7 @@ from ralm_jax.data.questions import Question, read_questions
 from ralm_jax.embedding import Ranking, embed_corpus, embed_texts, search
 from ralm_jax.errors import UserError
 from ralm_jax.metrics import Mean, mrr, recall_at_k
+from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.reading import KS, measure_clozes
 from ralm_jax.retrieval.bm25 import Bm25
@@ -39,17 +40,14 @@ def evaluate(
       clozes: at most so many held-out sentences are read.
 
     Raises:
-      UserError: no run, no corpus, another vocabulary, or a bad file of questions.
+      UserError: no run, no corpus, other wordpieces, or a bad file of questions.
     """
     loaded = runs.load(Path(run), stage)
     own = runs.read_record(Path(run))
-    text = open_corpus(corpus) if corpus else open_corpus(own["corpus"])
-    if text.vocabulary.size != loaded.model.reader_config.vocab_size:
-        raise UserError(
-            f"the corpus {text.path} has {text.vocabulary.size} wordpieces and the run {run} was "
-            f"trained with {loaded.model.reader_config.vocab_size}; prepare it with --vocab "
-            f"{own['corpus']}/vocab.txt"
-        )
+    if corpus is None and own["corpus"] is None:
+        raise UserError(f"the run {run} was imported and has no corpus of its own: give --corpus")
+    text = open_corpus(corpus or own["corpus"])
+    runs.check_vocabulary(Path(run), text)
     asked = None if questions is None else read_questions(questions)
     lengths = Lengths(**own["lengths"])
     vectors = embed_corpus(loaded.model, loaded.params, text, lengths)
@@ -66,9 +64,10 @@ def evaluate(
         report["questions"] = len(asked)
         report["retriever"] = judge.score(ranked)
         report["bm25"] = judge.score(lexical)
-    report["clozes"] = measure_clozes(
-        loaded.model, loaded.params, text, vectors, lengths, own["held_out"], limit=clozes
-    )
+    if isinstance(loaded.model, Ralm):
+        report["clozes"] = measure_clozes(
+            loaded.model, loaded.params, text, vectors, lengths, own["held_out"], limit=clozes
+        )
     return report
 
 
@@ -90,8 +89,8 @@ def table(report: dict[str, Any]) -> str:
         for name, row in (("retriever", ours), ("BM25", lexical)):
             shares = "".join(f"{value:>8.1%}" for value in row["recall"].values())
             lines.append(f"{name:<12}{shares}{row['mrr']:>8.3f}")
-    read = report["clozes"]
-    if read["sentences"]:
+    read = report.get("clozes", {})
+    if read.get("sentences"):
         lines.append(f"\nmasked spans of {read['sentences']:,} held-out sentences, read right")
         lines.append(f"  with retrieved passages {read['span_accuracy']:.1%}")
         lines.append(f"  without                 {read['span_accuracy_null']:.1%}")
@@ -103,7 +102,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def rank(
-    model: Ralm,
+    model: Ralm | OpenQA,
     params: dict,
     corpus: Corpus,
     vectors: np.ndarray,

@@ -63,6 +63,20 @@ def by_part(
     return optax.partition({"retriever": retriever, "reader": reader}, labels)
 
 
+def head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """For a reader: its masked-LM head learns, its encoder stays (and with it the tied decoder)."""
+
+    def labels(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: (
+                "held" if "encoder" in {getattr(p, "key", None) for p in path} else "head"
+            ),
+            params,
+        )
+
+    return optax.partition({"head": optimizer, "held": held()}, labels)
+
+
 def held() -> optax.GradientTransformation:
     """No change at all, weight decay included."""
     return optax.set_to_zero()

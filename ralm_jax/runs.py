@@ -2,7 +2,7 @@
 
 config.gin        the configuration, resolved          model.json   sizes of the model
 run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
-checkpoints/STAGE/STEP, index/STAGE/step_STEP
+vocab.txt, tokenizer_config.json: its wordpieces       checkpoints/STAGE/STEP, index/STAGE/step_STEP
 """
 
 import dataclasses
@@ -17,8 +17,10 @@ import jax.numpy as jnp
 
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.tokenizer import SETTINGS, VOCABULARY, pieces_of, write_vocabulary
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 
 MODEL, RUN, CONFIG = "model.json", "run.json", "config.gin"
@@ -27,7 +29,7 @@ MODEL, RUN, CONFIG = "model.json", "run.json", "config.gin"
 class Loaded(NamedTuple):
     """A model as a run left it; `params` is {"retriever": ..., "reader": ...} of float32 arrays."""
 
-    model: Ralm
+    model: Ralm | OpenQA
     params: dict
     stage: str
     step: int
@@ -59,6 +61,7 @@ def describe(run: Path, model: Ralm, corpus: Corpus, **parts) -> None:
         held = _read(run / name) if (run / name).exists() else None
         if held is None:
             write_atomically(run / name, json.dumps(wanted, indent=1) + "\n")
+            write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.lowercase)
             continue
         for key in wanted.keys() - {"corpus"}:  # a corpus may be moved; its fingerprint may not
             if held.get(key) != wanted[key]:
@@ -95,6 +98,28 @@ def keep_config(run: Path, resolved: str) -> None:
         raise UserError(f"the run directory {run} cannot be written: {error.strerror}") from error
 
 
+def keep_model(run: Path, model: Ralm | OpenQA) -> None:
+    """Writes RUN/model.json."""
+    write_atomically(run / MODEL, json.dumps(_model_record(model), indent=1) + "\n")
+
+
+def vocabulary(run: Path) -> tuple[Path, bool]:
+    """The vocab.txt of a run, and whether text is lower-cased."""
+    settings = _read(run / SETTINGS)
+    return run / VOCABULARY, bool(settings["do_lower_case"])
+
+
+def check_vocabulary(run: Path, corpus: Corpus) -> None:
+    """Raises UserError where a corpus was prepared with other wordpieces than the run has."""
+    file, lowercase = vocabulary(run)
+    held = file.read_text("utf-8")
+    if held != (corpus.path / VOCABULARY).read_text("utf-8") or lowercase != corpus.lowercase:
+        raise UserError(
+            f"the corpus {corpus.path} has other wordpieces than the run {run}: prepare it with "
+            f"--vocab {run}"
+        )
+
+
 def read_record(run: Path) -> dict[str, Any]:
     """What `describe` wrote: corpus (path), fingerprint, stages, lengths, held_out, seed."""
     if not (run / RUN).exists():
@@ -126,13 +151,14 @@ def load(run: Path, stage: str | None = None) -> Loaded:
     raise UserError(f"{run} has no checkpoint yet; let ralm pretrain run on")
 
 
-def load_model(run: Path) -> Ralm:
+def load_model(run: Path) -> Ralm | OpenQA:
     record = _read(run / MODEL)
+    kind = {"Ralm": Ralm, "OpenQA": OpenQA}[record.pop("class", "Ralm")]
     for part in ("retriever_config", "reader_config"):
         fields = dict(record[part])
         fields["dtype"] = jnp.dtype(fields["dtype"]).type
         record[part] = EncoderConfig(**fields)
-    return Ralm(**record)
+    return kind(**record)
 
 
 def checkpoint_folder(run: Path, stage: str) -> Path:
@@ -151,8 +177,9 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _model_record(model: Ralm) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:
+    record: dict[str, Any] = {"class": type(model).__name__}
+    record |= {
         field.name: getattr(model, field.name)
         for field in dataclasses.fields(model)
         if field.name not in ("parent", "name")

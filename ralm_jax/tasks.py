@@ -68,6 +68,7 @@ class Realm:
     candidates: int = 8  # K, null included
     objective: losses.Objective = losses.marginal_per_token
     hold_retriever: bool = False
+    hold_encoder: bool = False  # the reader's: its masked-LM head alone learns
     own_passage: bool = False  # the query's own passage is a candidate, rather than excluded
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
@@ -84,7 +85,10 @@ class Realm:
     @property
     def step(self) -> Callable:
         return functools.partial(
-            steps.ralm_step, objective=self.objective, hold_retriever=self.hold_retriever
+            steps.ralm_step,
+            objective=self.objective,
+            hold_retriever=self.hold_retriever,
+            hold_encoder=self.hold_encoder,
         )
 
     def queries(self, corpus: Corpus, held_out: float) -> pipeline.Queries:

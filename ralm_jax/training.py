@@ -57,8 +57,9 @@ def pretrain(
     *,
     run: str | Path,
     corpus: Corpus,
-    model: Ralm,
     stages: Sequence[Stage],
+    model: Ralm | None = None,
+    init: str | Path | None = None,
     seed: int = 0,
     held_out: float = 0.01,
     log_every: int = 20,
@@ -70,7 +71,8 @@ def pretrain(
 
     Args:
       run: directory of the run (see `runs`).
-      model: sizes; the vocabulary is taken from the corpus.
+      model: sizes; the vocabulary is taken from the corpus. Or instead
+      init: a run, imported or trained, whose model and newest parameters this one starts from.
       held_out: share of the facts, where the corpus names them, else of the passages, that are never
         asked in training.
       log_every, checkpoint_every, probe_every: in steps.
@@ -81,15 +83,15 @@ def pretrain(
 
     Raises:
       UserError: a batch that does not divide over the devices, inputs longer than the positions of
-        the model, a directory of another run, a loss that is not finite, a full disk.
+        the model, a directory of another run, a corpus of other wordpieces than `init`, a loss that is
+        not finite, a full disk.
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
-    model = runs.sized(model, corpus.vocabulary.size)
+    model, params, started = starting_point(model, init, corpus, seed)
     for stage in stages:
         check(stage, model)
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a share of the facts, from 0 to less than 1, not {held_out}")
-    params = state.initial_params(model, jax.random.key(seed))
     path = Path(run)
     runs.describe(
         path,
@@ -99,6 +101,7 @@ def pretrain(
         lengths=dataclasses.asdict(stages[-1].task.lengths),
         held_out=held_out,
         seed=seed,
+        init=started,
     )
     shared = Run(
         path, corpus, model, seed, held_out, log_every, checkpoint_every, probe, probe_every
@@ -107,6 +110,27 @@ def pretrain(
         for number, stage in enumerate(stages):
             params = train_stage(shared, stage, number, params, progress, stop)
     return model, params
+
+
+def starting_point(
+    model: Ralm | None, init: str | Path | None, corpus: Corpus, seed: int
+) -> tuple[Ralm, Params, dict | None]:
+    """Model and parameters to start from, and a note of the run they are from."""
+    if init is None:
+        if model is None:
+            raise UserError("the configuration names no model: give --init RUN to start from one")
+        model = runs.sized(model, corpus.vocabulary.size)
+        return model, state.initial_params(model, jax.random.key(seed)), None
+    if model is not None:
+        raise UserError(
+            f"the configuration has a model of its own and --init {init} brings another: take one, such "
+            "as --config runs/warm.gin with --init"
+        )
+    loaded = runs.load(Path(init))
+    if not isinstance(loaded.model, Ralm):
+        raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
+    runs.check_vocabulary(Path(init), corpus)
+    return loaded.model, loaded.params, {"stage": loaded.stage, "step": loaded.step}
 
 
 def check(stage: Stage, model: Ralm) -> None:

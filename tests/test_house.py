@@ -14,12 +14,12 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py"))]
 # Imports run one way: a module imports from its own layer and from the layers before it.
 LAYERS = [
     {"errors", "losses", "metrics", "answers", "writers", "plots", "models", "optim", "partition"},
-    {"data", "retrieval", "checkpoint", "weights"},
+    {"data", "retrieval", "checkpoint"},
     {"state", "steps", "tasks", "embedding"},
     {"supply", "runs", "progress", "waits", "reading"}
     | {"training", "evaluation", "answering", "estimate"},
-    {"quickstart"},
-    {"cli"},
+    {"quickstart", "weights"},
+    {"arguments", "cli"},
 ]
 
 

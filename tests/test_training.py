@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from ralm_jax import embedding, optim, partition, runs, state, supply, training
+from ralm_jax import embedding, optim, partition, runs, state, training
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.masking import salient_span
 from ralm_jax.data.pipeline import Lengths
@@ -56,8 +56,7 @@ def quick():
     compiled, begun = {}, {}
     original, begin = partition.parallelize, state.initial_params
     with pytest.MonkeyPatch.context() as patch:
-        for module in (embedding, supply):
-            patch.setattr(module, "CHUNK", 32)
+        patch.setattr(embedding, "CHUNK", 32)
         patch.setattr(partition, "parallelize", parallelize)
         patch.setattr(state, "initial_params", initial_params)
         patch.setattr(runs, "sized", functools.cache(runs.sized))

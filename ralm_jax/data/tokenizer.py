@@ -4,6 +4,7 @@ Special tokens never come out of text: they are not registered with the tokenize
 that literally contains "[SEP]" is read as ordinary pieces. Who needs a special token writes its id.
 """
 
+import json
 import re
 import string
 from array import array
@@ -19,6 +20,7 @@ from ralm_jax.errors import UserError
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
+VOCABULARY, SETTINGS = "vocab.txt", "tokenizer_config.json"
 
 # WordPiece treats what lies between blanks, and every ASCII punctuation mark, by itself. Only these
 # four count as blanks: others that Python calls white space are removed by BERT's normaliser, which
@@ -79,6 +81,25 @@ def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
     return _tokenizer(ids, lowercase)
 
 
+def write_vocabulary(folder: Path, pieces: Sequence[str], lowercase: bool) -> None:
+    """Writes vocab.txt and tokenizer_config.json, the two files a BERT tokenizer is made of."""
+    (folder / VOCABULARY).write_text("".join(f"{piece}\n" for piece in pieces), "utf-8")
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": lowercase,
+        "model_max_length": 512,
+    }
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    settings |= dict(zip(names, SPECIALS, strict=True))
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+
+
+def pieces_of(tokenizer: Tokenizer) -> list[str]:
+    """The vocabulary in the order of ids."""
+    pieces = tokenizer.get_vocab()
+    return sorted(pieces, key=pieces.__getitem__)
+
+
 def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> list[str]:
     """A WordPiece vocabulary of at most `size` pieces learnt from `texts`, special tokens first."""
     tokenizer = _tokenizer({token: i for i, token in enumerate(SPECIALS)}, lowercase)
@@ -92,7 +113,7 @@ def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) ->
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return sorted(pieces := tokenizer.get_vocab(), key=pieces.__getitem__)
+    return pieces_of(tokenizer)
 
 
 def _alphabet(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:

@@ -1,0 +1,171 @@
+"""What the `ralm` command takes: its verbs, their options, and help written for a person."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+
+def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
+    """The parser; `verb` of what it parses is the function of `verbs` to call."""
+    ralm = argparse.ArgumentParser(
+        prog="ralm",
+        description="Train a language model together with its retriever, on your own text.",
+        epilog="Start with `ralm quickstart`. Exit code: 0 done, 2 a mistake in what was given, 1 ours.",
+    )
+    parsers = ralm.add_subparsers(required=True, metavar="VERB")
+    for add in (_quickstart, _prepare, _import, _pretrain, _evaluate, _export):
+        name, verb = add(parsers)
+        verb.set_defaults(verb=verbs[name])
+    return ralm
+
+
+def _quickstart(verbs):
+    verb = verbs.add_parser(
+        "quickstart",
+        help="watch a retriever learn from its reader, on an encyclopedia made up for it",
+        description="Generates almanac, a fictional encyclopedia; trains the chain on it (inverse cloze, "
+        "reader warm-up, joint REALM); shows what each stage taught, with a plot and examples. Needs "
+        "no network and no accelerator. The same command again goes on where it stopped.",
+    )
+    verb.add_argument("--run", metavar="RUN", help="directory (default: ./quickstart-SEED)")
+    verb.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the world and the training"
+    )
+    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    _add_set(verb)
+    return "quickstart", verb
+
+
+def _prepare(verbs):
+    verb = verbs.add_parser(
+        "prepare",
+        help="turn text into a corpus",
+        description="Cuts documents into passages at sentence ends, finds dates, numbers and names "
+        "to mask, and writes a corpus directory. Says what it left out, and why.",
+    )
+    verb.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="FILE.jsonl[.gz] with id, title, text; a folder of .txt, .md, .rst; or tfds:NAME[/CONFIG]",
+    )
+    verb.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
+    verb.add_argument(
+        "--vocab",
+        metavar="FILE|RUN",
+        help="a BERT vocab.txt, or a run to use the corpus with (default: trained on SOURCE)",
+    )
+    verb.add_argument(
+        "--vocab-size", type=int, default=30522, metavar="V", help="of a trained one (30522)"
+    )
+    verb.add_argument(
+        "--passage-tokens", type=int, default=288, metavar="P", help="wordpieces a passage (288)"
+    )
+    verb.add_argument("--cased", action="store_true", help="keep capitals and accents")
+    verb.add_argument("--json", metavar="FILE", help="also write the counts there")
+    return "prepare", verb
+
+
+def _import(verbs):
+    verb = verbs.add_parser(
+        "import",
+        help="make a run of a model that was released",
+        description="Reads a BERT encoder (BertModel, BertForMaskedLM, sentence-transformers, or REALM as "
+        "transformers 4 keeps it) and makes a run of it, which serves wherever a run does. Says what the "
+        "source lacks.",
+    )
+    verb.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a directory; package:NAME, an installed package that carries a model; or OWNER/NAME on "
+        "the Hugging Face hub",
+    )
+    verb.add_argument("--out", required=True, metavar="RUN", help="the run to make")
+    verb.add_argument("--json", metavar="FILE", help="also write what was imported there")
+    return "import", verb
+
+
+def _pretrain(verbs):
+    verb = verbs.add_parser(
+        "pretrain",
+        help="train retriever and reader on a corpus",
+        description="Runs the stages a configuration names. The same command again resumes a run that "
+        "was stopped or killed. Ctrl-C stops it with a checkpoint.",
+    )
+    verb.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE.gin",
+        help="a file, or one that ships: " + ", ".join(shipped()),
+    )
+    verb.add_argument("--corpus", required=True, metavar="CORPUS", help="made by ralm prepare")
+    verb.add_argument("--run", required=True, metavar="RUN", help="directory of the run")
+    verb.add_argument(
+        "--init", metavar="RUN", help="start from the model of this run, imported or trained"
+    )
+    _add_set(verb)
+    return "pretrain", verb
+
+
+def _evaluate(verbs):
+    verb = verbs.add_parser(
+        "evaluate",
+        help="measure a run on questions, beside BM25",
+        description="Zero-shot retrieval on questions (recall@1/5/20/100, MRR) with BM25 on the same ones, "
+        "and held-out masked spans read with and without retrieved passages.",
+    )
+    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
+    verb.add_argument(
+        "--questions",
+        required=True,
+        metavar="FILE.jsonl[.gz]",
+        help="one object a line: question, answers, and gold_ids where known",
+    )
+    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument(
+        "--stage", metavar="NAME", help="measure after this stage (default: the last)"
+    )
+    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    return "evaluate", verb
+
+
+def _export(verbs):
+    verb = verbs.add_parser(
+        "export",
+        help="hand a run back in the layout of another library",
+        description="sentence-transformers: the retriever. transformers: the reader. realm: all of it, in "
+        "the classes of transformers 4. vectors: passage vectors, ids and texts, for FAISS, ScaNN, "
+        "LangChain, LlamaIndex.",
+    )
+    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
+    verb.add_argument(
+        "--to",
+        required=True,
+        choices=("sentence-transformers", "transformers", "realm", "vectors"),
+        help="the layout",
+    )
+    verb.add_argument("--out", required=True, metavar="DIR", help="the directory to make")
+    verb.add_argument(
+        "--corpus", metavar="CORPUS", help="whose passages to embed (default: the run's own)"
+    )
+    return "export", verb
+
+
+def _add_set(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="'NAME = VALUE'",
+        help="change one setting of the configuration; may be given again",
+    )
+
+
+def shipped() -> list[str]:
+    """Configurations of whole runs that come with the package."""
+    return sorted(str(f.relative_to(configs())) for f in configs().glob("runs/*.gin"))
+
+
+def configs() -> Path:
+    """Inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else inside.parents[1] / "configs"

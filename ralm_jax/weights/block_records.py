@@ -1,0 +1,100 @@
+"""The texts of the released open-QA models: a pickle of byte strings, read as data.
+
+`block_records.npy` is an .npy file whose array of objects is a pickle. Unpickling runs what a file says; here
+its opcodes are only listed (`pickletools`), and a file is refused unless it calls nothing but what numpy
+calls to make an array of bytes. Arrays of plain strings ("S", "U"), as we write them, need no pickle at all.
+"""
+
+import pickletools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ralm_jax.errors import UserError
+
+# What an array of byte strings is pickled with, by numpy 1 and 2, and for bytes by old protocols.
+CALLED = {
+    "numpy.core.multiarray _reconstruct",
+    "numpy._core.multiarray _reconstruct",
+    "numpy ndarray",
+    "numpy dtype",
+}
+TEXTS = {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+STORES = {"BINPUT", "LONG_BINPUT", "PUT"}
+FETCHES = {"BINGET", "LONG_BINGET", "GET"}
+# Everything else that may stand in such a pickle; it makes tuples, numbers and lists.
+HARMLESS = {
+    "PROTO", "FRAME", "STOP", "MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE", "NONE",
+    "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "EMPTY_LIST", "APPEND",
+    "APPENDS", "LIST", "REDUCE", "BUILD", "BINSTRING", "SHORT_BINSTRING", "EMPTY_BYTES",
+}  # fmt: skip
+
+
+def read(file: Path) -> Iterator[str]:
+    """The texts in order, one at a time.
+
+    Raises UserError for a file that is no array of strings, or whose pickle would do anything else.
+    """
+    try:
+        with file.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            header = {1: np.lib.format.read_array_header_1_0}.get(
+                version[0], np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = header(stream)
+            if len(shape) != 1:
+                raise UserError(f"{file} has the shape {shape}; a list of texts is read")
+            if dtype.kind in "SU":
+                texts = np.load(file, mmap_mode="r", allow_pickle=False)
+                yield from (_text(bytes(x) if dtype.kind == "S" else str(x)) for x in texts)
+            elif dtype.kind == "O":
+                yield from _listed(stream, shape[0], file)
+            else:
+                raise UserError(f"{file} holds {dtype}, not texts")
+    except (OSError, ValueError, EOFError, IndexError) as error:
+        raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
+
+
+def _listed(stream: IO[bytes], count: int, file: Path) -> Iterator[str]:
+    """Strings that the list of the array is made of: those pushed behind the opcode EMPTY_LIST."""
+    memo: dict[int, str | bytes | None] = {}
+    strings: list[str] = []  # the last two, which STACK_GLOBAL takes for a name
+    held: str | bytes | None = None  # what lies on top of the stack, if it is a text
+    within, given = False, 0
+    for opcode, argument, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name in TEXTS:
+            assert isinstance(argument, str | bytes)
+            held = argument
+        elif name in FETCHES:
+            held = memo.get(int(str(argument)))
+        elif name == "MEMOIZE":
+            memo[len(memo)] = held
+            continue
+        elif name in STORES:
+            memo[int(str(argument))] = held
+            continue
+        elif name == "EMPTY_BYTES":
+            held = b""
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            called = argument if name == "GLOBAL" else " ".join(strings[-2:])
+            if called not in CALLED:
+                raise UserError(f"{file} would call {called}: it is not a list of texts alone")
+            held = None
+        elif name in HARMLESS:
+            held, within = None, within or name == "EMPTY_LIST"
+        else:
+            raise UserError(f"{file} holds the opcode {name}: it is not a list of texts alone")
+        if isinstance(held, str):
+            strings = [*strings[-1:], held]
+        if within and held is not None and given < count:
+            given += 1
+            yield _text(held)
+    if given != count:
+        raise UserError(f"{file} holds {given:,} texts and promises {count:,}")
+
+
+def _text(record: str | bytes) -> str:
+    return record if isinstance(record, str) else record.decode("utf-8")

@@ -1,0 +1,231 @@
+"""`ralm export`: what was trained here, in the layouts that other libraries load."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from ralm_jax import runs
+from ralm_jax.data.corpus import open_corpus
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
+from ralm_jax.embedding import embed_corpus
+from ralm_jax.errors import UserError
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.retrieval import index
+from ralm_jax.weights import families, layout, sentence_modules
+from ralm_jax.weights.importing import PASSAGES, RECORDS, STAGE, UNUSED
+from ralm_jax.weights.tensors import WHOLE, Tensors, write_tensors
+
+FORMATS = ("sentence-transformers", "transformers", "realm", "vectors")
+
+
+def export_model(
+    run: str | Path, to: str, out: str | Path, corpus: str | Path | None = None
+) -> list[Path]:
+    """Writes the newest checkpoint of a run in another library's layout.
+
+    Args:
+      to: "sentence-transformers": the retriever (one folder each where towers differ).
+        "transformers": the reader, a BertForMaskedLM, or a RealmReader (transformers 4) if it answers
+        questions. "realm": all of it in the classes of transformers 4. "vectors": vectors.npy [N,E]
+        float32, ids.npy [N], passages.jsonl, the same order in all.
+      corpus: whose passages are embedded for "vectors", and for "realm" where the run answers questions;
+        the run's own by default.
+
+    Returns:
+      The files written, sorted.
+
+    Raises:
+      UserError: no run, no corpus, other wordpieces, `out` exists, or a model that the layout has no
+        place for. Nothing is left of `out` then.
+    """
+    run, out = Path(run), Path(out)
+    if to not in FORMATS:
+        raise UserError(f"--to is one of {', '.join(FORMATS)}, not {to!r}")
+    loaded = runs.load(run)
+    if out.exists():
+        raise UserError(f"{out} exists; choose another --out")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write: Callable[..., None] = {
+        "sentence-transformers": _sentence_transformers,
+        "transformers": _transformers,
+        "realm": _realm,
+        "vectors": _vectors,
+    }[to]
+    try:
+        partial.mkdir(parents=True)
+        write(partial, run, loaded, corpus)
+        partial.rename(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sorted(file for file in out.rglob("*") if file.is_file())
+
+
+def _sentence_transformers(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+    model, retriever = loaded.model, loaded.params["retriever"]
+    lengths = Lengths(**runs.read_record(run)["lengths"])
+    towers = {"": "passage_tower"}
+    if not model.share_towers:
+        towers = {"passage": "passage_tower", "query": "query_tower"}
+    for folder, tower in towers.items():
+        target = out / folder
+        params = {"retriever": {"passage_tower": retriever[tower]}}
+        slots = layout.trunk(model.retriever_config, "", (*families.TOWER, "encoder"))
+        _write(target, run, "BertModel", model.retriever_config, {}, layout.give(slots, params))
+        sentence_modules.write(target, model, params, max(lengths.query, lengths.passage))
+
+
+def _transformers(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+    c, params = loaded.model.reader_config, loaded.params
+    if isinstance(loaded.model, OpenQA):
+        _realm_reader(out, run, loaded)
+        return
+    slots = [*layout.trunk(c, "bert.", (*families.READER, "encoder"))]
+    slots += layout.mlm_head(c, families.READER)
+    _write(out, run, "BertForMaskedLM", c, {}, layout.give(slots, params))
+
+
+def _realm(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+    model, params = loaded.model, loaded.params
+    if model.head != "layer_norm" or model.pooling != "cls":
+        raise UserError(
+            f"REALM's layout has CLS pooling and a projection with LayerNorm; {run} has {model.pooling} "
+            f"pooling and the head {model.head}: export --to sentence-transformers, --to transformers"
+        )
+    if isinstance(model, OpenQA):
+        _open_qa(out, run, loaded, corpus)
+        return
+    c, settings = model.retriever_config, {"retriever_proj_size": model.embedding}
+    query = families.TOWER if model.share_towers else families.QUERY_TOWER
+    passages, queries, reader = (
+        layout.give(slots, params)
+        for slots in (
+            families.embedder(c, families.TOWER, "", model.embedding),
+            families.embedder(c, query, "", model.embedding),
+            families.encoder(model.reader_config),
+        )
+    )
+    scorer = {f"embedder.{name}": x for name, x in passages.items()}
+    scorer |= {f"query_embedder.{name}": x for name, x in queries.items()}
+    for folder, kind, config, tensors in (
+        ("embedder", "RealmEmbedder", c, passages),
+        ("scorer", "RealmScorer", c, scorer),
+        ("encoder", "RealmKnowledgeAugEncoder", model.reader_config, reader),
+    ):
+        _write(out / folder, run, kind, config, settings, tensors)
+
+
+def _reader_settings(model: OpenQA) -> dict[str, Any]:
+    return {
+        "retriever_proj_size": model.embedding,
+        "span_hidden_size": model.span_hidden,
+        "max_span_width": model.span_width,
+        "reader_layer_norm_eps": model.span_norm_eps,
+    }
+
+
+def _realm_reader(out: Path, run: Path, loaded: runs.Loaded) -> None:
+    model = loaded.model
+    assert isinstance(model, OpenQA)
+    slots = families.span_reader(model.reader_config, "", model.span_hidden)
+    tensors = layout.give(slots, loaded.params)
+    _write(out, run, "RealmReader", model.reader_config, _reader_settings(model), tensors)
+
+
+def _open_qa(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+    model = loaded.model
+    assert isinstance(model, OpenQA)
+    passages, vectors = _passages(run, loaded, corpus)
+    lengths = Lengths(**runs.read_record(run)["lengths"])
+    settings = _reader_settings(model) | {
+        "num_block_records": len(vectors),
+        "reader_seq_len": lengths.joint,
+        "searcher_seq_len": lengths.query,
+    }
+    c = model.retriever_config
+    slots = [*families.embedder(c, families.TOWER, "embedder.", model.embedding)]
+    slots += families.span_reader(model.reader_config, "reader.", model.span_hidden)
+    tensors = {**layout.give(slots, loaded.params), families.BLOCKS: vectors}
+    _write(out, run, "RealmForOpenQA", model.reader_config, settings, tensors)
+    # Strings of one width: numpy and transformers read them without unpickling anything.
+    np.save(out / RECORDS, np.array([p["text"].encode() for p in passages]), allow_pickle=False)
+
+
+def _vectors(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+    passages, vectors = _passages(run, loaded, corpus)
+    np.save(out / "vectors.npy", vectors, allow_pickle=False)
+    np.save(out / "ids.npy", np.array([p["id"] for p in passages]), allow_pickle=False)
+    lines = (json.dumps(p, ensure_ascii=False) + "\n" for p in passages)
+    (out / PASSAGES).write_text("".join(lines), "utf-8")
+
+
+def _passages(run: Path, loaded: runs.Loaded, corpus) -> tuple[list[dict], np.ndarray]:
+    """Passages (id, title, text, documents) and their vectors [N,E], in one order.
+
+    Those that an import brought along, unless a corpus is given.
+    """
+    own = runs.read_record(run)
+    if corpus is None and own["corpus"] is None:
+        folder = runs.index_folder(run, loaded.stage)
+        if not index.versions(folder):
+            raise UserError(f"the run {run} was imported and has no passages: give --corpus")
+        with (run / PASSAGES).open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file], index.open_version(folder, 0, STAGE).vectors
+    text = open_corpus(corpus or own["corpus"])
+    runs.check_vocabulary(run, text)
+    records = text.texts()
+    passages = [_record(records[row]) for row in range(text.size)]
+    return passages, embed_corpus(loaded.model, loaded.params, text, Lengths(**own["lengths"]))
+
+
+def _record(held: dict) -> dict[str, Any]:
+    documents = [document.decode() for document in held["documents"]]
+    names = ("id", "title", "text")
+    return {name: held[name].decode() for name in names} | {"documents": documents}
+
+
+def _write(
+    out: Path, run: Path, kind: str, c: EncoderConfig, settings: dict[str, Any], tensors: Tensors
+) -> None:
+    """The folder of a model of transformers: config.json, weights, tokenizer.
+
+    What an import had no use for is given back where the class is the one it came from.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    config = {
+        "architectures": [kind],
+        "model_type": "realm" if kind.startswith("Realm") else "bert",
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.hidden,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.intermediate,
+        "max_position_embeddings": c.positions,
+        "hidden_dropout_prob": c.dropout,
+        "attention_probs_dropout_prob": c.attention_dropout,
+        "layer_norm_eps": c.layer_norm_eps,
+        "hidden_act": "gelu_new" if c.gelu_approximate else "gelu",
+        "initializer_range": c.init_stddev,
+        "type_vocab_size": 2,
+        "pad_token_id": 0,
+        **settings,
+    }
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    if (run / UNUSED).is_file() and runs.read_record(run).get("class") == kind:
+        tensors = {**load_file(run / UNUSED), **tensors}
+    elif kind == "BertModel":  # it has a pooler, which pooling here does not use
+        pooler = {"weight": np.zeros((c.hidden, c.hidden), "f"), "bias": np.zeros(c.hidden, "f")}
+        tensors = {f"pooler.dense.{name}": x for name, x in pooler.items()} | {**tensors}
+    write_tensors(tensors, out / WHOLE)
+    vocab, lowercase = runs.vocabulary(run)
+    tokenizer = load_tokenizer(vocab, lowercase)
+    write_vocabulary(out, pieces_of(tokenizer), lowercase)

@@ -1,0 +1,219 @@
+"""What kind of model a folder holds, and how its tensors become one of ours.
+
+BERT and its masked-LM form, sentence-transformers over BERT, and REALM as transformers keeps it (5.5.4:
+embedder, scorer, knowledge-augmented encoder, reader, open-QA). What a source lacks is drawn at random, and
+said: a retriever and a reader both start from the one encoder that is there.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ralm_jax import state
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.errors import UserError
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.weights import layout, sentence_modules, sources
+from ralm_jax.weights.layout import Slot
+from ralm_jax.weights.tensors import Tensors, read_tensors
+
+TOWER, QUERY_TOWER = ("retriever", "passage_tower"), ("retriever", "query_tower")
+READER = ("reader",)
+BLOCKS = "block_emb"  # passage vectors, a buffer of RealmForOpenQA
+# What a state dict may hold beside what is read: buffers, copies, heads that pretraining left behind (also
+# the masked-LM heads of REALM's embedder and reader, which nothing uses).
+IGNORED = (
+    "embeddings.position_ids",
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
+    "cls.seq_relationship.weight",
+    "cls.seq_relationship.bias",
+    "pooler.dense.weight",
+    "pooler.dense.bias",
+)
+COSINE_SCALE = 20.0  # cosines lie within 1: what sentence-transformers multiplies them by to train
+
+
+class Read(NamedTuple):
+    """A model as a folder holds it."""
+
+    model: Ralm | OpenQA
+    params: dict
+    lengths: Lengths
+    drawn: list[str]  # what the source lacks
+    kind: str  # the class it was saved from
+    unused: dict[str, np.ndarray]  # tensors that no parameter here is made of
+
+
+def read(folder: Path) -> Read:
+    """Reads the model of a folder.
+
+    Raises UserError: a kind that is not read, or a tensor missing, renamed, superfluous, of another shape.
+    """
+    c = sources.encoder_config(folder)
+    tensors = read_tensors(folder)
+    if (folder / "modules.json").is_file():
+        return _sentence_transformers(folder, c, tensors)
+    if sources.read_json(folder / "config.json")["model_type"] == "realm":
+        return _realm(folder, c, tensors)
+    name = "bert." if any(n.startswith("bert.") for n in tensors) else ""
+    has_head = any(n.startswith("cls.predictions.transform") for n in tensors)
+    has_pooler = f"{name}pooler.dense.weight" in tensors
+    slots = [
+        *tower(c, TOWER, name, pooler=has_pooler),
+        *layout.trunk(c, name, (*READER, "encoder")),
+    ]
+    slots += layout.mlm_head(c, READER) if has_head else []
+    drawn = ["retriever: projection" if has_pooler else "retriever: pooler and projection"]
+    drawn += [] if has_head else ["reader: masked-LM head"]
+    _tied(tensors, name, folder)
+    return _filled(folder, Ralm(c, c), slots, tensors, _lengths(c), drawn)
+
+
+def tower(c: EncoderConfig, path, name: str, *, pooler: bool) -> Iterator[Slot]:
+    """One tower of the retriever without its projection."""
+    yield from layout.trunk(c, name, (*path, "encoder"))
+    if pooler:
+        yield from layout.linear(f"{name}pooler.dense", (*path, "pooler"), c.hidden, c.hidden)
+
+
+def embedder(c: EncoderConfig, path, name: str, width: int) -> Iterator[Slot]:
+    """A RealmEmbedder, its tensors under `name`."""
+    yield from tower(c, path, f"{name}realm.", pooler=True)
+    yield from layout.linear(f"{name}cls.dense", (*path, "projection"), width, c.hidden)
+    yield from layout.norm(f"{name}cls.LayerNorm", (*path, "norm"), width)
+
+
+def span_reader(c: EncoderConfig, name: str, hidden: int) -> Iterator[Slot]:
+    """A RealmReader, its tensors under `name`."""
+    yield from layout.trunk(c, f"{name}realm.", (*READER, "encoder"))
+    head = f"{name}qa_outputs"
+    yield from layout.linear(
+        f"{head}.dense_intermediate", (*READER, "span_ends"), 2 * hidden, c.hidden
+    )
+    yield from layout.linear(f"{head}.dense_output", (*READER, "span_score"), 1, hidden)
+    yield from layout.norm(f"{head}.layer_normalization", (*READER, "span_norm"), hidden)
+
+
+def encoder(c: EncoderConfig) -> Iterator[Slot]:
+    """A RealmKnowledgeAugEncoder."""
+    yield from layout.trunk(c, "realm.", (*READER, "encoder"))
+    yield from layout.mlm_head(c, READER)
+
+
+def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
+    """Retriever: as its modules say. Reader: the same encoder with a new masked-LM head."""
+    found = sentence_modules.read(folder, c)
+    model = Ralm(
+        c,
+        c,
+        embedding=found.embedding,
+        pooling=found.pooling,
+        head=found.head,
+        norm_eps=found.norm_eps,
+        score_scale=1.0 if found.head == "layer_norm" else COSINE_SCALE,
+    )
+    slots = [
+        *layout.trunk(c, "", (*TOWER, "encoder")),
+        *layout.trunk(c, "", (*READER, "encoder")),
+        *found.slots,
+    ]
+    whole = {**tensors, **found.tensors}
+    lengths = _lengths(c, passage=found.length)
+    return _filled(folder, model, slots, whole, lengths, ["reader: masked-LM head"])
+
+
+def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
+    """One of the five classes of transformers 4, told by `architectures`."""
+    held = sources.read_json(folder / "config.json")
+    kind = (held.get("architectures") or ["none"])[0]
+    width, hidden = held.get("retriever_proj_size", 128), held.get("span_hidden_size", 256)
+    shape = {"embedding": width}
+    spans = {
+        "span_width": held.get("max_span_width", 10),
+        "span_hidden": hidden,
+        "span_norm_eps": held.get("reader_layer_norm_eps", 1e-3),
+        **shape,
+    }
+    lengths = _lengths(c)
+    asked = _lengths(
+        c, query=held.get("searcher_seq_len", 64), joint=held.get("reader_seq_len", 320)
+    )
+    shape["norm_eps"] = spans["norm_eps"] = c.layer_norm_eps
+    head, projection = ["reader: masked-LM head"], ["retriever: projection"]
+    if kind == "RealmEmbedder":
+        slots = [*embedder(c, TOWER, "", width), *layout.trunk(c, "realm.", (*READER, "encoder"))]
+        return _filled(folder, Ralm(c, c, **shape), slots, tensors, lengths, head)
+    if kind == "RealmScorer":
+        second = [*embedder(c, QUERY_TOWER, "query_embedder.", width)]
+        names = [slot.name for slot in second if slot.name in tensors]
+        same = all(np.array_equal(tensors[n], tensors.get(n[len("query_") :], 0)) for n in names)
+        first = embedder(c, TOWER, "embedder.", width)
+        if same:  # transformers keeps one tower under two names
+            tensors = {n: x for n, x in tensors.items() if n not in names}
+        slots = [*first, *([] if same else second)]
+        slots += layout.trunk(c, "embedder.realm.", (*READER, "encoder"))
+        model = Ralm(c, c, share_towers=same, **shape)
+        return _filled(folder, model, slots, tensors, lengths, head)
+    if kind == "RealmKnowledgeAugEncoder":
+        _tied(tensors, "realm.", folder)
+        slots = [*encoder(c), *tower(c, TOWER, "realm.", pooler=True)]
+        return _filled(folder, Ralm(c, c, **shape), slots, tensors, lengths, projection)
+    if kind == "RealmReader":
+        slots = [*span_reader(c, "", hidden), *tower(c, TOWER, "realm.", pooler=True)]
+        return _filled(folder, OpenQA(c, c, **spans), slots, tensors, asked, projection)
+    if kind == "RealmForOpenQA":
+        slots = [*embedder(c, TOWER, "embedder.", width), *span_reader(c, "reader.", hidden)]
+        return _filled(folder, OpenQA(c, c, **spans), slots, tensors, asked, [])
+    raise UserError(f"{folder / 'config.json'}: architectures is {kind!r}, none of REALM's five")
+
+
+def _lengths(c: EncoderConfig, query: int = 64, passage: int = 288, joint: int = 384) -> Lengths:
+    most = c.positions
+    return Lengths(query=min(query, most), passage=min(passage, most), joint=min(joint, most))
+
+
+def _tied(tensors: Tensors, trunk: str, folder: Path) -> None:
+    """Raises UserError where the masked-LM decoder is not the word embeddings."""
+    words = tensors.get(f"{trunk}embeddings.word_embeddings.weight")
+    decoder = tensors.get("cls.predictions.decoder.weight")
+    if words is not None and decoder is not None and not np.array_equal(words, decoder):
+        raise UserError(
+            f"{folder}: the tensor cls.predictions.decoder.weight is not the word embeddings, and a "
+            "reader here ties the two"
+        )
+
+
+def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, drawn) -> Read:
+    """The parameters: tensors where the source has them, drawn (seed 0) where it does not."""
+    params = _drawn(model)
+    used = layout.take(slots, tensors, params, folder)
+    for name in sorted(tensors.keys() - used):
+        if not name.endswith(IGNORED) and "cls.predictions." not in name and name != BLOCKS:
+            raise UserError(f"{folder}: the tensor {name} is none of this model's")
+    config = sources.read_json(folder / "config.json")
+    kind = (config.get("architectures") or [type(model).__name__])[0]
+    # A pooler may have begun a retriever, and still is no part of the reader it came with.
+    poolers = {name for name in tensors if "pooler.dense." in name}
+    unused = {name: tensors[name] for name in sorted(tensors.keys() - used | poolers)}
+    return Read(model, params, lengths, drawn, kind, unused)
+
+
+def _drawn(model: Ralm | OpenQA) -> dict:
+    """Parameters as numpy arrays, drawn with seed 0 as BERT's are: nothing is compiled for it."""
+    shapes = jax.eval_shape(lambda key: state.initial_params(model, key), jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def one(path, leaf):
+        kind = path[-1].key
+        if kind in ("kernel", "embedding"):
+            spread = np.float32(model.reader_config.init_stddev)
+            return rng.standard_normal(leaf.shape, np.float32) * spread
+        return np.full(leaf.shape, 1 if kind == "scale" else 0, np.float32)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)

@@ -1,0 +1,117 @@
+"""One table for both directions: which tensor of a state dict is which part of our parameters.
+
+PyTorch keeps a matrix as [out, in] and a layer under its number; here kernels are [in, out], heads are an
+axis, layers but the last are stacked, key and value are one kernel (see `models.transformer`). Both
+directions only transpose and reshape, so that a tensor comes back bit for bit.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ralm_jax.errors import UserError
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.weights.tensors import Tensors
+
+
+class Slot(NamedTuple):
+    """A tensor of a state dict and its place in our parameters."""
+
+    name: str  # there
+    shape: tuple[int, ...]  # there: [out, in] of a matrix
+    path: tuple[str, ...]  # of our leaf
+    part: tuple = ()  # index into the leaf: the layer, key or value
+    transposed: bool = False
+
+
+def linear(name: str, path, out: int, into: int, parts: tuple[tuple, tuple] = ((), ())):
+    """Weight [out, in] and bias [out] of a dense layer; `parts` of kernel and bias."""
+    kernel, bias = parts
+    yield Slot(f"{name}.weight", (out, into), (*path, "kernel"), kernel, transposed=True)
+    yield Slot(f"{name}.bias", (out,), (*path, "bias"), bias)
+
+
+def norm(name: str, path, width: int, part: tuple = ()):
+    yield Slot(f"{name}.weight", (width,), (*path, "scale"), part)
+    yield Slot(f"{name}.bias", (width,), (*path, "bias"), part)
+
+
+def trunk(c: EncoderConfig, name: str, path: tuple[str, ...]) -> Iterable[Slot]:
+    """BERT's embeddings and layers: names under `name` ("bert.", or nothing), leaves under `path`."""
+    d = c.hidden
+    for kind, count in (("word", c.vocab_size), ("position", c.positions), ("token_type", 2)):
+        ours = kind.removeprefix("token_") + "_embeddings"
+        theirs = f"{name}embeddings.{kind}_embeddings.weight"
+        yield Slot(theirs, (count, d), (*path, ours, "embedding"))
+    yield from norm(f"{name}embeddings.LayerNorm", (*path, "embedding_norm"), d)
+    for n in range(c.layers):
+        last = n == c.layers - 1
+        at = (*path, "last_layer" if last else "layers")
+        yield from layer(c, f"{name}encoder.layer.{n}", at, () if last else (n,))
+
+
+def layer(c: EncoderConfig, name: str, path, n: tuple) -> Iterable[Slot]:
+    """One layer; `n` is its index in the stack, or empty."""
+    d, wide = c.hidden, c.intermediate
+    attention = f"{name}.attention"
+    yield from linear(f"{attention}.self.query", (*path, "query"), d, d, (n, n))
+    for which, what in enumerate(("key", "value")):
+        parts = ((*n, slice(None), which), (*n, which))  # of [D,2,H,D/H] and [2,H,D/H]
+        yield from linear(f"{attention}.self.{what}", (*path, "key_value"), d, d, parts)
+    yield from linear(f"{attention}.output.dense", (*path, "attention_output"), d, d, (n, n))
+    yield from norm(f"{attention}.output.LayerNorm", (*path, "attention_norm"), d, n)
+    yield from linear(f"{name}.intermediate.dense", (*path, "intermediate"), wide, d, (n, n))
+    yield from linear(f"{name}.output.dense", (*path, "output"), d, wide, (n, n))
+    yield from norm(f"{name}.output.LayerNorm", (*path, "output_norm"), d, n)
+
+
+def mlm_head(c: EncoderConfig, path: tuple[str, ...]) -> Iterable[Slot]:
+    """The masked-LM head; its decoder is the word embeddings."""
+    name = "cls.predictions"
+    yield from linear(f"{name}.transform.dense", (*path, "head"), c.hidden, c.hidden)
+    yield from norm(f"{name}.transform.LayerNorm", (*path, "head_norm"), c.hidden)
+    yield Slot(f"{name}.bias", (c.vocab_size,), (*path, "head_bias"))
+
+
+def take(slots: Iterable[Slot], tensors: Tensors, params: Any, source: object) -> set[str]:
+    """Writes tensors into `params` (nested dicts of numpy arrays) in place; returns the names used.
+
+    Raises UserError that names the tensor: one that is missing, or of another shape.
+    """
+    slots = list(slots)
+    used = {slot.name for slot in slots}
+    for slot in slots:
+        if slot.name not in tensors:
+            unused = [name for name in tensors if name not in used]
+            close = difflib.get_close_matches(slot.name, unused, n=1, cutoff=0.8)
+            hint = f"; it has {close[0]}" if close else ""
+            raise UserError(f"{source}: the tensor {slot.name} {slot.shape} is missing{hint}")
+        array = tensors[slot.name]
+        if array.shape != slot.shape:
+            raise UserError(
+                f"{source}: the tensor {slot.name} is {array.shape}, and its config asks for "
+                f"{slot.shape}"
+            )
+        leaf = _leaf(params, slot.path)
+        part = leaf[slot.part]
+        leaf[slot.part] = (array.T if slot.transposed else array).reshape(part.shape)
+    return used
+
+
+def give(slots: Iterable[Slot], params: Any) -> dict[str, np.ndarray]:
+    """The tensors of a state dict, float32, from our parameters: the inverse of `take`."""
+    found = {}
+    for slot in slots:
+        part = np.asarray(_leaf(params, slot.path))[slot.part]
+        shape = slot.shape[::-1] if slot.transposed else slot.shape
+        array = part.reshape(shape)
+        found[slot.name] = np.ascontiguousarray(array.T if slot.transposed else array)
+    return found
+
+
+def _leaf(params: Any, path: tuple[str, ...]) -> np.ndarray:
+    for key in path:
+        params = params[key]
+    return params

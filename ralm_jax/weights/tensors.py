@@ -1,0 +1,115 @@
+"""Tensors in the files people have: safetensors, and PyTorch's own where PyTorch is there to read them.
+
+Nothing here runs what a file says: safetensors hold numbers only, and PyTorch reads with
+`weights_only`. Whatever is wrong with a file is one line that names the tensor.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ralm_jax.errors import UserError
+
+WHOLE, SHARDS = "model.safetensors", "model.safetensors.index.json"
+TORCH, TORCH_SHARDS = "pytorch_model.bin", "pytorch_model.bin.index.json"
+# TensorFlow's names for what LayerNorm learns, kept by old files
+OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
+
+Tensors = Mapping[str, np.ndarray]
+
+
+def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a model's folder by name; floating ones as float32.
+
+    Raises UserError: no file, one that is cut off, a shard or a tensor of it missing, a value not finite.
+    """
+    found: dict[str, np.ndarray] = {}
+    for file, names in _files(folder):
+        tensors = dict(_safetensors(file) if file.suffix == ".safetensors" else _torch(file))
+        for name in names or ():
+            if name not in tensors:
+                raise UserError(f"{file} lacks {name}, which its index names")
+        for name, array in tensors.items():
+            found[_modern(name)] = _sound(array, name, file)
+    return found
+
+
+def _files(folder: Path) -> list[tuple[Path, list[str] | None]]:
+    """Files to read, and the tensors that an index promises of each."""
+    for whole, index in ((WHOLE, SHARDS), (TORCH, TORCH_SHARDS)):
+        if (folder / whole).is_file():
+            return [(folder / whole, None)]
+        if (folder / index).is_file():
+            try:
+                places = json.loads((folder / index).read_text("utf-8"))["weight_map"]
+                shards = sorted(set(places.values()))
+                return [(folder / s, [n for n in places if places[n] == s]) for s in shards]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{folder / index} cannot be read: {error!r}") from None
+    raise UserError(f"{folder} holds no weights: neither {WHOLE} nor {TORCH}")
+
+
+def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    try:
+        with safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():
+                yield name, tensors.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged: {_cut_off(file) or error}; fetch it anew") from None
+
+
+def _cut_off(file: Path) -> str | None:
+    """Which tensor a file ends in, where it is too short for what it says it holds."""
+    try:
+        data = file.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        ends = sorted(
+            (at["data_offsets"][1], name) for name, at in header.items() if name != "__metadata__"
+        )
+        last = next(name for end, name in ends if 8 + size + end > len(data))
+        return f"it is cut off in {last}, at {len(data):,} of {8 + size + ends[-1][0]:,} bytes"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+def _torch(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"{file} is a file of PyTorch, which is not installed: pip install 'ralm_jax[torch]'"
+        ) from None
+    try:
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        for name, tensor in tensors.items():
+            yield name, (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except Exception as error:  # torch raises whatever its reader meets; none of it is run
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} cannot be read as weights alone: {said}") from None
+
+
+def _modern(name: str) -> str:
+    for old, new in OLD_ENDINGS.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _sound(array: np.ndarray, name: str, file: Path) -> np.ndarray:
+    if array.dtype.kind in "iub":
+        return array
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{file} is damaged: {name} holds values that are not finite")
+    return array
+
+
+def write_tensors(tensors: Tensors, file: Path) -> None:
+    """Writes float32 tensors as safetensors that transformers and sentence-transformers load."""
+    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    save_file(whole, file, metadata={"format": "pt"})
