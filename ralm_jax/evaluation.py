@@ -123,12 +123,12 @@ class Judge:
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions
         self._words: dict[int, str] = {}
-        rows: dict[str, int] = {}
+        rows: dict[str, set[int]] = {}
         for row in range(corpus.size):
             for document in self._source[row]["documents"]:
-                rows.setdefault(document.decode(), row)
-        self.documents = rows
-        self.gold = [{rows[g] for g in q.gold_ids if g in rows} for q in questions]
+                rows.setdefault(document.decode(), set()).add(row)
+        # A document that was cut into several passages is found with any of them.
+        self.gold = [set().union(*(rows.get(g, ()) for g in q.gold_ids)) for q in questions]
 
     def texts(self) -> list[str]:
         """Title and body of every passage, in row order."""

@@ -65,6 +65,13 @@ def test_the_judge_by_hand():
     assert not judge.holds(-1, ["Rome"])
 
 
+def test_a_document_cut_into_passages_is_found_with_any_of_them():
+    corpus = passages("Paris", "in May", "Nothing")
+    corpus.texts()[1]["documents"].append(b"d0")
+    judge = Judge(corpus, [asked(["May"], ["d0"]), asked(["x"], ["d0", "d2"])])
+    assert judge.gold == [{0, 1}, {0, 1, 2}]
+
+
 class Oracle:
     """A model that reads the answer in passage 7, and without it says 5 with more confidence."""
 

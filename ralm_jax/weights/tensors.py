@@ -103,7 +103,7 @@ def _modern(name: str) -> str:
 def _sound(array: np.ndarray, name: str, file: Path) -> np.ndarray:
     if array.dtype.kind in "iub":
         return array
-    array = array.astype(np.float32)
+    array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         raise UserError(f"{file} is damaged: {name} holds values that are not finite")
     return array
