@@ -13,7 +13,16 @@ def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpars
         epilog="Start with `ralm quickstart`. Exit code: 0 done, 2 a mistake in what was given, 1 ours.",
     )
     parsers = ralm.add_subparsers(required=True, metavar="VERB")
-    for add in (_quickstart, _prepare, _import, _pretrain, _evaluate, _export):
+    for add in (
+        _quickstart,
+        _prepare,
+        _import,
+        _pretrain,
+        _finetune,
+        _evaluate,
+        _ask,
+        _export,
+    ):
         name, verb = add(parsers)
         verb.set_defaults(verb=verbs[name])
     return ralm
@@ -106,14 +115,57 @@ def _pretrain(verbs):
     return "pretrain", verb
 
 
+def _finetune(verbs):
+    verb = verbs.add_parser(
+        "finetune",
+        help="teach a run to answer questions",
+        description="Fine-tunes retriever and reader on questions and answers (ORQA): the question tower and "
+        "the reader learn, passage vectors stay. Ends with how well the questions of --dev are answered. The "
+        "same command again resumes.",
+    )
+    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
+    for name, help in (("--train", "to learn from"), ("--dev", "to measure with")):
+        verb.add_argument(
+            name, required=True, metavar="FILE", help=f"questions and answers {help}: JSONL"
+        )
+    verb.add_argument("--out", required=True, metavar="RUN2", help="the run to make")
+    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument(
+        "--config",
+        default="runs/finetune.gin",
+        metavar="FILE.gin",
+        help="a file, or one that ships (default: runs/finetune.gin)",
+    )
+    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    _add_set(verb)
+    return "finetune", verb
+
+
+def _ask(verbs):
+    verb = verbs.add_parser(
+        "ask",
+        help="ask a fine-tuned run a question",
+        description="The answer, the passage it stands in with the span marked, how likely each passage was, "
+        "and the runners-up. Without a QUESTION it asks for them, one after the other.",
+    )
+    verb.add_argument("question", nargs="?", metavar="QUESTION", help="default: asked for")
+    verb.add_argument("--run", required=True, metavar="RUN2", help="made by ralm finetune")
+    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument("--json", choices=["-"], help="print JSON, a line a question")
+    return "ask", verb
+
+
 def _evaluate(verbs):
     verb = verbs.add_parser(
         "evaluate",
         help="measure a run on questions, beside BM25",
         description="Zero-shot retrieval on questions (recall@1/5/20/100, MRR) with BM25 on the same ones, "
-        "and held-out masked spans read with and without retrieved passages.",
+        "and held-out masked spans read with and without retrieved passages. Of a fine-tuned run: exact "
+        "match and F1, beside a frozen retriever and BM25 with the same reader.",
     )
-    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
+    verb.add_argument(
+        "--run", required=True, metavar="RUN", help="made by ralm pretrain, import or finetune"
+    )
     verb.add_argument(
         "--questions",
         required=True,
@@ -123,6 +175,9 @@ def _evaluate(verbs):
     verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
     verb.add_argument(
         "--stage", metavar="NAME", help="measure after this stage (default: the last)"
+    )
+    verb.add_argument(
+        "--predictions", metavar="FILE.jsonl", help="also write each answer, with its evidence"
     )
     verb.add_argument("--json", metavar="FILE", help="also write the figures there")
     return "evaluate", verb
@@ -161,8 +216,9 @@ def _add_set(verb: argparse.ArgumentParser) -> None:
 
 
 def shipped() -> list[str]:
-    """Configurations of whole runs that come with the package."""
-    return sorted(str(f.relative_to(configs())) for f in configs().glob("runs/*.gin"))
+    """Configurations of whole pretraining runs that come with the package."""
+    files = (str(f.relative_to(configs())) for f in configs().glob("runs/*.gin"))
+    return sorted(file for file in files if file != "runs/finetune.gin")
 
 
 def configs() -> Path:

@@ -88,9 +88,47 @@ def _spread_over_cores() -> None:
         jax.config.update("jax_num_cpu_devices", min(8, 1 << ((cores or 1).bit_length() - 1)))
 
 
-def _evaluate(arguments) -> None:
-    from ralm_jax import evaluation
+def _finetune(arguments) -> None:
+    from ralm_jax import answer_evaluation, answering
+    from ralm_jax.data.questions import read_questions
 
+    asked = read_questions(arguments.dev)  # a mistake in it is not found at the end
+    call = configure("finetuning.finetune", arguments.config, arguments.set, Path(arguments.out))
+    given = {"out": arguments.out, "run": arguments.run, "train": arguments.train}
+    if _until_stopped(call, corpus=arguments.corpus, **given) is None:
+        return
+    opened = answering.open_run(arguments.out, arguments.corpus)
+    report = answer_evaluation.evaluate_answers(opened, asked)
+    print(answer_evaluation.table(report))
+    _write_json(arguments.json, report)
+
+
+def _ask(arguments) -> None:
+    from ralm_jax.asking import ask
+
+    given = {"run": arguments.run, "corpus": arguments.corpus}
+    ask(**given, question=arguments.question, as_json=arguments.json == "-")
+
+
+def _evaluate(arguments) -> None:
+    from ralm_jax import answer_evaluation, answering, evaluation, runs
+    from ralm_jax.data.questions import read_questions
+    from ralm_jax.models.openqa import OpenQA
+
+    run = Path(arguments.run)
+    runs.read_record(run)
+    if isinstance(runs.load_model(run), OpenQA):
+        asked = read_questions(arguments.questions)
+        file = arguments.predictions and Path(arguments.predictions)
+        opened = answering.open_run(run, arguments.corpus)
+        report = answer_evaluation.evaluate_answers(opened, asked, predictions=file)
+        print(answer_evaluation.table(report))
+        _write_json(arguments.json, report)
+        return
+    if arguments.predictions:
+        raise UserError(
+            f"--predictions: the run {run} does not answer; ralm finetune makes one that does"
+        )
     report = evaluation.evaluate(
         run=arguments.run,
         questions=arguments.questions,
@@ -201,7 +239,9 @@ VERBS = {
     "prepare": _prepare,
     "import": _import,
     "pretrain": _pretrain,
+    "finetune": _finetune,
     "evaluate": _evaluate,
+    "ask": _ask,
     "export": _export,
 }
 

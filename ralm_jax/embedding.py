@@ -112,8 +112,18 @@ def embed_texts(model: Ralm | OpenQA, params: dict, text: Text) -> np.ndarray:
 
 def search(queries: np.ndarray, vectors: np.ndarray, k: int) -> Ranking:
     """Exact: queries [Q,E], vectors [N,E] -> the k best of each."""
+    return search_with(exact_over(vectors), queries, k)
+
+
+def exact_over(vectors: np.ndarray) -> Exact:
+    """Exact search among vectors [N,E], to be asked more than once."""
     searcher = Exact()
     searcher.build(Version(0, vectors, Path()))
     searcher.publish()
+    return searcher
+
+
+def search_with(searcher: Exact, queries: np.ndarray, k: int) -> Ranking:
+    """Queries [Q,E] -> the k best of each."""
     found = [searcher.search(queries[i : i + 256], k)() for i in range(0, len(queries), 256)]
     return Ranking(*(np.concatenate(part) for part in zip(*found, strict=True)))

@@ -53,6 +53,19 @@ def inverse_cloze(scores: jax.Array, labels: jax.Array):
     return (total, jnp.float32(len(labels))), right
 
 
+def answer_likelihood(logits: jax.Array, correct: jax.Array):
+    """-log of the probability that falls on any correct candidate (ORQA 4.2, maximum marginal likelihood).
+
+    logits [B,n], correct bool [B,n] -> (sum, count) over the rows that have a correct candidate; the others
+    add nothing.
+    """
+    least = jnp.finfo(logits.dtype).min / 2
+    some = correct.any(-1)
+    right = jax.nn.logsumexp(jnp.where(correct, logits, least), axis=-1)
+    lost = jnp.where(some, jax.nn.logsumexp(logits, axis=-1) - right, 0.0)
+    return lost.sum(), some.sum().astype(jnp.float32)
+
+
 def retrieval_telemetry(log_prior, log_likelihood, weights) -> dict[str, tuple]:
     """What shows collapse when it happens, as {name: (sum, count)}; shapes as above.
 

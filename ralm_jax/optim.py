@@ -63,18 +63,27 @@ def by_part(
     return optax.partition({"retriever": retriever, "reader": reader}, labels)
 
 
+def towers(
+    query: optax.GradientTransformation, passage: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """For a retriever of two towers: one optimiser each. Fine-tuning holds that of the passages (ORQA)."""
+    return optax.partition(
+        {True: query, False: passage}, lambda params: _under("query_tower", params)
+    )
+
+
 def head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """For a reader: its masked-LM head learns, its encoder stays (and with it the tied decoder)."""
+    return optax.partition(
+        {False: optimizer, True: held()}, lambda params: _under("encoder", params)
+    )
 
-    def labels(params):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: (
-                "held" if "encoder" in {getattr(p, "key", None) for p in path} else "head"
-            ),
-            params,
-        )
 
-    return optax.partition({"head": optimizer, "held": held()}, labels)
+def _under(name: str, params):
+    """Whether each leaf is somewhere under `name`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(getattr(part, "key", None) == name for part in path), params
+    )
 
 
 def held() -> optax.GradientTransformation:

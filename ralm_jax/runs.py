@@ -43,7 +43,7 @@ def sized(model: Ralm, vocab_size: int) -> Ralm:
     )
 
 
-def describe(run: Path, model: Ralm, corpus: Corpus, **parts) -> None:
+def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     """Writes what a run is made of, or checks that a run resumed is still made of the same.
 
     `parts` are further JSON values: stages, lengths, held_out, seed.

@@ -30,7 +30,9 @@ def _everything(model: Ralm | OpenQA):
     return model.read(batch)
 
 
-def create(model: Ralm, params: dict, optimizer: optax.GradientTransformation) -> TrainState:
+def create(
+    model: Ralm | OpenQA, params: dict, optimizer: optax.GradientTransformation
+) -> TrainState:
     """Step 0 with given parameters; `apply_fn` is the model's."""
     state = TrainState.create(apply_fn=model.apply, params=params, tx=optimizer)
     return state.replace(step=jnp.zeros((), jnp.int32))

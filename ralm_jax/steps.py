@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ralm_jax import losses, partition
+from ralm_jax.models.openqa import QuestionBatch
 from ralm_jax.models.ralm import ClozeBatch, ClozePair
 from ralm_jax.state import TrainState
 
@@ -60,6 +61,37 @@ def ralm_step(
         total, n = objective(log_prior, log_likelihood, batch.weights)
         telemetry = losses.retrieval_telemetry(log_prior, log_likelihood, batch.weights)
         return total / jnp.maximum(count, 1), {"loss": (total, n), **telemetry}
+
+    grads, metrics = jax.grad(loss, has_aux=True)(state.params)
+    return apply(state, grads, metrics)
+
+
+def openqa_step(state: TrainState, batch: QuestionBatch, key: jax.Array):
+    """Retrieval over the wide beam plus spans of the passages read (ORQA 4.2, eq. 6; REALM 3.3).
+
+    A question adds the first term if a passage of its beam holds an answer, the second if one read does.
+    """
+    key = partition.device_key(key, state.step)
+    size = jnp.float32(len(batch.found))
+    count = partition.psum(size)
+
+    def loss(params):
+        scores, spans = state.apply_fn(
+            {"params": params}, batch, True, rngs={"dropout": key}
+        )  # [B,R], [B,K,S,W]
+        read = (spans + scores[:, : spans.shape[1], None, None]).reshape(len(spans), -1)
+        gold = batch.gold.reshape(read.shape)
+        retrieval, found = losses.answer_likelihood(scores, batch.holds)
+        reading, readable = losses.answer_likelihood(read, gold)
+        right = jnp.take_along_axis(gold, read.argmax(1)[:, None], axis=1).sum()
+        return (retrieval + reading) / count, {
+            "loss": (retrieval + reading, size),
+            "retrieval_loss": (retrieval, found),
+            "reading_loss": (reading, readable),
+            "answer_in_beam": (found, size),
+            "answer_in_read": (readable, size),
+            "span_accuracy": (right.astype(jnp.float32), size),
+        }
 
     grads, metrics = jax.grad(loss, has_aux=True)(state.params)
     return apply(state, grads, metrics)

@@ -19,11 +19,12 @@ from ralm_jax import partition
 from ralm_jax.data import pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.embedding import chunk_rows, embed_passages, embed_queries
+from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.retrieval import mips
+from ralm_jax.retrieval import index, mips
 from ralm_jax.retrieval.mips import Published
 from ralm_jax.retrieval.refresh import Refresher
-from ralm_jax.tasks import InverseCloze, Realm
+from ralm_jax.tasks import InverseCloze, OpenQuestions, Realm
 
 Params = Any  # {"retriever": ..., "reader": ...}, nested mappings of arrays
 
@@ -104,13 +105,13 @@ class ClozeSupply:
 
 
 class RetrievalSupply:
-    """Masked queries with candidates from an index that is refreshed as the task says."""
+    """Queries with passages from an index that is refreshed as the task says."""
 
     def __init__(
         self,
-        task: Realm,
+        task: Realm | OpenQuestions,
         corpus: Corpus,
-        model: Ralm,
+        model: Ralm | OpenQA,
         rows: np.ndarray,
         *,
         seed: int,
@@ -120,7 +121,7 @@ class RetrievalSupply:
         self._task, self._corpus, self._model, self._rows = task, corpus, model, rows
         self._seed, self._batch = seed, batch
         self._searcher = mips.choose(
-            corpus.size, task.index, k=task.candidates, threads=task.index_threads
+            corpus.size, task.index, k=task.neighbours, threads=task.index_threads
         )
         self._refresher = Refresher(
             task.refresh,
@@ -134,10 +135,12 @@ class RetrievalSupply:
         )
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.
         self._needed: collections.deque[int] = collections.deque(maxlen=3)
-        self._asked: pipeline.Clozes | None = None
-        self._drawn: tuple[int, pipeline.Clozes] | None = None  # for the step after next
+        self._asked: Any = None  # what the task's `ask` gave; its `query` is embedded
+        self._drawn: tuple[int, Any] | None = None  # for the step after next
         self._search: Callable[[], mips.Found] | None = None
-        self._found = np.full((batch, task.candidates), -1, np.int32)
+        self._root = index_root
+        self._version: index.Version | None = None
+        self._found = np.full((batch, task.neighbours), -1, np.int32)
 
     def start(self, params: Params) -> Published:
         published = self._refresher.start(params["retriever"])
@@ -155,17 +158,21 @@ class RetrievalSupply:
     def _ask(self, params: Params, step: int) -> None:
         # Drawn while the device trained: what is done here, it waits for.
         drawn = self._drawn if self._drawn and self._drawn[0] == step else None
-        self._asked = drawn[1] if drawn else self._clozes(step)
+        self._asked = drawn[1] if drawn else self._draw(step)
         vectors = embed_queries(self._model, params["retriever"], self._asked.query)
-        self._search = self._searcher.search(vectors, self._task.candidates)
+        self._search = self._searcher.search(vectors, self._task.neighbours)
 
-    def _clozes(self, step: int) -> pipeline.Clozes:
+    def _draw(self, step: int) -> Any:
         rows, positions = pipeline.draw(self._rows, self._seed, step, self._batch)
         mine = partition.local_rows(self._batch)
-        task = self._task
-        return pipeline.clozes(
-            self._corpus, rows[mine], positions[mine], task.mask, task.lengths, self._seed
-        )
+        return self._task.ask(self._corpus, rows[mine], positions[mine], self._seed)
+
+    def _vectors(self) -> np.ndarray:
+        """Of the version now served."""
+        step = self._searcher.step
+        if self._version is None or self._version.step != step:
+            self._version = index.open_version(self._root, step, self._corpus.fingerprint)
+        return self._version.vectors
 
     def retrieve(self) -> None:
         """Neighbours of the queries last asked, of all processes: int32 [B,K]."""
@@ -176,9 +183,9 @@ class RetrievalSupply:
         self.retrieve()
         assert self._asked is not None, "ahead or restore comes first"
         mine = self._found[partition.local_rows(self._batch)]
-        chosen = self._task.choose(mine, self._asked.passages)
-        self._drawn = step + 1, self._clozes(step + 1)
-        return pipeline.with_candidates(self._corpus, self._asked, chosen, self._task.lengths)
+        batch = self._task.batch(self._corpus, self._asked, mine, self._vectors)
+        self._drawn = step + 1, self._draw(step + 1)
+        return batch
 
     def saved(self, params: Params) -> dict:
         self.retrieve()
@@ -194,7 +201,7 @@ class RetrievalSupply:
         flying = int(saved["snapshot_step"][0])
         snapshot = saved["snapshot"] if flying >= 0 else None
         self._refresher.resume(snapshot, flying if flying >= 0 else None, step)
-        self._asked, self._search = self._clozes(step), None
+        self._asked, self._search = self._draw(step), None
         self._found = np.asarray(saved["found"])
         self.checkpointed()
 

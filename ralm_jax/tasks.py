@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ralm_jax import losses, steps
-from ralm_jax.data import pipeline
+from ralm_jax.data import answering_batches, pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.masking import Mask, salient_span
 from ralm_jax.data.pipeline import Lengths
@@ -16,6 +16,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.retrieval.refresh import Frozen, Policy
 
 FROZEN = Frozen()
+Vectors = Callable[[], np.ndarray]  # the index now served, [N,E], mapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +98,18 @@ class Realm:
             corpus, held_out, {reason: pipeline.with_span(corpus, self.lengths.query)}
         )
 
-    def clozes(self, corpus: Corpus, rows, positions, seed: int) -> pipeline.Clozes:
+    @property
+    def neighbours(self) -> int:
+        """How many passages to search for."""
+        return self.candidates
+
+    def ask(self, corpus: Corpus, rows, positions, seed: int) -> pipeline.Clozes:
         return pipeline.clozes(corpus, rows, positions, self.mask, self.lengths, seed)
+
+    def batch(self, corpus: Corpus, asked: pipeline.Clozes, found: np.ndarray, vectors: Vectors):
+        """Neighbours [B,K] of what was asked -> ClozeBatch."""
+        chosen = self.choose(found, asked.passages)
+        return pipeline.with_candidates(corpus, asked, chosen, self.lengths)
 
     def choose(self, found: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Neighbours [B,K] and own passages [B] -> candidate rows [B,K]."""
@@ -110,4 +121,44 @@ class Realm:
         return chosen
 
 
-Task = InverseCloze | Realm
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenQuestions:
+    """Answer questions from passages: retriever and span reader by distant supervision (ORQA)."""
+
+    lengths: Lengths
+    known: answering_batches.Known  # the questions, and where their answers stand
+    beam: int = 5000  # R, passages that the retrieval loss is over
+    candidates: int = 5  # K, of which are read
+    span_width: int = 10  # W
+    train_passages: bool = False  # embeds the passages read afresh: the passage tower learns too
+    refresh: Policy = FROZEN
+    index: Literal["auto", "exact", "scann"] = "auto"
+    index_threads: int = 1
+
+    @property
+    def step(self) -> Callable:
+        return steps.openqa_step
+
+    @property
+    def neighbours(self) -> int:
+        return self.beam
+
+    def queries(self, corpus: Corpus, held_out: float) -> pipeline.Queries:
+        """Questions that some passage answers; the others teach nothing."""
+        usable = self.known.answerable
+        left_out = {"no passage holds an answer": int((~usable).sum())}
+        if not usable.any():
+            raise UserError(
+                f"no passage of {corpus.path} holds an answer to any of the {len(usable):,} questions"
+            )
+        return pipeline.Queries(np.flatnonzero(usable), left_out)
+
+    def ask(self, corpus: Corpus, rows, positions, seed: int) -> answering_batches.Asked:
+        return answering_batches.ask(corpus, self.known, rows, self.lengths)
+
+    def batch(self, corpus: Corpus, asked: answering_batches.Asked, found, vectors: Vectors):
+        """Neighbours [B,R] of what was asked -> QuestionBatch."""
+        return answering_batches.batch(corpus, self, self.known, asked, found, vectors())
+
+
+Task = InverseCloze | Realm | OpenQuestions

@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
@@ -14,13 +13,15 @@ from ralm_jax import partition, runs, state, tasks
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
+from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.progress import Progress
+from ralm_jax.stopping import stop_on_signal
 from ralm_jax.supply import ClozeSupply, Params, RetrievalSupply, Supply
 from ralm_jax.waits import DeviceWaits
 
 # (model, params, stage, step) -> scalars to log: learning curves, measured as training runs
-Probe = Callable[[Ralm, dict, str, int], dict[str, float]]
+Probe = Callable[[Any, dict, str, int], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Run:
 
     path: Path
     corpus: Corpus
-    model: Ralm
+    model: Ralm | OpenQA
     seed: int
     held_out: float
     log_every: int
@@ -92,24 +93,36 @@ def pretrain(
         check(stage, model)
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a share of the facts, from 0 to less than 1, not {held_out}")
-    path = Path(run)
-    runs.describe(
-        path,
-        model,
+    shared = Run(
+        Path(run),
         corpus,
+        model,
+        seed,
+        held_out,
+        log_every,
+        checkpoint_every,
+        probe,
+        probe_every,
+    )
+    return model, train_chain(shared, stages, params, started)
+
+
+def train_chain(run: Run, stages: Sequence[Stage], params: Params, started: dict | None) -> Params:
+    """The stages in order, from `params` on; `started` notes the run that those come from."""
+    runs.describe(
+        run.path,
+        run.model,
+        run.corpus,
         stages=[stage.name for stage in stages],
         lengths=dataclasses.asdict(stages[-1].task.lengths),
-        held_out=held_out,
-        seed=seed,
+        held_out=run.held_out,
+        seed=run.seed,
         init=started,
     )
-    shared = Run(
-        path, corpus, model, seed, held_out, log_every, checkpoint_every, probe, probe_every
-    )
-    with contextlib.closing(Progress(path, params)) as progress, stop_on_signal() as stop:
+    with contextlib.closing(Progress(run.path, params)) as progress, stop_on_signal() as stop:
         for number, stage in enumerate(stages):
-            params = train_stage(shared, stage, number, params, progress, stop)
-    return model, params
+            params = train_stage(run, stage, number, params, progress, stop)
+    return params
 
 
 def starting_point(
@@ -133,7 +146,7 @@ def starting_point(
     return loaded.model, loaded.params, {"stage": loaded.stage, "step": loaded.step}
 
 
-def check(stage: Stage, model: Ralm) -> None:
+def check(stage: Stage, model: Ralm | OpenQA) -> None:
     """Raises UserError where a stage does not go with the devices or the model."""
     partition.check_batch(stage.batch)
     asked, retriever = stage.task.lengths, model.retriever_config.positions
@@ -257,25 +270,6 @@ def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supp
         batch=stage.batch,
         index_root=root,
     )
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM has come; a second one acts at once."""
-    came: list[int] = []
-
-    def note(number, frame):
-        came.append(number)
-        signal.signal(number, before[number])
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _tree(train_state: state.TrainState, supply: Supply) -> dict:

@@ -15,7 +15,7 @@ from ralm_jax.models.reader import Reader
 
 STAGES = ("ict", "warmup", "realm")
 ONE_STEP = [word for name in STAGES for word in ("--set", f"{name.upper()}_STEPS = 1")]
-VERBS = ("prepare", "pretrain", "evaluate", "quickstart")
+VERBS = tuple(cli.VERBS)
 
 
 @pytest.fixture(autouse=True, scope="module")

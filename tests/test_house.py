@@ -13,11 +13,13 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py"))]
 
 # Imports run one way: a module imports from its own layer and from the layers before it.
 LAYERS = [
-    {"errors", "losses", "metrics", "answers", "writers", "plots", "models", "optim", "partition"},
+    {"errors", "losses", "metrics", "answers", "writers", "plots", "models", "optim", "partition"}
+    | {"stopping"},
     {"data", "retrieval", "checkpoint"},
     {"state", "steps", "tasks", "embedding"},
     {"supply", "runs", "progress", "waits", "reading"}
-    | {"training", "evaluation", "answering", "estimate"},
+    | {"training", "evaluation", "finetuning", "answering", "estimate"}
+    | {"answer_evaluation", "asking"},
     {"quickstart", "weights"},
     {"arguments", "cli"},
 ]

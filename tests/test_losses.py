@@ -195,3 +195,22 @@ def test_the_entropy_of_a_query_with_one_candidate_is_zero():
     likelihood, weights = np.zeros((1, 2, 1), np.float32), np.ones((1, 1), np.float32)
     found = losses.retrieval_telemetry(prior, likelihood, weights)
     np.testing.assert_allclose([found["prior_entropy"][0], found["p_null"][0]], [0, 1], atol=1e-6)
+
+
+def test_the_likelihood_of_answers_by_enumeration():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (5, 7)).astype("f")
+    correct = rng.random((5, 7)) < 0.4
+    correct[1], correct[2] = False, True
+    total, count = losses.answer_likelihood(jnp.asarray(logits), jnp.asarray(correct))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    wanted = [-np.log(p[i][correct[i]].sum()) for i in range(5) if correct[i].any()]
+    assert float(count) == len(wanted) == 4 and wanted[1] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(total, sum(wanted), rtol=1e-5)
+    # d/dl = p - p restricted to what is correct; nothing where nothing is.
+    grad = jax.grad(lambda x: losses.answer_likelihood(x, jnp.asarray(correct))[0])(logits)
+    right = p * correct
+    right = np.divide(
+        right, right.sum(1, keepdims=True), out=p.copy(), where=correct.any(1)[:, None]
+    )
+    np.testing.assert_allclose(grad, p - right, atol=1e-6)

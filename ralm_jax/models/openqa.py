@@ -12,6 +12,19 @@ from ralm_jax.models.ralm import Array, Text
 from ralm_jax.models.span_reader import SpanReader
 
 
+class QuestionBatch(NamedTuple):
+    """Questions with a wide beam of passages, of which the first K are read. R passages, R >= K."""
+
+    question: Text  # [B,L]     [CLS] question [SEP]
+    beam: Array  # [B,R,E]    vectors of the index, which stay as they are
+    found: Array  # [B,R]      bool; false where the corpus has fewer than R passages
+    holds: Array  # [B,R]      bool; the passage holds an answer
+    joint: Text  # [B,K,S]    [CLS] question [SEP] passage [SEP]
+    within: Array  # [B,K,S]    bool; where an answer may lie
+    gold: Array  # [B,K,S,W]  bool; the spans that are an answer, by first wordpiece and width less one
+    candidates: Text | None = None  # [B,K,P]  to embed afresh, where the passage tower learns too
+
+
 class OpenQA(nn.Module):
     """The whole model. Parameters: {"retriever": ..., "reader": ...}, as those of `Ralm`."""
 
@@ -47,6 +60,19 @@ class OpenQA(nn.Module):
     def passages(self, text: Text, train: bool = False) -> jax.Array:
         """[B,P] -> [B,E]."""
         return self.retriever.passages(text.tokens, text.types, train)
+
+    def __call__(self, batch: QuestionBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """-> retrieval scores [B,R], least where nothing was found, and scores of spans [B,K,S,W]."""
+        beam = batch.beam
+        if batch.candidates is not None:
+            b, k, p = batch.candidates.tokens.shape
+            flat = jax.tree.map(lambda x: x.reshape(b * k, p), batch.candidates)
+            fresh = self.passages(flat, train).reshape(b, k, -1)
+            beam = jnp.concatenate([fresh, beam[:, k:]], axis=1)
+        queries = self.queries(batch.question, train)
+        scores = self.score_scale * jnp.einsum("be,bre->br", queries, beam)
+        scores = jnp.where(batch.found, scores, jnp.finfo(scores.dtype).min / 2)
+        return scores, self.read(batch.joint, batch.within, train)
 
     def read(self, joint: Text, within: Array, train: bool = False) -> jax.Array:
         """[CLS] question [SEP] passage [SEP] of each candidate [B,K,S], and where an answer may lie

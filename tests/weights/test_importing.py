@@ -204,3 +204,24 @@ def test_at_the_command_line(folder, out, capsys):
     assert capsys.readouterr().err == (
         "ralm: there is no folder nowhere; give one, package:NAME or OWNER/NAME\n"
     )
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_model_of_the_hub_is_downloaded_without_what_is_not_read(folder, monkeypatch, out, safe):
+    import huggingface_hub
+
+    held = ["config.json", "vocab.txt", "pytorch_model.bin", "tf_model.h5"]
+    held += ["model.safetensors"] if safe else []
+    asked = []
+
+    def download(repository, allow_patterns):
+        asked.append((repository, allow_patterns))
+        return str(folder(BERT))
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: held)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert import_model("somebody/bert", out)["source"] == "somebody/bert"
+    ((repository, patterns),) = asked
+    assert repository == "somebody/bert" and {"*.json", "*.txt"} < set(patterns)
+    assert ("model.safetensors" in patterns) == safe
+    assert ("pytorch_model.bin" in patterns) == (not safe)

@@ -1,0 +1,74 @@
+"""`ralm ask`: a question from a person, its answer and the evidence on the screen."""
+
+import json
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from ralm_jax import answering
+from ralm_jax.answer_evaluation import as_record
+from ralm_jax.answering import Answered, Opened
+
+BOLD, PLAIN = "\033[1m", "\033[0m"
+PROMPT = "Ask (an empty line ends): "
+
+
+def ask(
+    *,
+    run: str | Path,
+    question: str | None,
+    corpus: str | Path | None = None,
+    as_json: bool = False,
+) -> None:
+    """Answers one question, or those typed in until an empty line or the end of input.
+
+    Raises UserError as `answering.open_run`.
+    """
+    opened = answering.open_run(run, corpus)
+    if question is not None:
+        _answer(opened, question, as_json)
+        return
+    while line := _next_question():
+        _answer(opened, line, as_json)
+
+
+def _next_question() -> str:
+    if sys.stdin.isatty():
+        try:
+            return input(PROMPT).strip()
+        except (EOFError, KeyboardInterrupt):
+            return ""
+    return sys.stdin.readline().strip()
+
+
+def _answer(opened: Opened, question: str, as_json: bool) -> None:
+    began = time.perf_counter()
+    (found,) = answering.answer(opened, [question])
+    seconds = time.perf_counter() - began
+    if as_json:
+        record = {"question": question, **as_record(opened, found), "seconds": round(seconds, 4)}
+        print(json.dumps(record, ensure_ascii=False), flush=True)
+        return
+    print(show(opened, found, bold=sys.stdout.isatty()))
+    print(f"({seconds * 1000:.0f} ms)\n", flush=True)
+
+
+def show(opened: Opened, found: Answered, *, bold: bool) -> str:
+    """The answer, its passage with the span marked, the beam and the runners-up."""
+    record = as_record(opened, found)
+    evidence = record["evidence"]
+    if evidence is None:
+        return "No answer: no passage was found."
+    mark = (BOLD, PLAIN) if bold else ("[", "]")
+    text, start, stop = evidence["text"], evidence["start"], evidence["stop"]
+    marked = f"{text[:start]}{mark[0]}{text[start:stop]}{mark[1]}{text[stop:]}"
+    lines = [f"{record['answer']}   p = {record['probability']:.2f}", ""]
+    title = evidence["title"] or evidence["documents"][0]
+    lines += [f"  {title}", *textwrap.wrap(marked, 96, initial_indent="  ", subsequent_indent="  ")]
+    passages = ", ".join(f"{p['probability']:.2f}" for p in record["passages"])
+    lines += ["", f"  p(passage | question), first of the beam: {passages}"]
+    if record["runners_up"]:
+        others = ", ".join(f"{r['answer']} ({r['probability']:.2f})" for r in record["runners_up"])
+        lines.append(f"  or: {others}")
+    return "\n".join(lines)

@@ -1,0 +1,236 @@
+"""Fine-tuning on a small almanac, and asking what came of it."""
+
+import dataclasses
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from ralm_jax import answering, cli, embedding, finetuning, optim, runs, training
+from ralm_jax.answer_evaluation import interval
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.errors import UserError
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.tasks import InverseCloze
+from ralm_jax.writers import metrics_file, read_metrics
+
+LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
+SMALL = EncoderConfig(
+    hidden=16, layers=1, heads=2, intermediate=16, positions=64, init_stddev=0.2,
+    dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+QUERY_ONLY = optim.by_part(
+    optim.towers(query=optim.adamw(1e-2), passage=optim.held()), optim.adamw(1e-2)
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "CHUNK", 64)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny, tmp_path_factory):
+    run = tmp_path_factory.mktemp("pretrained") / "run"
+    stage = training.Stage("ict", InverseCloze(LENGTHS), 1, 8, optim.by_part(*[optim.held()] * 2))
+    model = Ralm(SMALL, SMALL, embedding=8, pooling="mean")
+    training.pretrain(run=run, corpus=tiny.corpus, model=model, stages=[stage])
+    return run
+
+
+def finetune(out, pretrained, tiny, **more):
+    options = {
+        "run": pretrained, "train": tiny.questions, "steps": 4, "batch": 8, "lengths": LENGTHS,
+        "optimizer": QUERY_ONLY, "beam": 30, "candidates": 3, "span_width": 4, "log_every": 1,
+        "checkpoint_every": 2, **more,
+    }  # fmt: skip
+    return finetuning.finetune(out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def tuned(pretrained, tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tuned") / "run"
+    finetune(out, pretrained, tiny, steps=40)
+    return out
+
+
+def lines(run):
+    return [x for x in read_metrics(metrics_file(run)) if "loss" in x]
+
+
+def test_the_reader_learns_and_the_passage_tower_stays(pretrained, tuned):
+    begun, ended = runs.load(pretrained).params["retriever"], runs.load(tuned).params["retriever"]
+    jax.tree.map(np.testing.assert_array_equal, ended["passage_tower"], begun["passage_tower"])
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), ended["query_tower"], begun["passage_tower"]
+    )
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    logged = lines(tuned)
+    losses = [x["reading_loss"] for x in logged if x["answer_in_read"]]
+    assert len(losses) > 10 and np.mean(losses[-5:]) < np.mean(losses[:5]) - 1
+    assert all(0 <= x["answer_in_read"] <= x["answer_in_beam"] <= 1 for x in logged)
+
+
+def test_a_resumed_run_ends_as_if_nothing_had_happened(pretrained, tiny, tmp_path):
+    finetune(tmp_path / "whole", pretrained, tiny)
+    with pytest.raises(training.Stopped):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "told_to_stop", lambda loop, done: done == 2)
+            finetune(tmp_path / "run", pretrained, tiny)
+    finetune(tmp_path / "run", pretrained, tiny)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        runs.load(tmp_path / "run").params,
+        runs.load(tmp_path / "whole").params,
+    )
+    assert [x["step"] for x in lines(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_passages_may_learn_too(pretrained, tiny, tmp_path):
+    both = optim.by_part(*[optim.adamw(1e-2)] * 2)
+    finetune(tmp_path / "run", pretrained, tiny, train_passages=True, optimizer=both)
+    begun, ended = (runs.load(r).params["retriever"] for r in (pretrained, tmp_path / "run"))
+    kernel = lambda p: p["passage_tower"]["projection"]["kernel"]  # noqa: E731
+    assert np.abs(kernel(ended) - kernel(begun)).max() > 1e-3
+
+
+def test_a_run_of_other_questions_is_not_resumed(pretrained, tuned, tiny, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(tiny.questions.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
+    with pytest.raises(UserError, match="another configuration: init is"):
+        finetune(tuned, pretrained, tiny, train=other)
+
+
+def test_questions_that_nothing_answers_are_refused(pretrained, tiny, tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"question": "Who?", "answers": ["zzz qqq xxx"]}) + "\n")
+    with pytest.raises(
+        UserError, match=r"no passage of .* holds an answer to any of the 1 questions"
+    ):
+        finetune(tmp_path / "run", pretrained, tiny, train=file)
+
+
+@pytest.fixture(scope="module")
+def opened(tuned):
+    return answering.open_run(tuned)
+
+
+def test_answers_stand_in_their_passages(opened, tiny):
+    asked = [q["question"] for q in tiny.almanac.questions[:11]]
+    found = answering.answer(opened, asked, beam=20, candidates=3)
+    assert len(found) == 11
+    texts = tiny.corpus.texts()
+    for each in found:
+        assert len(each.rows) == 20 and each.probabilities.sum() == pytest.approx(1, abs=1e-5)
+        assert (np.diff(each.probabilities) <= 1e-9).all()
+        assert each.answers and sum(a.probability for a in each.answers) <= 1 + 1e-5
+        for given in each.answers:
+            assert texts[given.row]["text"].decode()[given.start : given.stop] == given.text
+            assert given.row in each.rows[:3]
+        names = [a.text.lower() for a in each.answers]
+        assert len(set(names)) == len(names)
+
+
+def test_the_answer_to_a_question_does_not_depend_on_the_others(opened, tiny):
+    asked = [q["question"] for q in tiny.almanac.questions[:9]]
+    together = answering.answer(opened, asked, beam=10)
+    alone = answering.answer(opened, asked[4:5], beam=10)[0]
+    assert alone.rows.tolist() == together[4].rows.tolist()
+    assert alone.answers[0].text == together[4].answers[0].text
+    assert alone.answers[0].probability == pytest.approx(
+        together[4].answers[0].probability, rel=1e-3
+    )
+
+
+def test_offsets_are_those_of_the_bodies(tiny):
+    """What an answer's place is told by: the text of a passage makes the wordpieces of its body."""
+    corpus, tokenizer = tiny.corpus, tiny.corpus.tokenizer()
+    for row in range(0, corpus.size, 5):
+        title, body = (int(x) for x in corpus.lengths[row])
+        ids = tokenizer.encode(corpus.texts()[row]["text"].decode(), add_special_tokens=False).ids
+        assert ids == corpus.tokens[row, title : title + body].tolist()
+
+
+def test_a_run_that_does_not_answer_is_refused(pretrained):
+    with pytest.raises(UserError, match=r"was not fine-tuned: ralm finetune --run"):
+        answering.open_run(pretrained)
+
+
+def test_the_small_model_is_what_the_run_says(tuned):
+    loaded = runs.load(tuned)
+    assert loaded.model.span_width == 4 and not loaded.model.share_towers
+    assert dataclasses.asdict(loaded.model.reader_config)["hidden"] == 16
+
+
+SETTINGS = {
+    "STEPS": 3, "BATCH": 8, "QUERY_LENGTH": 20, "PASSAGE_LENGTH": 56, "JOINT_LENGTH": 64, "BEAM": 20,
+    "CANDIDATES": 2, "SPAN_WIDTH": 4,
+}  # fmt: skip
+
+
+def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path, capsys):
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(tiny.questions.read_text("utf-8").splitlines()[:9]), "utf-8")
+    out = tmp_path / "out"
+    words = ["finetune", "--run", pretrained, "--train", tiny.questions, "--dev", few, "--out", out]
+    words += [w for name, value in SETTINGS.items() for w in ("--set", f"{name} = {value}")]
+    assert cli.main([*map(str, words)]) == 0
+    assert "9 questions, 5 passages read" in capsys.readouterr().out
+    predictions, figures = tmp_path / "said.jsonl", tmp_path / "figures.json"
+    words = ["evaluate", "--run", out, "--questions", few, "--predictions", predictions]
+    assert cli.main([*map(str, words), "--json", str(figures)]) == 0
+    assert "BM25, same reader" in capsys.readouterr().out
+    report = json.loads(figures.read_text())
+    said = [json.loads(line) for line in predictions.read_text("utf-8").splitlines()]
+    assert len(said) == 9
+    right = np.mean([line["exact_match"] for line in said])
+    assert report["retriever"]["exact_match"][0] == pytest.approx(right)
+    for line in said:
+        span = line["evidence"]
+        assert span["text"][span["start"] : span["stop"]] == line["answer"]
+    question = said[0]["question"]
+    assert cli.main(["ask", question, "--run", str(out), "--json", "-"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["answer"] == said[0]["answer"]
+    assert cli.main(["ask", question, "--run", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(record["answer"]) and f"[{record['answer']}]" in shown.replace(
+        "\n  ", " "
+    )
+
+
+def test_questions_are_asked_for_where_none_is_given(tuned, tiny, capsys, monkeypatch):
+    questions = [q["question"] for q in tiny.almanac.questions[:2]]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(questions) + "\n"))
+    assert cli.main(["ask", "--run", str(tuned), "--json", "-"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["question"] for line in lines] == questions
+
+
+def test_mistakes_are_one_line(pretrained, tuned, tiny, tmp_path, capsys):
+    asked = ["--questions", tiny.questions]
+    tune = ["finetune", "--run", pretrained, "--train", tiny.questions, "--out", tmp_path / "o"]
+    for words, said in (
+        (["ask", "Who?", "--run", pretrained], "was not fine-tuned"),
+        (["ask", "Who?", "--run", tmp_path / "no"], "there is no run at"),
+        (["evaluate", "--run", pretrained, *asked, "--predictions", "x"], "does not answer"),
+        ([*tune, "--dev", "no.jsonl"], "there is no file of questions"),
+    ):
+        assert cli.main([str(word) for word in words]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_interval_holds_the_mean_and_narrows():
+    rng = np.random.default_rng(1)
+    few, many = (interval((rng.random(n) < 0.3).astype(float)) for n in (50, 5000))
+    for mean, low, high in (few, many):
+        assert low < mean < high
+    assert many[2] - many[1] < 0.03 < few[2] - few[1]
+    assert interval([1.0, 1.0]) == [1.0, 1.0, 1.0]
