@@ -256,7 +256,8 @@ def told_to_stop(loop: Loop, done: int) -> bool:
 def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supply:
     """The batches of a stage; says which sentences may be asked, and why the others may not."""
     queries = stage.task.queries(run.corpus, run.held_out)
-    progress.say(f"{stage.name}: {len(queries.rows):,} sentences to ask", queries.left_out)
+    what = "questions" if isinstance(stage.task, tasks.OpenQuestions) else "sentences"
+    progress.say(f"{stage.name}: {len(queries.rows):,} {what} to ask", queries.left_out)
     seed = run.seed * 1000 + number  # every stage draws its own examples
     if isinstance(stage.task, tasks.InverseCloze):
         return ClozeSupply(stage.task, run.corpus, queries.rows, seed, stage.batch)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax import answering, cli, embedding, finetuning, optim, runs, training
+from ralm_jax import answering, cli, embedding, finetuning, optim, partition, runs, training
 from ralm_jax.answer_evaluation import interval
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.errors import UserError
@@ -29,8 +29,13 @@ QUERY_ONLY = optim.by_part(
 
 @pytest.fixture(autouse=True, scope="module")
 def quick():
+    """Few passages are embedded at a time, and a step is compiled once."""
+    compiled, original = {}, partition.parallelize
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "CHUNK", 64)
+        patch.setattr(
+            partition, "parallelize", lambda step: compiled.setdefault(step, original(step))
+        )
         yield
 
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 from state_dicts import SIZES, draw, trunk
 
-from ralm_jax import cli, embedding, runs
+from ralm_jax import cli, embedding, runs, training
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
 
@@ -89,9 +89,13 @@ def test_the_same_command_again_changes_nothing(imported, pretrain, warm):
     np.testing.assert_array_equal(after["reader"]["head_bias"], before["reader"]["head_bias"])
 
 
-def test_a_run_may_start_from_a_run(warm, pretrain, tmp_path):
-    assert cli.main(pretrain(tmp_path / "run", "--init", str(warm), *SETTINGS)) == 0
-    assert runs.read_record(tmp_path / "run")["init"] == {"stage": "realm", "step": 2}
+def test_a_run_may_start_from_a_run(warm, tiny):
+    model, params, started = training.starting_point(None, warm, tiny.corpus, seed=0)
+    ended = runs.load(warm)
+    assert model == ended.model and started == {"stage": "realm", "step": 2}
+    np.testing.assert_array_equal(
+        params["reader"]["head_bias"], ended.params["reader"]["head_bias"]
+    )
 
 
 def fails(capsys, argv):
