@@ -105,6 +105,6 @@ def question_answerer(loaded: runs.Loaded, span_width: int, seed: int) -> tuple[
         share_towers=False,
         span_width=span_width,
     )
-    drawn = state.initial_params(model, jax.random.key(seed))["reader"]
+    drawn = state.drawn_params(model, seed)["reader"]
     reader = {**drawn, "encoder": loaded.params["reader"]["encoder"]}
     return model, {"retriever": retriever, "reader": reader}

@@ -9,13 +9,28 @@ from flax.training.train_state import TrainState
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import ClozeBatch, Ralm, Text
 
-__all__ = ["TrainState", "create", "initial_params"]
+__all__ = ["TrainState", "create", "drawn_params", "initial_params"]
 
 
 def initial_params(model: Ralm | OpenQA, key: jax.Array) -> dict:
     """Random parameters {"retriever": ..., "reader": ...}, float32, on the host's default device."""
     init = jax.jit(lambda key: model.init(key, method=_everything)["params"])
     return init(key)
+
+
+def drawn_params(model: Ralm | OpenQA, seed: int) -> dict:
+    """The same as numpy arrays, drawn by numpy: most will be written over, and nothing is compiled."""
+    shapes = jax.eval_shape(lambda key: initial_params(model, key), jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def one(path, leaf):
+        kind = path[-1].key
+        if kind in ("kernel", "embedding"):
+            spread = np.float32(model.reader_config.init_stddev)
+            return rng.standard_normal(leaf.shape, np.float32) * spread
+        return np.full(leaf.shape, 1 if kind == "scale" else 0, np.float32)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
 
 
 def _everything(model: Ralm | OpenQA):

@@ -197,6 +197,7 @@ def test_every_configuration_parses_and_says_what_it_is(file):
 
 
 # runs/pretrain.gin is what most tests here run, runs/warm.gin what weights/test_warm_start.py does.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["runs/quickstart.gin", "runs/small.gin"])
 def test_every_shipped_run_takes_a_step_in_each_stage(pretrain, tmp_path, tiny_settings, name):
     run = tmp_path / "run"

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from ralm_jax import state
@@ -191,7 +190,7 @@ def _tied(tensors: Tensors, trunk: str, folder: Path) -> None:
 
 def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, drawn) -> Read:
     """The parameters: tensors where the source has them, drawn (seed 0) where it does not."""
-    params = _drawn(model)
+    params = state.drawn_params(model, seed=0)
     used = layout.take(slots, tensors, params, folder)
     for name in sorted(tensors.keys() - used):
         if not name.endswith(IGNORED) and "cls.predictions." not in name and name != BLOCKS:
@@ -202,18 +201,3 @@ def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, draw
     poolers = {name for name in tensors if "pooler.dense." in name}
     unused = {name: tensors[name] for name in sorted(tensors.keys() - used | poolers)}
     return Read(model, params, lengths, drawn, kind, unused)
-
-
-def _drawn(model: Ralm | OpenQA) -> dict:
-    """Parameters as numpy arrays, drawn with seed 0 as BERT's are: nothing is compiled for it."""
-    shapes = jax.eval_shape(lambda key: state.initial_params(model, key), jax.random.key(0))
-    rng = np.random.default_rng(0)
-
-    def one(path, leaf):
-        kind = path[-1].key
-        if kind in ("kernel", "embedding"):
-            spread = np.float32(model.reader_config.init_stddev)
-            return rng.standard_normal(leaf.shape, np.float32) * spread
-        return np.full(leaf.shape, 1 if kind == "scale" else 0, np.float32)
-
-    return jax.tree_util.tree_map_with_path(one, shapes)

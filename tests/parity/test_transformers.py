@@ -250,6 +250,45 @@ def test_reader_scores_and_spans(theirs, saved, tmp_path):
     comes_back(theirs, model, run, "transformers", tmp_path / "out")
 
 
+def test_the_losses_of_fine_tuning(theirs, saved):
+    """The sum of both terms, with and without a correct passage and span; beam and read are one here."""
+    torch, _ = theirs
+    model, run = saved("RealmReader", safe=False)
+    loaded = runs.load(run)
+    for seed, (some, held) in enumerate([(True, True), (True, False), (False, False)]):
+        rng = np.random.default_rng(seed)
+        text = texts(20 + seed, K, S)
+        within = (text.types == 1) & (text.tokens != 3) & (text.tokens != 0)
+        relevance = rng.normal(0, 1, K).astype("f")
+        holds = np.array([True, False, True]) & some
+        starts = np.full((K, 2), -1)
+        stops = starts.copy()
+        if held:
+            starts[0, 0] = stops[0, 0] = np.flatnonzero(within[0])[0]
+            starts[2] = np.flatnonzero(within[2])[:2]
+            stops[2] = np.flatnonzero(within[2])[1:3]
+        out = model(
+            **inputs(torch, text),
+            relevance_score=torch.tensor(relevance),
+            block_mask=torch.tensor(within),
+            has_answers=torch.tensor(holds),
+            start_positions=torch.tensor(starts),
+            end_positions=torch.tensor(stops),
+        )
+        spans = apply(loaded, Text(*(x[None] for x in text)), within[None], method="read")
+        gold = np.zeros(spans.shape, bool)
+        for k, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            for s, e in zip(start, stop, strict=True):
+                if s >= 0 and e - s < gold.shape[-1]:
+                    gold[0, k, s, e - s] = True
+        total = (spans + relevance[None, :, None, None]).reshape(1, -1)
+        retrieval, _ = losses.answer_likelihood(jnp.asarray(relevance)[None], holds[None])
+        reading, _ = losses.answer_likelihood(total, jnp.asarray(gold.reshape(1, -1)))
+        close(retrieval, out.retriever_loss)
+        close(reading, out.reader_loss)
+        close(retrieval + reading, out.loss)
+
+
 def test_open_qa_from_question_to_answer(theirs, saved, tmp_path):
     _, transformers = theirs
     rng = np.random.default_rng(0)
