@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax import answering, cli, embedding, finetuning, optim, partition, runs, training
+from ralm_jax import answering, cli, embedding, finetuning, optim, partition, runs, state, training
 from ralm_jax.answer_evaluation import interval
+from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.tasks import InverseCloze
 from ralm_jax.writers import metrics_file, read_metrics
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
@@ -41,10 +41,14 @@ def quick():
 
 @pytest.fixture(scope="module")
 def pretrained(tiny, tmp_path_factory):
+    """A run as pretraining leaves one, of random parameters."""
     run = tmp_path_factory.mktemp("pretrained") / "run"
-    stage = training.Stage("ict", InverseCloze(LENGTHS), 1, 8, optim.by_part(*[optim.held()] * 2))
-    model = Ralm(SMALL, SMALL, embedding=8, pooling="mean")
-    training.pretrain(run=run, corpus=tiny.corpus, model=model, stages=[stage])
+    model = runs.sized(Ralm(SMALL, SMALL, embedding=8, pooling="mean"), tiny.corpus.vocabulary.size)
+    parts = {"stages": ["ict"], "lengths": vars(LENGTHS), "held_out": 0.1, "seed": 0}
+    runs.describe(run, model, tiny.corpus, **parts)
+    checkpoints = Checkpoints(runs.checkpoint_folder(run, "ict"))
+    checkpoints.save(1, {"state": {"params": state.drawn_params(model, seed=0)}}, wait=True)
+    checkpoints.close()
     return run
 
 

@@ -1,4 +1,7 @@
-"""Runs in processes of their own: killed, told to stop, and spread over two."""
+"""Runs in processes of their own: killed, told to stop, and spread over two.
+
+All slow, for each starts jax anew; within one process test_training.py asks the same of interruptions.
+"""
 
 import contextlib
 import os
@@ -101,7 +104,7 @@ def whole(pretrain, tmp_path_factory):
     return saved(run)
 
 
-@pytest.mark.slow  # test_training.py does the same within one process
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_nothing_had_happened(pretrain, whole, tmp_path):
     run = tmp_path / "run"
     process = pretrain(run)
@@ -138,6 +141,7 @@ def assert_close(found, wanted):
         np.testing.assert_allclose(leaf, wanted[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(pretrain, whole, tmp_path):
     for process in two(pretrain, tmp_path / "run"):
         finish(process)
