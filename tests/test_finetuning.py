@@ -64,7 +64,7 @@ def finetune(out, pretrained, tiny, **more):
 @pytest.fixture(scope="module")
 def tuned(pretrained, tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("tuned") / "run"
-    finetune(out, pretrained, tiny, steps=24)
+    finetune(out, pretrained, tiny, steps=40)
     return out
 
 
