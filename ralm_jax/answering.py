@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from ralm_jax import runs
 from ralm_jax.answers import normalise
 from ralm_jax.data import answering_batches, features
-from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.embedding import Ranking, embed_corpus, embed_texts, exact_over, search_with
 from ralm_jax.errors import UserError
@@ -70,10 +70,7 @@ def open_run(run: str | Path, corpus: str | Path | None = None) -> Opened:
         raise UserError(
             f"the run {run} was not fine-tuned: ralm finetune --run {run} ... makes one"
         )
-    if corpus is None and own["corpus"] is None:
-        raise UserError(f"the run {run} was imported and has no corpus of its own: give --corpus")
-    text = open_corpus(corpus or own["corpus"])
-    runs.check_vocabulary(Path(run), text)
+    text = runs.open_its_corpus(Path(run), corpus)
     lengths = Lengths(**own["lengths"])
     folder = runs.index_folder(Path(run), loaded.stage)
     steps = index.versions(folder)

@@ -12,11 +12,10 @@ import numpy as np
 
 from ralm_jax import answers, runs
 from ralm_jax.data import features
-from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.questions import Question, read_questions
 from ralm_jax.embedding import Ranking, embed_corpus, embed_texts, search
-from ralm_jax.errors import UserError
 from ralm_jax.metrics import Mean, mrr, recall_at_k
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
@@ -44,10 +43,7 @@ def evaluate(
     """
     loaded = runs.load(Path(run), stage)
     own = runs.read_record(Path(run))
-    if corpus is None and own["corpus"] is None:
-        raise UserError(f"the run {run} was imported and has no corpus of its own: give --corpus")
-    text = open_corpus(corpus or own["corpus"])
-    runs.check_vocabulary(Path(run), text)
+    text = runs.open_its_corpus(Path(run), corpus)
     asked = None if questions is None else read_questions(questions)
     lengths = Lengths(**own["lengths"])
     vectors = embed_corpus(loaded.model, loaded.params, text, lengths)
@@ -122,7 +118,6 @@ class Judge:
 
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions
-        self._words: dict[int, str] = {}
         rows: dict[str, set[int]] = {}
         for row in range(corpus.size):
             for document in self._source[row]["documents"]:

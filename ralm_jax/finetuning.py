@@ -9,10 +9,9 @@ import optax
 
 from ralm_jax import runs, state, training
 from ralm_jax.data import answering_batches, matching
-from ralm_jax.data.corpus import digest, open_corpus
+from ralm_jax.data.corpus import digest
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.questions import read_questions
-from ralm_jax.errors import UserError
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.tasks import FROZEN, OpenQuestions
@@ -55,11 +54,7 @@ def finetune(
     Raises:
       UserError: as `training.pretrain`; no question that any passage answers; other wordpieces.
     """
-    loaded, own = runs.load(Path(run)), runs.read_record(Path(run))
-    if corpus is None and own["corpus"] is None:
-        raise UserError(f"the run {run} was imported and has no corpus of its own: give --corpus")
-    text = open_corpus(corpus or own["corpus"])
-    runs.check_vocabulary(Path(run), text)
+    loaded, text = runs.load(Path(run)), runs.open_its_corpus(Path(run), corpus)
     model, params = question_answerer(loaded, span_width, seed)
     known = answering_batches.know(text, read_questions(train), rule)
     task = OpenQuestions(

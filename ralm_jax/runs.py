@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ralm_jax.checkpoint import Checkpoints
-from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.tokenizer import SETTINGS, VOCABULARY, pieces_of, write_vocabulary
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
@@ -118,6 +118,16 @@ def check_vocabulary(run: Path, corpus: Corpus) -> None:
             f"the corpus {corpus.path} has other wordpieces than the run {run}: prepare it with "
             f"--vocab {run}"
         )
+
+
+def open_its_corpus(run: Path, corpus: str | Path | None) -> Corpus:
+    """The corpus given, else the run's own. Raises UserError: neither is there, or other wordpieces."""
+    own = read_record(run)["corpus"]
+    if corpus is None and own is None:
+        raise UserError(f"the run {run} was imported and has no corpus of its own: give --corpus")
+    opened = open_corpus(corpus or own)
+    check_vocabulary(run, opened)
+    return opened
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from ralm_jax import answering, cli, embedding, finetuning, optim, partition, runs, state, training
 from ralm_jax.answer_evaluation import interval
@@ -15,6 +16,7 @@ from ralm_jax.data.pipeline import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.weights.exporting import export_model
 from ralm_jax.writers import metrics_file, read_metrics
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
@@ -163,6 +165,27 @@ def test_offsets_are_those_of_the_bodies(tiny):
         title, body = (int(x) for x in corpus.lengths[row])
         ids = tokenizer.encode(corpus.texts()[row]["text"].decode(), add_special_tokens=False).ids
         assert ids == corpus.tokens[row, title : title + body].tolist()
+
+
+def test_the_embedder_of_an_export_is_that_of_questions(pretrained, tiny, tmp_path):
+    given = runs.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
+    model, params = finetuning.question_answerer(
+        runs.load(pretrained)._replace(model=given, params=state.drawn_params(given, seed=0)),
+        span_width=4,
+        seed=0,
+    )
+    params["retriever"]["query_tower"] = jax.tree.map(
+        lambda x: x + 1, params["retriever"]["query_tower"]
+    )
+    run = tmp_path / "run"
+    parts = {"stages": ["finetune"], "lengths": vars(LENGTHS), "held_out": 0.0, "seed": 0}
+    runs.describe(run, model, tiny.corpus, **parts)
+    checkpoints = Checkpoints(runs.checkpoint_folder(run, "finetune"))
+    checkpoints.save(1, {"state": {"params": params}}, wait=True)
+    checkpoints.close()
+    export_model(run, "realm", tmp_path / "out")
+    bias = load_file(tmp_path / "out" / "model.safetensors")["embedder.cls.dense.bias"]
+    np.testing.assert_array_equal(bias, np.ones(8, np.float32))  # drawn as 0
 
 
 def test_a_run_that_does_not_answer_is_refused(pretrained):

@@ -10,7 +10,6 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ralm_jax import runs
-from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
 from ralm_jax.embedding import embed_corpus
@@ -152,7 +151,10 @@ def _open_qa(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
         "searcher_seq_len": lengths.query,
     }
     c = model.retriever_config
-    slots = [*families.embedder(c, families.TOWER, "embedder.", model.embedding)]
+    asks = (
+        families.TOWER if model.share_towers else families.QUERY_TOWER
+    )  # its embedder is of questions
+    slots = [*families.embedder(c, asks, "embedder.", model.embedding)]
     slots += families.span_reader(model.reader_config, "reader.", model.span_hidden)
     tensors = {**layout.give(slots, loaded.params), families.BLOCKS: vectors}
     _write(out, run, "RealmForOpenQA", model.reader_config, settings, tensors)
@@ -176,12 +178,11 @@ def _passages(run: Path, loaded: runs.Loaded, corpus) -> tuple[list[dict], np.nd
     own = runs.read_record(run)
     if corpus is None and own["corpus"] is None:
         folder = runs.index_folder(run, loaded.stage)
-        if not index.versions(folder):
+        if not index.versions(folder) or not (run / PASSAGES).is_file():
             raise UserError(f"the run {run} was imported and has no passages: give --corpus")
         with (run / PASSAGES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file], index.open_version(folder, 0, STAGE).vectors
-    text = open_corpus(corpus or own["corpus"])
-    runs.check_vocabulary(run, text)
+    text = runs.open_its_corpus(run, corpus)
     records = text.texts()
     passages = [_record(records[row]) for row in range(text.size)]
     return passages, embed_corpus(loaded.model, loaded.params, text, Lengths(**own["lengths"]))

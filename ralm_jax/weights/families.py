@@ -1,7 +1,7 @@
 """What kind of model a folder holds, and how its tensors become one of ours.
 
-BERT and its masked-LM form, sentence-transformers over BERT, and REALM as transformers keeps it (5.5.4:
-embedder, scorer, knowledge-augmented encoder, reader, open-QA). What a source lacks is drawn at random, and
+BERT and its masked-LM form, sentence-transformers over BERT, and REALM as transformers 4 keeps it
+(embedder, scorer, knowledge-augmented encoder, reader, open-QA). What a source lacks is drawn at random, and
 said: a retriever and a reader both start from the one encoder that is there.
 """
 
@@ -28,8 +28,6 @@ BLOCKS = "block_emb"  # passage vectors, a buffer of RealmForOpenQA
 # the masked-LM heads of REALM's embedder and reader, which nothing uses).
 IGNORED = (
     "embeddings.position_ids",
-    "cls.predictions.decoder.weight",
-    "cls.predictions.decoder.bias",
     "cls.seq_relationship.weight",
     "cls.seq_relationship.bias",
     "pooler.dense.weight",

@@ -19,9 +19,7 @@ from ralm_jax.weights.tensors import write_tensors
 
 STAGE = "import"
 RECORDS, PASSAGES = "block_records.npy", "passages.jsonl"
-UNUSED = (
-    "unused.safetensors"  # tensors of the source that nothing here reads; an export gives them back
-)
+UNUSED = "unused.safetensors"  # what nothing here reads of the source; an export gives it back
 
 
 def import_model(
