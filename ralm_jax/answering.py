@@ -19,11 +19,11 @@ from ralm_jax.answers import normalise
 from ralm_jax.data import answering_batches, features
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
-from ralm_jax.embedding import Ranking, embed_corpus, embed_texts, exact_over, search_with
+from ralm_jax.embedding import Ranking, embed_texts, exact_over, search_with
 from ralm_jax.errors import UserError
+from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Text
-from ralm_jax.retrieval import index
 from ralm_jax.retrieval.exact import Exact
 
 SPANS = 20  # the likeliest spans looked at for an answer and its runners-up
@@ -72,12 +72,7 @@ def open_run(run: str | Path, corpus: str | Path | None = None) -> Opened:
         )
     text = runs.open_its_corpus(Path(run), corpus)
     lengths = Lengths(**own["lengths"])
-    folder = runs.index_folder(Path(run), loaded.stage)
-    steps = index.versions(folder)
-    if steps and text.fingerprint == own["fingerprint"]:
-        vectors = index.open_version(folder, max(steps), text.fingerprint).vectors
-    else:
-        vectors = embed_corpus(loaded.model, loaded.params, text, lengths)
+    vectors = corpus_vectors(Path(run), loaded, text, lengths)
     return Opened(
         loaded.model,
         jax.device_put(loaded.params, jax.local_devices()[0]),

@@ -15,7 +15,8 @@ from ralm_jax.data import features
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.questions import Question, read_questions
-from ralm_jax.embedding import Ranking, embed_corpus, embed_texts, search
+from ralm_jax.embedding import Ranking, embed_texts, search
+from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.metrics import Mean, mrr, recall_at_k
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
@@ -46,7 +47,7 @@ def evaluate(
     text = runs.open_its_corpus(Path(run), corpus)
     asked = None if questions is None else read_questions(questions)
     lengths = Lengths(**own["lengths"])
-    vectors = embed_corpus(loaded.model, loaded.params, text, lengths)
+    vectors = corpus_vectors(Path(run), loaded, text, lengths)
     report: dict[str, Any] = {
         "run": str(run),
         "stage": loaded.stage,

@@ -70,7 +70,7 @@ def finetune(
     stage = training.Stage(STAGE, task, steps, batch, optimizer)
     training.check(stage, model)
     shared = training.Run(
-        Path(out), text, model, seed, 0.0, log_every, checkpoint_every, None, steps
+        Path(out), text, model, seed, 0.0, log_every, checkpoint_every, None, steps, Path(run)
     )
     questions = digest(Path(train))
     started = {"stage": loaded.stage, "step": loaded.step, "questions": questions}

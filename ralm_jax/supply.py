@@ -8,14 +8,15 @@ itself is always computed afresh in the step.
 
 import collections
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ralm_jax import partition
+from ralm_jax import kept_vectors, partition
 from ralm_jax.data import pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.embedding import chunk_rows, embed_passages, embed_queries
@@ -116,8 +117,10 @@ class RetrievalSupply:
         *,
         seed: int,
         batch: int,
-        index_root,
+        index_root: Path,
+        known: Sequence[Path] = (),
     ):
+        """`known`: folders where the vectors of the first index may lie already."""
         self._task, self._corpus, self._model, self._rows = task, corpus, model, rows
         self._seed, self._batch = seed, batch
         self._searcher = mips.choose(
@@ -138,14 +141,23 @@ class RetrievalSupply:
         self._asked: Any = None  # what the task's `ask` gave; its `query` is embedded
         self._drawn: tuple[int, Any] | None = None  # for the step after next
         self._search: Callable[[], mips.Found] | None = None
-        self._root = index_root
+        self._root, self._known = index_root, known
         self._version: index.Version | None = None
         self._found = np.full((batch, task.neighbours), -1, np.int32)
 
     def start(self, params: Params) -> Published:
-        published = self._refresher.start(params["retriever"])
+        published = self._refresher.start(params["retriever"], *self._first_index(params))
         self._ask(params, 0)
         return published
+
+    def _first_index(self, params: Params) -> tuple[np.ndarray | None, str]:
+        """Vectors [N,E] that the same tower made before, where all processes have them; its name."""
+        maker = kept_vectors.maker(
+            self._model, params["retriever"], self._corpus, self._task.lengths.passage
+        )
+        version = index.made_by(self._known, maker, self._corpus.fingerprint)
+        lacking = partition.any_process(version is None)  # to embed takes all of them
+        return None if lacking or version is None else version.vectors, maker
 
     def ahead(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)

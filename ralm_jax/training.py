@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from ralm_jax import partition, runs, state, tasks
+from ralm_jax import kept_vectors, partition, runs, state, tasks
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
@@ -48,6 +48,7 @@ class Run:
     checkpoint_every: int
     probe: Probe | None
     probe_every: int
+    begun: Path | None = None  # the run whose parameters are the first
 
 
 class Stopped(Exception):
@@ -103,6 +104,7 @@ def pretrain(
         checkpoint_every,
         probe,
         probe_every,
+        None if init is None else Path(init),
     )
     return model, train_chain(shared, stages, params, started)
 
@@ -261,7 +263,6 @@ def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supp
     seed = run.seed * 1000 + number  # every stage draws its own examples
     if isinstance(stage.task, tasks.InverseCloze):
         return ClozeSupply(stage.task, run.corpus, queries.rows, seed, stage.batch)
-    root = runs.index_folder(run.path, stage.name)
     return RetrievalSupply(
         stage.task,
         run.corpus,
@@ -269,7 +270,8 @@ def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supp
         queries.rows,
         seed=seed,
         batch=stage.batch,
-        index_root=root,
+        index_root=runs.index_folder(run.path, stage.name),
+        known=list(kept_vectors.folders(run.path, run.begun)),
     )
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     | {"stopping"},
     {"data", "retrieval", "checkpoint"},
     {"state", "steps", "tasks", "embedding"},
-    {"supply", "runs", "progress", "waits", "reading"}
+    {"supply", "runs", "kept_vectors", "progress", "waits", "reading"}
     | {"training", "evaluation", "finetuning", "answering", "estimate"}
     | {"answer_evaluation", "asking"},
     {"quickstart", "weights"},

@@ -1,7 +1,7 @@
 """Versions of the passage vectors on disk, each stamped with the step whose parameters made it.
 
     ROOT/step_00000500/vectors.npy      [N, E] float32
-                       manifest.json    step, N, E, checksum, fingerprint of the corpus
+                       manifest.json    step, N, E, checksum, fingerprint of the corpus, maker
                        scann/           a serialised searcher, where ScaNN has built one
 
 A version appears by one rename and its vectors never change afterwards. A process that is killed
@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +37,12 @@ class Version(NamedTuple):
     path: pathlib.Path
 
 
-def create(root: str | os.PathLike, step: int, shape: tuple[int, int], fingerprint: str) -> Writer:
+def create(
+    root: str | os.PathLike, step: int, shape: tuple[int, int], fingerprint: str, maker: str = ""
+) -> Writer:
     """Begins the version `step` of shape (N, E) for the corpus `fingerprint`.
+
+    `maker`, where known, tells what embedded it: by that `made_by` finds it again.
 
     One writer at a time per root. What killed writers left is removed, and so is a version of the
     same step: it was made by a run that has since gone back to an earlier checkpoint.
@@ -49,15 +53,23 @@ def create(root: str | os.PathLike, step: int, shape: tuple[int, int], fingerpri
     for leftover in root.glob(WRITING + "*"):
         shutil.rmtree(leftover)
     _remove(root, step)
-    return Writer(root, step, shape, fingerprint)
+    return Writer(root, step, shape, fingerprint, maker)
 
 
 class Writer:
     """Takes the vectors in order of rows, then publishes them with `commit`."""
 
-    def __init__(self, root: pathlib.Path, step: int, shape: tuple[int, int], fingerprint: str):
+    def __init__(
+        self,
+        root: pathlib.Path,
+        step: int,
+        shape: tuple[int, int],
+        fingerprint: str,
+        maker: str,
+    ):
         self.step, self.shape, self.rows = step, shape, 0
-        self._root, self._fingerprint, self._checksum = root, fingerprint, 0
+        self._root, self._fingerprint, self._maker = root, fingerprint, maker
+        self._checksum = 0
         self._folder = root / f"{WRITING}{step:08d}"
         with self._whole():
             self._folder.mkdir()
@@ -105,6 +117,7 @@ class Writer:
             "E": self.shape[1],
             "crc32": self._checksum,
             "fingerprint": self._fingerprint,
+            "maker": self._maker,
         }
         with self._whole():
             (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
@@ -161,6 +174,17 @@ def open_version(root: str | os.PathLike, step: int, fingerprint: str) -> Versio
             f"index {path}: made from another corpus; give the corpus that this run began with"
         )
     return Version(step, vectors, path)
+
+
+def made_by(roots: Iterable[str | os.PathLike], maker: str, fingerprint: str) -> Version | None:
+    """A sound version of the corpus `fingerprint` that `maker` made, in the first of `roots` with one."""
+    for root in roots:
+        for step in versions(root):
+            manifest = json.loads((folder(root, step) / MANIFEST).read_text(encoding="utf-8"))
+            if (manifest.get("maker"), manifest.get("fingerprint")) == (maker, fingerprint):
+                with contextlib.suppress(UserError):  # damaged: another, or it is made again
+                    return open_version(root, step, fingerprint)
+    return None
 
 
 def versions(root: str | os.PathLike) -> list[int]:

@@ -8,9 +8,14 @@ following steps, and the index is published at exactly s + lag; if it is late, t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Set
 from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
@@ -148,9 +153,15 @@ class Refresher:
         """Steps between the parameters that made the served index and `step`."""
         return step - self._searcher.step
 
-    def start(self, params: Any, step: int = 0) -> Published:
-        """Embeds all passages with `params`, waits, and serves that as version `step`."""
-        return self._land(self._take_off(params, step))
+    def start(self, params: Any, known: np.ndarray | None = None, maker: str = "") -> Published:
+        """Embeds all passages with `params`, waits, and serves that as version 0.
+
+        Args:
+          known: their vectors [N, E] by these very parameters, where there are any already.
+          maker: what the version is known by; see `index.create`.
+        """
+        embed = self._embed if known is None else functools.partial(_rows, known)
+        return self._land(self._take_off(params, 0, embed, maker))
 
     def resume(self, snapshot: Any, snapshot_step: int | None, step: int) -> None:
         """Puts everything as it was in the lost run just before it called `advance(..., step)`.
@@ -218,9 +229,11 @@ class Refresher:
             self._flight.abandon()
         self._flight = None
 
-    def _take_off(self, params: Any, step: int) -> Flight:
-        writer = index.create(self._root, step, self._shape, self._fingerprint)
-        self._flight = Flight(step, params, self._embed, self._chunks, writer)
+    def _take_off(
+        self, params: Any, step: int, embed: Embed | None = None, maker: str = ""
+    ) -> Flight:
+        writer = index.create(self._root, step, self._shape, self._fingerprint, maker)
+        self._flight = Flight(step, params, embed or self._embed, self._chunks, writer)
         return self._flight
 
     def _due(self, flight: Flight, step: int) -> int:
@@ -242,6 +255,11 @@ class Refresher:
         self._flight = None
         index.prune(self._root, {previous, flight.step} | self._keep())
         return published
+
+
+def _rows(known: np.ndarray, params: Any, start: int, stop: int) -> jax.Array:
+    """Stands in for embedding where the vectors are known."""
+    return jnp.asarray(known[start:stop])
 
 
 def _flying(policy: Policy, step: int) -> int | None:

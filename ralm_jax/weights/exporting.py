@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 from ralm_jax import runs
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
-from ralm_jax.embedding import embed_corpus
 from ralm_jax.errors import UserError
+from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval import index
@@ -185,7 +185,7 @@ def _passages(run: Path, loaded: runs.Loaded, corpus) -> tuple[list[dict], np.nd
     text = runs.open_its_corpus(run, corpus)
     records = text.texts()
     passages = [_record(records[row]) for row in range(text.size)]
-    return passages, embed_corpus(loaded.model, loaded.params, text, Lengths(**own["lengths"]))
+    return passages, corpus_vectors(run, loaded, text, Lengths(**own["lengths"]))
 
 
 def _record(held: dict) -> dict[str, Any]:
