@@ -4,19 +4,17 @@ A run is opened once; then any number of questions is answered: embedded, search
 the best few read, and the likeliest spans given back as they stand in the text.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
 from ralm_jax import runs
 from ralm_jax.answers import normalise
-from ralm_jax.data import answering_batches, features
+from ralm_jax.data import features
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.embedding import Ranking, embed_texts, exact_over, search_with
@@ -25,9 +23,9 @@ from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Text
 from ralm_jax.retrieval.exact import Exact
+from ralm_jax.span_reading import SPANS, Spans, read_pairs
 
-SPANS = 20  # the likeliest spans looked at for an answer and its runners-up
-READ_BATCH = 8  # questions read at a time
+NO_SPAN = -1e30  # scores below it are of spans that leave the passage
 
 
 class Opened(NamedTuple):
@@ -60,12 +58,12 @@ class Answered(NamedTuple):
     probabilities: np.ndarray  # [R] p(passage | question) over the beam
 
 
-def open_run(run: str | Path, corpus: str | Path | None = None) -> Opened:
+def open_run(run: str | Path, corpus: str | Path | None = None, stage: str | None = None) -> Opened:
     """Opens a run that was fine-tuned (or imported as an open-QA model).
 
     Raises UserError: no run, one that does not answer, no corpus, other wordpieces.
     """
-    loaded, own = runs.load(Path(run)), runs.read_record(Path(run))
+    loaded, own = runs.load(Path(run), stage), runs.read_record(Path(run))
     if not isinstance(loaded.model, OpenQA):
         raise UserError(
             f"the run {run} was not fine-tuned: ralm finetune --run {run} ... makes one"
@@ -84,67 +82,82 @@ def open_run(run: str | Path, corpus: str | Path | None = None) -> Opened:
     )
 
 
+def encode(opened: Opened, questions: Sequence[str]) -> Text:
+    """Questions -> `[CLS] question [SEP]` [n,L]."""
+    encoded = opened.tokenizer.encode_batch(list(questions), add_special_tokens=False)
+    pieces = [np.array(e.ids, np.int32) for e in encoded]
+    return features.query_text(opened.corpus, pieces, opened.lengths.query)
+
+
+def rank(opened: Opened, asked: Text, beam: int) -> Ranking:
+    """The best passages for questions [n,L], among all: [n,R]."""
+    vectors = embed_texts(opened.model, opened.params, asked)
+    return search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
+
+
 def answer(
     opened: Opened, questions: Sequence[str], *, beam: int = 100, candidates: int = 5
 ) -> list[Answered]:
     """Answers questions: `beam` passages ranked, the first `candidates` of them read."""
-    encoded = opened.tokenizer.encode_batch(list(questions), add_special_tokens=False)
-    pieces = [np.array(e.ids, np.int32) for e in encoded]
-    asked = features.query_text(opened.corpus, pieces, opened.lengths.query)
-    vectors = embed_texts(opened.model, opened.params, asked)
-    ranked = search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
-    return read(opened, asked, ranked, candidates)
+    asked = encode(opened, questions)
+    ranked = rank(opened, asked, beam)
+    return read(opened, asked, [ranked], candidates)[0]
 
 
-def read(opened: Opened, asked: Text, ranked: Ranking, candidates: int) -> list[Answered]:
-    """Reads the first passages of each beam: asked [n,L], ranked [n,R]."""
-    n, k, out = len(asked.tokens), min(candidates, ranked.rows.shape[1]), []
-    size = min(READ_BATCH, n)
-    scale = opened.model.score_scale
-    for start in range(0, n, size):
-        rows = np.minimum(np.arange(start, start + size), n - 1)
-        query = Text(asked.tokens[rows], asked.types[rows])
-        read = ranked.rows[rows, :k]
-        joint, within = answering_batches.joint_text(
-            opened.corpus, query, read, opened.lengths.joint
-        )
-        scores = (scale * ranked.scores[rows, :k]).astype(np.float32)
-        best = jax.tree.map(
-            np.asarray, _best_spans(opened.model, opened.params["reader"], joint, within, scores)
-        )
-        for b, row in enumerate(rows[: min(size, n - start)]):
-            front = int((query.tokens[b] != 0).sum())
-            answers = _distinct(opened, read[b], front, *(x[b] for x in best))
-            out.append(Answered(answers, ranked.rows[row], softmax(scale * ranked.scores[row])))
+def read(
+    opened: Opened, asked: Text, several: Sequence[Ranking], candidates: int
+) -> list[list[Answered]]:
+    """Reads the first passages of each beam. Several rankings of the same questions share the reading."""
+    beams = [ranked.rows[:, :candidates] for ranked in several]
+    numbers = np.arange(len(asked.tokens))[:, None]
+    pairs = [np.stack(np.broadcast_arrays(numbers, rows), -1)[rows >= 0] for rows in beams]
+    unique = np.unique(np.concatenate(pairs).reshape(-1, 2), axis=0)
+    spans = read_pairs(
+        opened.model, opened.params["reader"], opened.corpus, asked, unique, opened.lengths.joint
+    )
+    place = {(int(b), int(row)): i for i, (b, row) in enumerate(unique)}
+    fronts = (asked.tokens != 0).sum(1)
+    out = []
+    for ranked, rows in zip(several, beams, strict=True):
+        scores = opened.model.score_scale * ranked.scores
+        answered = []
+        for b, found in enumerate(rows):
+            read = [(k, place[b, int(row)]) for k, row in enumerate(found) if row >= 0]
+            answers = _likeliest(opened, int(fronts[b]), found, scores[b], read, spans)
+            answered.append(Answered(answers, ranked.rows[b], softmax(scores[b])))
+        out.append(answered)
     return out
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _best_spans(model: OpenQA, reader, joint: Text, within, scores):
-    """joint [B,K,S], scores [B,K] -> of the likeliest spans k, start, width less one and log p [B,SPANS]."""
-    spans: Any = model.apply({"params": {"reader": reader}}, joint, within, method="read")
-    b, _, s, w = spans.shape
-    total = jax.nn.log_softmax((spans + scores[:, :, None, None]).reshape(b, -1), axis=-1)
-    best, place = jax.lax.top_k(total, min(SPANS, total.shape[1]))
-    k, rest = jnp.divmod(place, s * w)
-    return k, *jnp.divmod(rest, w), best
+def _likeliest(
+    opened: Opened, front: int, rows: np.ndarray, scores: np.ndarray, read, spans: Spans
+) -> list[Answer]:
+    """Spans of all passages read, (k, place in `spans`), as text, likeliest first (ORQA, section 4.2)."""
+    if not read:
+        return []
+    total = np.logaddexp.reduce([scores[k] + spans.total[i] for k, i in read])
+    likely = [
+        (float(scores[k] + score - total), int(rows[k]), int(start), int(wide))
+        for k, i in read
+        for start, wide, score in zip(spans.starts[i], spans.wides[i], spans.scores[i], strict=True)
+        if score > NO_SPAN
+    ]
+    likely.sort(key=lambda span: -span[0])
+    return _distinct(opened, front, likely[:SPANS])
 
 
-def _distinct(opened: Opened, rows, front: int, k, starts, wides, log_p) -> list[Answer]:
-    """Spans as text, likeliest first; those that read alike are one answer, at its likeliest place."""
+def _distinct(opened: Opened, front: int, likely) -> list[Answer]:
+    """(log p, row, start, width less one) as text; those that read alike are one answer, at its likeliest."""
     found: dict[str, Answer] = {}
     texts: dict[int, tuple[str, list]] = {}
-    for candidate, start, wide, value in zip(k, starts, wides, log_p, strict=True):
-        row = int(rows[candidate])
-        if row < 0 or value < -1e30:
-            continue
+    for log_p, row, start, wide in likely:
         if row not in texts:
             text = opened.texts[row]["text"].decode()
             texts[row] = text, opened.tokenizer.encode(text, add_special_tokens=False).offsets
         text, offsets = texts[row]
         begin, end = offsets[start - front][0], offsets[start - front + wide][1]
         name = normalise(text[begin:end])
-        share = float(np.exp(value))
+        share = float(np.exp(log_p))
         if name in found:
             share += found[name].probability
             found[name] = found[name]._replace(probability=share)
@@ -155,5 +168,6 @@ def _distinct(opened: Opened, rows, front: int, k, starts, wides, log_p) -> list
 
 def softmax(scores: np.ndarray) -> np.ndarray:
     """[..., R] -> probabilities; where nothing was found (-inf) it is 0."""
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
+    best = scores.max(-1, keepdims=True)
+    weights = np.exp(scores - np.where(np.isfinite(best), best, 0))
+    return weights / np.maximum(weights.sum(-1, keepdims=True), 1e-30)

@@ -126,10 +126,14 @@ def _finetune(verbs):
     verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
     for name, help in (("--train", "to learn from"), ("--dev", "to measure with")):
         verb.add_argument(
-            name, required=True, metavar="FILE", help=f"questions and answers {help}: JSONL"
+            name,
+            required=True,
+            metavar="FILE",
+            help=f"questions and answers {help}: .jsonl, SQuAD's .json, CuratedTREC's .tsv, or tfds:NAME",
         )
     verb.add_argument("--out", required=True, metavar="RUN2", help="the run to make")
     verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument("--stage", metavar="NAME", help="start after this stage (default: the last)")
     verb.add_argument(
         "--config",
         default="runs/finetune.gin",
@@ -169,8 +173,9 @@ def _evaluate(verbs):
     verb.add_argument(
         "--questions",
         required=True,
-        metavar="FILE.jsonl[.gz]",
-        help="one object a line: question, answers, and gold_ids where known",
+        metavar="FILE",
+        help="question, answers, and gold_ids where known: .jsonl[.gz] with one object a line, SQuAD's "
+        ".json, CuratedTREC's .tsv, or tfds:NAME[/CONFIG][:SPLIT]",
     )
     verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
     verb.add_argument(

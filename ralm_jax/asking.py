@@ -9,6 +9,7 @@ from pathlib import Path
 from ralm_jax import answering
 from ralm_jax.answer_evaluation import as_record
 from ralm_jax.answering import Answered, Opened
+from ralm_jax.embedding import embed_texts, search_with
 
 BOLD, PLAIN = "\033[1m", "\033[0m"
 PROMPT = "Ask (an empty line ends): "
@@ -43,15 +44,31 @@ def _next_question() -> str:
 
 
 def _answer(opened: Opened, question: str, as_json: bool) -> None:
-    began = time.perf_counter()
-    (found,) = answering.answer(opened, [question])
-    seconds = time.perf_counter() - began
+    found, seconds = timed_answer(opened, question)
     if as_json:
-        record = {"question": question, **as_record(opened, found), "seconds": round(seconds, 4)}
+        rounded = {part: round(took, 4) for part, took in seconds.items()}
+        record = {"question": question, **as_record(opened, found), "seconds": rounded}
         print(json.dumps(record, ensure_ascii=False), flush=True)
         return
     print(show(opened, found, bold=sys.stdout.isatty()))
-    print(f"({seconds * 1000:.0f} ms)\n", flush=True)
+    parts = ", ".join(f"{part} {1000 * took:.0f}" for part, took in seconds.items())
+    print(f"({1000 * sum(seconds.values()):.0f} ms: {parts})\n", flush=True)
+
+
+def timed_answer(
+    opened: Opened, question: str, *, beam: int = 100, candidates: int = 5
+) -> tuple[Answered, dict[str, float]]:
+    """As `answering.answer`, with the seconds it took to embed the question, search, and read."""
+    began = time.perf_counter()
+    asked = answering.encode(opened, [question])
+    vectors = embed_texts(opened.model, opened.params, asked)
+    embedded = time.perf_counter()
+    ranked = search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
+    searched = time.perf_counter()
+    ((found,),) = answering.read(opened, asked, [ranked], candidates)
+    ended = time.perf_counter()
+    seconds = {"embed": embedded - began, "search": searched - embedded, "read": ended - searched}
+    return found, seconds
 
 
 def show(opened: Opened, found: Answered, *, bold: bool) -> str:

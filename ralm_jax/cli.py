@@ -90,12 +90,12 @@ def _spread_over_cores() -> None:
 
 def _finetune(arguments) -> None:
     from ralm_jax import answer_evaluation, answering
-    from ralm_jax.data.questions import read_questions
+    from ralm_jax.data.question_sources import read_questions
 
-    asked = read_questions(arguments.dev)  # a mistake in it is not found at the end
+    asked = read_questions(arguments.dev)
     call = configure("finetuning.finetune", arguments.config, arguments.set, Path(arguments.out))
-    given = {"out": arguments.out, "run": arguments.run, "train": arguments.train}
-    if _until_stopped(call, corpus=arguments.corpus, **given) is None:
+    given = {name: getattr(arguments, name) for name in ("out", "run", "stage", "train", "corpus")}
+    if _until_stopped(call, dev=asked.asked, **given) is None:
         return
     opened = answering.open_run(arguments.out, arguments.corpus)
     report = answer_evaluation.evaluate_answers(opened, asked)
@@ -112,7 +112,7 @@ def _ask(arguments) -> None:
 
 def _evaluate(arguments) -> None:
     from ralm_jax import answer_evaluation, answering, evaluation, runs
-    from ralm_jax.data.questions import read_questions
+    from ralm_jax.data.question_sources import read_questions
     from ralm_jax.models.openqa import OpenQA
 
     run = Path(arguments.run)
@@ -120,7 +120,7 @@ def _evaluate(arguments) -> None:
     if isinstance(runs.load_model(run), OpenQA):
         asked = read_questions(arguments.questions)
         file = arguments.predictions and Path(arguments.predictions)
-        opened = answering.open_run(run, arguments.corpus)
+        opened = answering.open_run(run, arguments.corpus, arguments.stage)
         report = answer_evaluation.evaluate_answers(opened, asked, predictions=file)
         print(answer_evaluation.table(report))
         _write_json(arguments.json, report)

@@ -1,7 +1,7 @@
 """Text to vectors with a model's retriever, and exact search among them."""
 
 import functools
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -69,11 +69,16 @@ def _embed_rows(model, corpus: Corpus, length: int, retriever, rows: np.ndarray)
 
 
 def embed_corpus(
-    model: Ralm | OpenQA, params: dict, corpus: Corpus, lengths: Lengths
+    model: Ralm | OpenQA,
+    params: dict,
+    corpus: Corpus,
+    lengths: Lengths,
+    done: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
     """All passages with present parameters: float32 [N,E].
 
-    Short passages are embedded among themselves, at a quarter, half or three quarters of the length.
+    Short passages are embedded among themselves, at a quarter, half or three quarters of the length. `done`
+    is told how many more there are now.
     """
     retriever = partition.replicate(params["retriever"])
     vectors = np.empty((corpus.size, model.embedding), np.float32)
@@ -82,6 +87,7 @@ def embed_corpus(
         for start in range(0, len(rows), chunk):
             part = rows[start : start + chunk]
             vectors[part] = _embed_rows(model, corpus, width, retriever, part)
+            done(len(part))
     return vectors
 
 
@@ -102,7 +108,9 @@ def _by_width(model, corpus: Corpus, length: int) -> Iterator[tuple[int, np.ndar
 def embed_texts(model: Ralm | OpenQA, params: dict, text: Text) -> np.ndarray:
     """Queries [n,L] -> float32 [n,E]."""
     retriever, n, out = partition.replicate(params["retriever"]), len(text.tokens), []
-    chunk = chunk_rows(model, text.tokens.shape[1])
+    devices = jax.device_count()
+    few = -(-(1 << (n - 1).bit_length()) // devices) * devices
+    chunk = min(few, chunk_rows(model, text.tokens.shape[1]))
     for start in range(0, n, chunk):
         rows = np.arange(start, start + chunk) % n
         part = Text(text.tokens[rows], text.types[rows])

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax import answers, runs
+from ralm_jax import runs
 from ralm_jax.data import features
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
-from ralm_jax.data.questions import Question, read_questions
+from ralm_jax.data.question_sources import read_questions
+from ralm_jax.data.questions import Question
 from ralm_jax.embedding import Ranking, embed_texts, search
 from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.metrics import Mean, mrr, recall_at_k
@@ -55,10 +56,11 @@ def evaluate(
         "passages": text.size,
     }
     if asked is not None:
-        ranked = rank(loaded.model, loaded.params, text, vectors, lengths, asked, max(KS))
-        judge = Judge(text, asked)
-        lexical = Ranking(*Bm25(judge.texts()).search([q.question for q in asked], max(KS)))
-        report["questions"] = len(asked)
+        given = asked.asked
+        ranked = rank(loaded.model, loaded.params, text, vectors, lengths, given, max(KS))
+        judge = Judge(text, given)
+        lexical = Ranking(*Bm25(judge.texts()).search([q.question for q in given], max(KS)))
+        report["questions"], report["left_out"] = len(given), asked.notes
         report["retriever"] = judge.score(ranked)
         report["bm25"] = judge.score(lexical)
     if isinstance(loaded.model, Ralm):
@@ -74,6 +76,7 @@ def table(report: dict[str, Any]) -> str:
         f"{report['run']}, stage {report['stage']}, step {report['step']:,}; "
         f"{report['passages']:,} passages"
     ]
+    lines += notes(report)
     for rule in ("holds_answer", "gold_passage"):
         if rule not in report.get("retriever", {}):
             continue
@@ -114,6 +117,11 @@ def rank(
     return search(embed_texts(model, params, text), vectors, k)
 
 
+def notes(report: dict[str, Any]) -> list[str]:
+    """What of the questions was not asked as it stands, a line for each reason."""
+    return [f"{count:,} questions: {why}" for why, count in report.get("left_out", {}).items()]
+
+
 class Judge:
     """Tells which passages answer a question, by gold ids and by holding an answer."""
 
@@ -131,16 +139,16 @@ class Judge:
         records = (self._source[row] for row in range(len(self._source)))
         return [f"{r['title'].decode()} {r['text'].decode()}" for r in records]
 
-    def holds(self, row: int, wanted: Sequence[str]) -> bool:
+    def holds(self, row: int, question: Question) -> bool:
         """Whether the passage's text (without its title) holds an answer."""
-        return row >= 0 and answers.has_answer(self._source[row]["text"].decode(), wanted)
+        return row >= 0 and question.answer_in(self._source[row]["text"].decode())
 
     def score(self, ranking: Ranking) -> dict[str, Any]:
         """Recall at KS and MRR: by answer held, and by gold passage where any question names one."""
         depth = ranking.rows.shape[1]
         ks = [k for k in KS if k <= depth]
         held = [
-            {int(row) for row in found if self.holds(int(row), q.answers)}
+            {int(row) for row in found if self.holds(int(row), q)}
             for found, q in zip(ranking.rows, self._questions, strict=True)
         ]
         report = {"holds_answer": _recall(ranking.rows, held, ks)}

@@ -1,5 +1,7 @@
 """`ralm finetune`: a pretrained retriever and reader learn to answer questions (ORQA; REALM 3.3)."""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,9 +11,10 @@ import optax
 
 from ralm_jax import runs, state, training
 from ralm_jax.data import answering_batches, matching
-from ralm_jax.data.corpus import digest
 from ralm_jax.data.pipeline import Lengths
-from ralm_jax.data.questions import read_questions
+from ralm_jax.data.question_sources import read_questions
+from ralm_jax.data.questions import Question
+from ralm_jax.dev_selection import Selection, spread
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.tasks import FROZEN, OpenQuestions
@@ -23,7 +26,9 @@ def finetune(
     *,
     out: str | Path,
     run: str | Path,
+    stage: str | None = None,
     train: str | Path,
+    dev: Sequence[Question] = (),
     steps: int,
     batch: int,
     optimizer: optax.GradientTransformation,
@@ -39,27 +44,30 @@ def finetune(
     seed: int = 0,
     log_every: int = 20,
     checkpoint_every: int = 500,
+    dev_every: int = 500,
+    dev_questions: int = 500,
 ) -> tuple[OpenQA, dict]:
-    """Trains on the questions of a file, from the newest parameters of `run`; resumes `out`.
+    """Trains on questions with answers, from the parameters of `run`; resumes `out`.
 
     Args:
-      out: the run to make.
-      run: pretrained or imported; its corpus is used unless another is given.
-      train: JSONL of question and answers.
-      rule: when a passage counts as holding an answer, for the retrieval loss.
-      beam, candidates, span_width: R passages ranked, K of them read, W wordpieces an answer at most.
-      train_passages: embeds the passages read afresh, so that the passage tower learns too; the vectors
-        of the others stay until `refresh` makes them anew.
+      out, run: the run to make, and the one to start from: its last stage or `stage`, its corpus or `corpus`.
+      train: where the questions are (see `question_sources.read_questions`).
+      dev: `dev_questions` of these are answered every `dev_every` steps, and the parameters that did best
+        are kept. None: the last ones are.
+      rule: when a passage holds an answer. beam, candidates, span_width: R passages ranked, K read, W.
+      train_passages: embeds the passages read afresh, and the passage tower learns too; the vectors of the
+        others stay until `refresh` makes them anew.
 
     Raises:
       UserError: as `training.pretrain`; no question that any passage answers; other wordpieces.
     """
-    loaded, text = runs.load(Path(run)), runs.open_its_corpus(Path(run), corpus)
+    loaded, text = runs.load(Path(run), stage), runs.open_its_corpus(Path(run), corpus)
     model, params = question_answerer(loaded, span_width, seed)
-    known = answering_batches.know(text, read_questions(train), rule)
+    asked, notes = read_questions(train)
     task = OpenQuestions(
-        lengths=lengths,
-        known=known,
+        lengths,
+        answering_batches.know(text, asked, rule),
+        notes,
         beam=min(beam, text.size),
         candidates=min(candidates, text.size),
         span_width=model.span_width,
@@ -67,14 +75,19 @@ def finetune(
         refresh=refresh,
         index=index,
     )
-    stage = training.Stage(STAGE, task, steps, batch, optimizer)
-    training.check(stage, model)
+    tuning = training.Stage(STAGE, task, steps, batch, optimizer)
+    probed = spread(dev, dev_questions)
+    select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
     shared = training.Run(
-        Path(out), text, model, seed, 0.0, log_every, checkpoint_every, None, steps, Path(run)
+        Path(out), text, model, seed, 0.0, log_every, checkpoint_every, select, dev_every, Path(run)
     )
-    questions = digest(Path(train))
-    started = {"stage": loaded.stage, "step": loaded.step, "questions": questions}
-    return model, training.train_chain(shared, [stage], params, started)
+    return model, training.train_chain(shared, [tuning], params, _started(loaded, asked))
+
+
+def _started(loaded: runs.Loaded, questions: Sequence[Question]) -> dict:
+    """What a fine-tuning began with: one that is resumed must have begun with the same."""
+    digest = hashlib.sha256(repr(questions).encode()).hexdigest()
+    return {"stage": loaded.stage, "step": loaded.step, "questions": digest}
 
 
 def question_answerer(loaded: runs.Loaded, span_width: int, seed: int) -> tuple[OpenQA, dict]:

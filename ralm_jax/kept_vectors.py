@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from ralm_jax import runs
 from ralm_jax.data.corpus import Corpus
@@ -50,7 +51,10 @@ def corpus_vectors(run: Path, loaded: runs.Loaded, corpus: Corpus, lengths: Leng
     found = index.made_by(folders(run), made_by, corpus.fingerprint)
     if found is not None:
         return found.vectors
-    vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths)
+    held = any(index.versions(root) for root in folders(run))
+    what = "embedding the corpus" + " (what the run keeps is of another model or corpus)" * held
+    with tqdm(total=corpus.size, desc=what, unit=" passages", leave=held, delay=1.0) as bar:
+        vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths, bar.update)
     try:
         writer = index.create(
             run / "vectors", loaded.step, vectors.shape, corpus.fingerprint, made_by

@@ -130,7 +130,13 @@ def postfix(scalars: Mapping[str, float]) -> str:
     for name in ("in_batch_accuracy", "retrieval_utility"):
         if name in scalars:
             shown.append(f"{SHORT[name]} {scalars[name]:.2f}")
-    if "index_recall" in scalars:
+    if (
+        "reading_loss" in scalars
+    ):  # fine-tuning; its index is right for as long as the passage tower stays
+        shown.append(
+            f"answer read {scalars['answer_in_read']:.0%}, said {scalars['span_accuracy']:.0%}"
+        )
+    elif "index_recall" in scalars:
         shown.append(f"index recall {scalars['index_recall']:.3f}")
         shown.append(f"stale {scalars.get('staleness', math.nan):.0f}")
     shown.append(f"{scalars['examples_per_second']:.0f} ex/s")

@@ -16,7 +16,8 @@ from ralm_jax.data import almanac, pipeline
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
-from ralm_jax.data.questions import Question, read_questions
+from ralm_jax.data.question_sources import read_questions
+from ralm_jax.data.questions import Question
 from ralm_jax.embedding import embed_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.metrics import Mean, recall_at_k
@@ -112,7 +113,7 @@ def encyclopedia(path: Path, world: almanac.World, seed: int, say) -> tuple[Corp
             with gzip.open(file, "wt", encoding="utf-8") as out:
                 out.writelines(json.dumps(record) + "\n" for record in records)
         prepare(str(source), path / "corpus", vocab_size=VOCABULARY, say=lambda line: None)
-    corpus, questions = open_corpus(path / "corpus"), read_questions(asked)
+    corpus, questions = open_corpus(path / "corpus"), read_questions(asked).asked
     say(
         f"almanac {seed}: {corpus.size:,} passages, {len(questions):,} facts, each stated in two "
         "passages in different words"

@@ -25,6 +25,7 @@ from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 
 MODEL, RUN, CONFIG = "model.json", "run.json", "config.gin"
+BEST = "best"  # not a stage that is trained: the parameters that did best where that is measured
 
 
 class Loaded(NamedTuple):
@@ -139,13 +140,13 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def load(run: Path, stage: str | None = None) -> Loaded:
-    """The newest checkpoint of a run, or of one of its stages.
+    """The best checkpoint of a run where it was selected, else the newest; or the newest of a stage.
 
     Raises UserError where there is no run, no such stage or no checkpoint yet.
     """
-    stages = read_record(run)["stages"]
+    stages = [*read_record(run)["stages"], BEST]
     if stage is not None and stage not in stages:
-        raise UserError(f"{run} has no stage {stage!r}; it has {', '.join(stages)}")
+        raise UserError(f"{run} has no stage {stage!r}; it has {', '.join(stages[:-1])}")
     for name in [stage] if stage else reversed(stages):
         folder = checkpoint_folder(run, name)
         if not folder.is_dir():

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -127,6 +127,7 @@ class OpenQuestions:
 
     lengths: Lengths
     known: answering_batches.Known  # the questions, and where their answers stand
+    notes: Mapping[str, int]  # how many the source has beside them, and why
     beam: int = 5000  # R, passages that the retrieval loss is over
     candidates: int = 5  # K, of which are read
     span_width: int = 10  # W
@@ -146,7 +147,7 @@ class OpenQuestions:
     def queries(self, corpus: Corpus, held_out: float) -> pipeline.Queries:
         """Questions that some passage answers; the others teach nothing."""
         usable = self.known.answerable
-        left_out = {"no passage holds an answer": int((~usable).sum())}
+        left_out = {**self.notes, "no passage holds an answer": int((~usable).sum())}
         if not usable.any():
             raise UserError(
                 f"no passage of {corpus.path} holds an answer to any of the {len(usable):,} questions"

@@ -90,8 +90,6 @@ def pretrain(
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
     model, params, started = starting_point(model, init, corpus, seed)
-    for stage in stages:
-        check(stage, model)
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a share of the facts, from 0 to less than 1, not {held_out}")
     shared = Run(
@@ -111,6 +109,8 @@ def pretrain(
 
 def train_chain(run: Run, stages: Sequence[Stage], params: Params, started: dict | None) -> Params:
     """The stages in order, from `params` on; `started` notes the run that those come from."""
+    for stage in stages:
+        check(stage, run.model)
     runs.describe(
         run.path,
         run.model,

@@ -62,7 +62,7 @@ def test_the_judge_by_hand():
     none = Judge(corpus, [asked(["Rome"], ["elsewhere"])])
     assert "gold_passage" not in none.score(Ranking(rows[:1], np.zeros((1, 5))))
     assert judge.texts()[3] == "Title Rome"
-    assert not judge.holds(-1, ["Rome"])
+    assert not judge.holds(-1, asked(["Rome"]))
 
 
 def test_a_document_cut_into_passages_is_found_with_any_of_them():

@@ -17,7 +17,16 @@ LAYERS = [
     | {"stopping"},
     {"data", "retrieval", "checkpoint"},
     {"state", "steps", "tasks", "embedding"},
-    {"supply", "runs", "kept_vectors", "progress", "waits", "reading"}
+    {
+        "supply",
+        "runs",
+        "kept_vectors",
+        "span_reading",
+        "dev_selection",
+        "progress",
+        "waits",
+        "reading",
+    }
     | {"training", "evaluation", "finetuning", "answering", "estimate"}
     | {"answer_evaluation", "asking"},
     {"quickstart", "weights"},

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ralm_jax.data import features, matching
+from ralm_jax.data.answer_spans import Spans
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.questions import Question
@@ -18,7 +19,7 @@ class Known(NamedTuple):
 
     pieces: list[np.ndarray]  # wordpieces of each question
     holds: list[np.ndarray]  # rows of the passages that hold an answer, ascending
-    spans: list[matching.Spans]
+    spans: list[Spans]
 
     @property
     def answerable(self) -> np.ndarray:

@@ -2,27 +2,20 @@
 
 Two rules of distant supervision: an answer is a substring of the raw text, case and all (ORQA's
 retriever), or its wordpieces stand in the passage one after the other (its reader; lower case, no accents).
-Spans to read are always found by wordpieces.
+Spans to read are always found by wordpieces. Patterns are matched with the raw text under both rules.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from ralm_jax.data.answer_spans import Spans, join
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.pattern_matching import pattern_spans
 from ralm_jax.data.questions import Question
 
 # (corpus, questions) -> for each question the rows of the passages that hold an answer, ascending
 Rule = Callable[[Corpus, Sequence[Question]], list[np.ndarray]]
-
-
-class Spans(NamedTuple):
-    """Where answers stand: passage row, first and last wordpiece of the body (included), int64 [n] each."""
-
-    rows: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
 
 
 class BodyIndex:
@@ -43,7 +36,7 @@ class BodyIndex:
     def find(self, wanted: Sequence[int]) -> Spans:
         """Every place where the wordpieces `wanted` stand one after the other in one passage."""
         if not wanted:
-            return Spans(*(np.empty(0, np.int64) for _ in range(3)))
+            return join([])
         counts = [self._first[piece + 1] - self._first[piece] for piece in wanted]
         rarest = int(np.argmin(counts))
         piece = wanted[rarest]
@@ -61,17 +54,11 @@ class BodyIndex:
 def spans(corpus: Corpus, questions: Sequence[Question]) -> list[Spans]:
     """For each question all places of its answers, sorted by row and place; none twice."""
     tokenizer, index = corpus.tokenizer(), BodyIndex(corpus)
-    answers = sorted({answer for q in questions for answer in q.answers})
+    answers = sorted({a for q in questions if not q.patterns for a in q.answers})
     pieces = tokenizer.encode_batch(answers, add_special_tokens=False)
     places = {a: index.find(p.ids) for a, p in zip(answers, pieces, strict=True)}
-    found = []
-    for question in questions:
-        several = [places[answer] for answer in question.answers]
-        whole = (
-            np.concatenate([np.stack(s, axis=1) for s in several]) if several else np.empty((0, 3))
-        )
-        found.append(Spans(*np.unique(whole.astype(np.int64), axis=0).T))
-    return found
+    matched = pattern_spans(corpus, (a for q in questions if q.patterns for a in q.answers))
+    return [join([(matched if q.patterns else places)[a] for a in q.answers]) for q in questions]
 
 
 def wordpieces(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]:
@@ -86,14 +73,20 @@ def substring(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]
     begins = np.cumsum([0, *(len(body) + 1 for body in bodies)])
     joined = b"\x00".join(bodies)  # what no text holds
     held: dict[bytes, np.ndarray] = {}
-    for answer in {a.encode() for q in questions for a in q.answers if a}:
+    for answer in {a.encode() for q in questions if not q.patterns for a in q.answers if a}:
         rows, place = [], joined.find(answer)
         while place >= 0:  # on from the next passage: once is enough
             rows.append(int(np.searchsorted(begins, place, side="right")) - 1)
             place = joined.find(answer, int(begins[rows[-1] + 1]))
         held[answer] = np.array(rows, np.int64)
+    matched = pattern_spans(corpus, (a for q in questions if q.patterns for a in q.answers))
     none = [np.empty(0, np.int64)]
     return [
-        np.unique(np.concatenate([held[a.encode()] for a in q.answers if a] or none))
+        np.unique(
+            np.concatenate(
+                [matched[a].rows if q.patterns else held[a.encode()] for a in q.answers if a]
+                or none
+            )
+        )
         for q in questions
     ]

@@ -22,8 +22,32 @@ _PARAGRAPH = re.compile(r"_START_PARAGRAPH_\n(.*?)(?=\n_START_|\Z)", re.DOTALL)
 def read_tfds(name: str) -> Iterator[Document]:
     """The documents of `NAME[/CONFIG][:SPLIT]`, by default of its train split.
 
+    Empty texts are left to be counted.
+    """
+    name, split, records = open_split(name)
+    field = next((field for field in TEXT_FIELDS if field in records.features), None)
+    if field is None:
+        raise UserError(
+            f"tfds:{name} has no text field among {', '.join(records.features)}; export it as JSONL"
+        )
+    return (_document(record, field, f"{split}-{i}") for i, record in enumerate(records))
+
+
+class Records:
+    """The records of a split, in order, and what is in one."""
+
+    def __init__(self, source: Any, features: Any):
+        self._source, self.features = source, features
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self._source[i] for i in range(len(self._source)))
+
+
+def open_split(name: str) -> tuple[str, str, Records]:
+    """`NAME[/CONFIG][:SPLIT]` -> its name, its split, by default train, and its records.
+
     A dataset that has been prepared in a format with random access is read where TFDS finds it
-    (TFDS_DATA_DIR); another is prepared, which downloads it. Empty texts are left to be counted.
+    (TFDS_DATA_DIR); another is prepared, which downloads it.
     """
     name, _, split = name.partition(":")
     split = split or "train"
@@ -32,17 +56,11 @@ def read_tfds(name: str) -> Iterator[Document]:
         raise UserError(
             f"tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}"
         )
-    features = builder.info.features
-    field = next((field for field in TEXT_FIELDS if field in features), None)
-    if field is None:
-        raise UserError(
-            f"tfds:{name} has no text field among {', '.join(features)}; export it as JSONL"
-        )
     try:
         records = builder.as_data_source(split=split)
     except (NotImplementedError, ImportError):
         raise UserError(_needs_tensorflow(name, "it is prepared as TFRecord")) from None
-    return (_document(records[i], field, f"{split}-{i}") for i in range(len(records)))
+    return name, split, Records(records, builder.info.features)
 
 
 def _builder(name: str) -> Any:

@@ -1,0 +1,72 @@
+"""Which of the parameters of a fine-tuning are kept: those that answer most of the development questions."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ralm_jax import answering, runs
+from ralm_jax.checkpoint import Checkpoints
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.data.questions import Question
+from ralm_jax.embedding import exact_over
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.retrieval import index
+from ralm_jax.writers import metrics_file, read_metrics
+
+
+def spread(questions: Sequence[Question], most: int) -> Sequence[Question]:
+    """At most so many of them, evenly from first to last."""
+    return questions[:: -(-len(questions) // most) or 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """A probe of training: exact match and F1 over development questions; the best are checkpointed."""
+
+    run: Path
+    corpus: Corpus
+    questions: Sequence[Question]
+    lengths: Lengths
+    candidates: int  # passages read
+
+    def __call__(self, model: OpenQA, params: dict, stage: str, step: int) -> dict[str, float]:
+        folder = runs.index_folder(self.run, stage)
+        newest = max(index.versions(folder))
+        vectors = index.open_version(folder, newest, self.corpus.fingerprint).vectors
+        opened = answering.Opened(
+            model,
+            jax.device_put(params, jax.local_devices()[0]),
+            self.corpus,
+            exact_over(vectors),
+            self.lengths,
+            self.corpus.tokenizer(),
+            self.corpus.texts(),
+        )
+        asked = [q.question for q in self.questions]
+        found = answering.answer(opened, asked, beam=self.candidates, candidates=self.candidates)
+        said = [a.answers[0].text if a.answers else "" for a in found]
+        pairs = list(zip(said, self.questions, strict=True))
+        exact = float(np.mean([q.answered_by(text) for text, q in pairs]))
+        if exact > self._best(stage, step):
+            self._keep(params, step)
+        return {"exact_match": exact, "f1": float(np.mean([q.f1(text) for text, q in pairs]))}
+
+    def _best(self, stage: str, step: int) -> float:
+        """Of earlier probes, of which a resumed run has those up to where it went on."""
+        file = metrics_file(self.run)
+        lines = read_metrics(file) if file.exists() else []
+        probes = (x for x in lines if x["stage"] == stage and x["step"] < step)
+        return max((x.get("probe/exact_match", -1.0) for x in probes), default=-1.0)
+
+    def _keep(self, params: dict, step: int) -> None:
+        checkpoints = Checkpoints(runs.checkpoint_folder(self.run, runs.BEST))
+        try:
+            latest = checkpoints.latest()
+            if latest is None or latest < step:  # else a lost run came as far, by the same steps
+                checkpoints.save(step, {"state": {"params": params}}, wait=True)
+        finally:
+            checkpoints.close()

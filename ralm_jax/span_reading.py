@@ -1,0 +1,78 @@
+"""Questions and passages to the likeliest spans, a pair at a time: what a pair says depends on nothing else.
+
+So a passage that two retrievers find is read once, short pairs are read among themselves, and how
+likely each passage is comes in afterwards.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ralm_jax.data import answering_batches
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.models.ralm import Text
+
+SPANS = 20  # the likeliest of a passage
+ROWS = 32  # pairs read at a time where there are many
+WIDTHS = 8  # lengths that inputs are padded to, up to the whole
+
+
+class Spans(NamedTuple):
+    """Of m pairs: the likeliest spans, likeliest first, and what all spans of the pair add up to."""
+
+    starts: np.ndarray  # int [m,SPANS], first wordpiece in the joint input
+    wides: np.ndarray  # int [m,SPANS], wordpieces less one
+    scores: (
+        np.ndarray
+    )  # float32 [m,SPANS], of the reader alone; hugely negative where no span is left
+    total: np.ndarray  # float32 [m], log of the sum of exp(score) over all spans
+
+
+def read_pairs(
+    model: OpenQA, reader: Any, corpus: Corpus, asked: Text, pairs: np.ndarray, length: int
+) -> Spans:
+    """Reads passages for questions.
+
+    Args:
+      reader: parameters.
+      asked: questions [n,L].
+      pairs: int [m,2], row of `asked` and row of the corpus.
+      length: S; longer passages are cut.
+    """
+    front = (asked.tokens != 0).sum(1)
+    body = np.asarray(corpus.lengths[pairs[:, 1]]).astype(int)[:, 1]
+    needed = np.minimum(front[pairs[:, 0]] + body + 1, length)
+    widths = -(-length * np.arange(1, WIDTHS + 1) // WIDTHS)
+    fits = np.searchsorted(widths, needed)
+    m = len(pairs)
+    starts, wides = np.zeros((2, m, SPANS), int)
+    out = Spans(starts, wides, np.zeros((m, SPANS), np.float32), np.zeros(m, np.float32))
+    for place in np.unique(fits):
+        several = np.flatnonzero(fits == place)
+        rows = ROWS if len(several) > ROWS // 4 else 1  # one compilation for few, one for many
+        for start in range(0, len(several), rows):
+            chosen = several[start : start + rows]
+            padded = np.pad(chosen, (0, rows - len(chosen)), mode="edge")
+            question, passage = pairs[padded].T
+            query = Text(asked.tokens[question], asked.types[question])
+            inputs = answering_batches.joint_text(
+                corpus, query, passage[:, None], int(widths[place])
+            )
+            for whole, part in zip(out, _best_spans(model, reader, *inputs), strict=True):
+                whole[chosen] = np.asarray(part)[: len(chosen)]
+    return out
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _best_spans(model: OpenQA, reader, joint: Text, within):
+    """joint [m,1,S], within bool [m,1,S] -> as `Spans`."""
+    spans: Any = model.apply({"params": {"reader": reader}}, joint, within, method="read")
+    m, _, s, w = spans.shape
+    flat = spans.reshape(m, s * w)
+    scores, places = jax.lax.top_k(flat, SPANS)
+    starts, wides = jnp.divmod(places, w)
+    return starts, wides, scores, jax.nn.logsumexp(flat, axis=1)
