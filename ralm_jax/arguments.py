@@ -223,7 +223,7 @@ def _add_set(verb: argparse.ArgumentParser) -> None:
 def shipped() -> list[str]:
     """Configurations of whole pretraining runs that come with the package."""
     files = (str(f.relative_to(configs())) for f in configs().glob("runs/*.gin"))
-    return sorted(file for file in files if file != "runs/finetune.gin")
+    return sorted(file for file in files if not file.startswith("runs/finetune"))
 
 
 def configs() -> Path:

@@ -23,6 +23,8 @@ from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
 
+BAR_DELAY = 1.0  # seconds before embedding shows that it goes on
+
 
 def maker(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
     """Tells apart whatever would embed the corpus otherwise; `length` beyond its passages is all one."""
@@ -52,8 +54,11 @@ def corpus_vectors(run: Path, loaded: runs.Loaded, corpus: Corpus, lengths: Leng
     if found is not None:
         return found.vectors
     held = any(index.versions(root) for root in folders(run))
-    what = "embedding the corpus" + " (what the run keeps is of another model or corpus)" * held
-    with tqdm(total=corpus.size, desc=what, unit=" passages", leave=held, delay=1.0) as bar:
+    what = (
+        "embedding the corpus"
+        + " (what the run keeps is of other parameters or another corpus)" * held
+    )
+    with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
         vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths, bar.update)
     try:
         writer = index.create(

@@ -3,19 +3,38 @@
 import dataclasses
 import io
 import json
+import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ralm_jax import answering, cli, embedding, finetuning, optim, partition, runs, state, training
-from ralm_jax.answer_evaluation import interval
+from ralm_jax import (
+    answering,
+    cli,
+    embedding,
+    finetuning,
+    kept_vectors,
+    optim,
+    partition,
+    runs,
+    state,
+    training,
+)
+from ralm_jax.answer_evaluation import evaluate_answers, interval, table
+from ralm_jax.answering import Answer, Answered
 from ralm_jax.checkpoint import Checkpoints
+from ralm_jax.data import answering_batches
 from ralm_jax.data.pipeline import Lengths
+from ralm_jax.data.question_sources import read_questions
+from ralm_jax.data.questions import ASKED_TWICE, Question, Questions
+from ralm_jax.dev_selection import spread
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.retrieval import index
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.writers import metrics_file, read_metrics
 
@@ -100,6 +119,38 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(pretrained, tiny, tmp_pat
         runs.load(tmp_path / "whole").params,
     )
     assert [x["step"] for x in lines(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_the_parameters_that_answer_most_are_kept(pretrained, tiny, tmp_path, monkeypatch):
+    """Development questions are answered at steps 0, 2, 4; here so that step 2 is the best."""
+    asked = read_questions(tiny.questions).asked[:10]
+    right = iter([1, 6, 3] * 2)
+
+    def said(opened, questions, **_):
+        share = next(right)
+        texts = [q.answers[0] if i < share else "?" for i, q in enumerate(asked)]
+        return [Answered([Answer(t, 1.0, 0, 0, 0)], np.zeros(1), np.ones(1)) for t in texts]
+
+    monkeypatch.setattr(answering, "answer", said)
+    finetune(tmp_path / "run", pretrained, tiny, dev=asked, dev_every=2)
+    probes = [
+        (x["step"], x["probe/exact_match"])
+        for x in read_metrics(metrics_file(tmp_path / "run"))
+        if "probe/exact_match" in x
+    ]
+    assert probes == [(0, 0.1), (2, 0.6), (4, 0.3)]
+    kept = runs.load(tmp_path / "run")
+    assert (kept.stage, kept.step) == (runs.BEST, 2)
+    assert runs.load(tmp_path / "run", "finetune").step == 4
+    # A run that was lost after its checkpoint of step 2 measures step 4 again, and keeps step 2.
+    finetune(tmp_path / "again", pretrained, tiny, dev=asked, dev_every=2, steps=4)
+    jax.tree.map(np.testing.assert_array_equal, runs.load(tmp_path / "again").params, kept.params)
+
+
+def test_development_questions_are_spread_evenly():
+    asked = [Question(str(i), "?", ("x",)) for i in range(10)]
+    assert [q.id for q in spread(asked, 4)] == ["0", "3", "6", "9"]
+    assert len(spread(asked, 10)) == len(spread(asked, 99)) == 10 and spread([], 5) == []
 
 
 def test_passages_may_learn_too(pretrained, tiny, tmp_path):
@@ -188,6 +239,72 @@ def test_the_embedder_of_an_export_is_that_of_questions(pretrained, tiny, tmp_pa
     np.testing.assert_array_equal(bias, np.ones(8, np.float32))  # drawn as 0
 
 
+def test_what_is_read_for_several_retrievers_is_read_once_and_alike(opened, tiny, monkeypatch):
+    asked = answering.encode(opened, [q["question"] for q in tiny.almanac.questions[:6]])
+    ranked = answering.rank(opened, asked, 10)
+    turned = embedding.Ranking(ranked.rows[:, ::-1], ranked.scores[:, ::-1])
+    pairs = []
+    original = answering.read_pairs
+    monkeypatch.setattr(answering, "read_pairs", lambda *a: pairs.append(len(a[4])) or original(*a))
+    ours, same, backwards = answering.read(opened, asked, [ranked, ranked, turned], 7)
+    assert pairs == [6 * 10]  # not 6 * 7 * 3
+    for one, two in zip(ours, same, strict=True):
+        assert one.answers == two.answers
+    (alone,) = answering.read(opened, asked, [turned], 7)
+    for one, two in zip(backwards, alone, strict=True):
+        assert one.answers[0] == two.answers[0]
+
+
+def test_reading_is_that_of_the_model(opened, tiny):
+    """Against the whole model at full length, with a softmax over all spans of all passages read."""
+    asked = answering.encode(opened, [q["question"] for q in tiny.almanac.questions[:3]])
+    ranked = answering.rank(opened, asked, 3)
+    (found,) = answering.read(opened, asked, [ranked], 3)
+    inputs = answering_batches.joint_text(opened.corpus, asked, ranked.rows, LENGTHS.joint)
+    spans = opened.model.apply({"params": opened.params}, *inputs, method="read")
+    total = spans + opened.model.score_scale * ranked.scores[:, :, None, None]
+    whole = np.asarray(jax.nn.softmax(total.reshape(3, -1), axis=1)).reshape(total.shape)
+    for b, each in enumerate(found):
+        best = each.answers[0]
+        k, start, wide = np.unravel_index(whole[b].argmax(), whole[b].shape)
+        assert best.row == ranked.rows[b, k]
+        ids = inputs[0].tokens[b, k, start : start + wide + 1]
+        assert opened.tokenizer.encode(best.text, add_special_tokens=False).ids == ids.tolist()
+        assert best.probability >= whole[b].max() - 1e-5  # others that read alike are added
+
+
+def test_questions_that_nothing_answers_or_nothing_finds(opened, tiny, tmp_path):
+    known = read_questions(tiny.questions).asked[0]
+    asked = [known, Question("x", "\u2603 \u2603", ("not in any passage",))]
+    report = evaluate_answers(opened, Questions(asked, {ASKED_TWICE: 3}), beam=20, candidates=2)
+    assert (report["questions"], report["answerable"]) == (2, 1)
+    assert report["bm25"]["nothing_found"] == 1 and report["retriever"]["nothing_found"] == 0
+    shown = table(report)
+    assert "2 questions, 1 of them answered by some passage" in shown
+    assert f"3 questions: {ASKED_TWICE}" in shown
+    assert "(1 questions for which no passage was found)" in shown
+
+
+def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path, capsys):
+    """Of a run whose index was put in from elsewhere: it is embedded anew, and that is said."""
+    other = tmp_path / "run"
+    shutil.copytree(tuned, other, ignore=shutil.ignore_patterns("index", "vectors"))
+    wrong = np.zeros((tiny.corpus.size, 8), np.float32)
+    writer = index.create(
+        other / "index" / "finetune", 0, wrong.shape, tiny.corpus.fingerprint, "x"
+    )
+    writer.write(0, wrong)
+    writer.commit()
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(kept_vectors, "BAR_DELAY", 0.0)
+        again = answering.open_run(other)
+    assert "of other parameters or another corpus" in capsys.readouterr().err
+    asked = [tiny.almanac.questions[0]["question"]]
+    one, two = (answering.answer(o, asked)[0] for o in (opened, again))
+    assert one.rows.tolist() == two.rows.tolist()
+
+
 def test_a_run_that_does_not_answer_is_refused(pretrained):
     with pytest.raises(UserError, match=r"was not fine-tuned: ralm finetune --run"):
         answering.open_run(pretrained)
@@ -212,7 +329,8 @@ def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path
     words = ["finetune", "--run", pretrained, "--train", tiny.questions, "--dev", few, "--out", out]
     words += [w for name, value in SETTINGS.items() for w in ("--set", f"{name} = {value}")]
     assert cli.main([*map(str, words)]) == 0
-    assert "9 questions, 5 passages read" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "9 questions, 9 of them answered by some passage; 5 passages read" in shown
     predictions, figures = tmp_path / "said.jsonl", tmp_path / "figures.json"
     words = ["evaluate", "--run", out, "--questions", few, "--predictions", predictions]
     assert cli.main([*map(str, words), "--json", str(figures)]) == 0
@@ -229,8 +347,10 @@ def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path
     assert cli.main(["ask", question, "--run", str(out), "--json", "-"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["answer"] == said[0]["answer"]
+    assert list(record["seconds"]) == ["embed", "search", "read"]
     assert cli.main(["ask", question, "--run", str(out)]) == 0
     shown = capsys.readouterr().out
+    assert re.search(r"\(\d+ ms: embed \d+, search \d+, read \d+\)", shown)
     assert shown.startswith(record["answer"]) and f"[{record['answer']}]" in shown.replace(
         "\n  ", " "
     )
