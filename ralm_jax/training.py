@@ -225,16 +225,19 @@ def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Ar
             previous, done = metrics, now + 1
             stopped = told_to_stop(loop, done)
             last = stopped or done == stage.steps
-            if last or done % loop.run.checkpoint_every == 0:
+            saving = last or done % loop.run.checkpoint_every == 0
+            if saving:
                 observe(loop, done, metrics, waits, last=last)  # what is saved has been logged
                 previous = None
+            # Before the checkpoint: a run that goes on from there does not measure that step again.
+            if done % loop.run.probe_every == 0 or done == stage.steps:
+                _probe(loop.run, stage, train_state.params, done, progress)
+            if saving:
                 with waits.activity("checkpoint"):
                     loop.checkpoints.save(done, _tree(train_state, supply), wait=last)
                 supply.checkpointed()
             if stopped and done < stage.steps:
                 raise Stopped(f"stopped at step {done} of stage {stage.name}; it is saved")
-            if done % loop.run.probe_every == 0 or done == stage.steps:
-                _probe(loop.run, stage, train_state.params, done, progress)
     return train_state.params
 
 
