@@ -19,11 +19,18 @@ import matplotlib
 from ralm_jax.writers import metrics_file, read_metrics
 
 RESULTS = Path(__file__).parent / "results"
-PANELS = (
-    ("loss", "loss, nats"),
-    ("retrieval_utility", "retrieval utility, nats a token"),
-    ("staleness", "staleness of the index, steps"),
-)
+PANELS = {
+    "retrieval_utility": (
+        ("loss", "loss, nats"),
+        ("retrieval_utility", "retrieval utility, nats a token"),
+        ("staleness", "staleness of the index, steps"),
+    ),
+    "reading_loss": (
+        ("loss", "loss, nats"),
+        ("answer_in_read", "training questions with an answer in what is read"),
+        ("probe/exact_match", "exact match, development questions"),
+    ),
+}
 
 
 def hardware() -> str:
@@ -45,6 +52,9 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         if "publish/index_step" in line:
             event = {k.removeprefix("publish/"): v for k, v in line.items() if "/" in k}
             stage["publishes"].append({"at": line["step"], **event})
+        elif any(name.startswith("probe/") for name in line):
+            probe = {k.removeprefix("probe/"): v for k, v in line.items() if k != "stage"}
+            stage.setdefault("probes", []).append(probe)
         elif "loss" in line:
             since = stage["curve"][-1]["step"] if stage["curve"] else 0
             stage["seconds"] += line["step_seconds"] * (line["step"] - since)
@@ -61,10 +71,11 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    panels = next(panels for name, panels in PANELS.items() if any(name in x for x in lines))
     stages = list(dict.fromkeys(line["stage"] for line in lines))
     ends = [max(line["step"] for line in lines if line["stage"] == s) for s in stages]
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.8), layout="constrained")
-    for axis, (name, label) in zip(axes, PANELS, strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.8), layout="constrained")
+    for axis, (name, label) in zip(axes, panels, strict=True):
         for number, stage in enumerate(stages):
             points = [
                 (line["step"] + sum(ends[:number]), line[name])
@@ -75,7 +86,8 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
                 axis.plot(*zip(*points, strict=True), label=stage, color=f"C{number}")
         axis.set(xlabel="training steps, all stages", title=label)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False)
+        if len(stages) > 1:
+            axis.legend(frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -106,7 +118,8 @@ def main() -> None:
     }
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     shutil.copy(arguments.run / "config.gin", out / "config.gin")
-    draw([line for line in lines if "loss" in line], out / "curves.png")
+    drawn = [x for x in lines if "loss" in x or any(name.startswith("probe/") for name in x)]
+    draw(drawn, out / "curves.png")
 
 
 def _evaluation(file: Path) -> dict[str, Any]:
