@@ -44,7 +44,7 @@ def folders(*began: Path | None) -> Iterator[Path]:
     for run in began:
         if run is not None:
             yield from sorted((run / "index").glob("*"))
-            yield run / "vectors"
+            yield from sorted((run / "vectors").glob("*"))
 
 
 def corpus_vectors(run: Path, loaded: runs.Loaded, corpus: Corpus, lengths: Lengths) -> np.ndarray:
@@ -54,19 +54,16 @@ def corpus_vectors(run: Path, loaded: runs.Loaded, corpus: Corpus, lengths: Leng
     if found is not None:
         return found.vectors
     held = any(index.versions(root) for root in folders(run))
-    what = (
-        "embedding the corpus"
-        + " (what the run keeps is of other parameters or another corpus)" * held
-    )
+    why = " (what the run keeps is of other parameters or another corpus)" if held else ""
+    what = f"embedding the corpus{why}"
     with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
         vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths, bar.update)
+    root = run / "vectors" / corpus.fingerprint[:16]
     try:
-        writer = index.create(
-            run / "vectors", loaded.step, vectors.shape, corpus.fingerprint, made_by
-        )
+        writer = index.create(root, loaded.step, vectors.shape, corpus.fingerprint, made_by)
         writer.write(0, vectors)
         kept = writer.commit()
-        index.prune(run / "vectors", {kept.step})
+        index.prune(root, {kept.step})
     except (OSError, UserError):
         return vectors  # a run that cannot be written to can still be measured
     return kept.vectors

@@ -3,7 +3,7 @@
 config.gin        the configuration, resolved          model.json   sizes of the model
 run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
 vocab.txt, tokenizer_config.json: its wordpieces       checkpoints/STAGE/STEP, index/STAGE/step_STEP
-vectors/step_STEP: of the corpus it was last measured on, where no index of a stage has the same
+vectors/CORPUS/step_STEP: of a corpus it was measured on, where no index of a stage has the same
 """
 
 import dataclasses
