@@ -357,6 +357,36 @@ def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path
     )
 
 
+@pytest.mark.parametrize(
+    "config, more",
+    [
+        ("finetune_small", {}),
+        ("finetune_both", {"REFRESH_EVERY": 1, "REFRESH_LAG": 1}),
+        ("finetune_both", {"optim.towers.query": "@optim.held()"}),
+    ],
+)
+def test_the_choices_that_ship(pretrained, tiny, tmp_path, config, more):
+    """Which towers learn, as configured; the passages' vectors are those of the tower at the end."""
+    out = tmp_path / "out"
+    words = ["finetune", "--config", f"runs/{config}.gin", "--run", pretrained, "--out", out]
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(tiny.questions.read_text("utf-8").splitlines()[:2]), "utf-8")
+    words += ["--train", tiny.questions, "--dev", few]
+    given = {**SETTINGS, "RETRIEVER_RATE": 1e-2, **more}
+    words += [w for name, value in given.items() for w in ("--set", f"{name} = {value}")]
+    assert cli.main([*map(str, words)]) == 0
+    begun = runs.load(pretrained).params["retriever"]["passage_tower"]
+    ended = runs.load(out, finetuning.STAGE).params["retriever"]
+    moved = {
+        tower: max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), begun, now)))
+        for tower, now in ended.items()
+    }
+    assert (moved["passage_tower"] > 1e-4) == (config == "finetune_both")
+    assert (moved["query_tower"] > 1e-4) == ("optim.towers.query" not in more)
+    published = index.versions(runs.index_folder(out, finetuning.STAGE))
+    assert (max(published) > 0) == ("REFRESH_EVERY" in more)
+
+
 def test_questions_are_asked_for_where_none_is_given(tuned, tiny, capsys, monkeypatch):
     questions = [q["question"] for q in tiny.almanac.questions[:2]]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(questions) + "\n"))
