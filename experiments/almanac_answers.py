@@ -21,7 +21,7 @@ from ralm_jax.data.question_sources import read_questions
 from ralm_jax.quickstart import unasked
 
 HELD_OUT = 0.2  # as runs/quickstart.gin
-STAGES = {"realm": "REALM", "warmup": "ICT + reader warm-up", "ict": "ICT alone"}
+STAGES = {"realm": "REALM", "ict": "ICT alone", "warmup": "ICT + reader warm-up"}
 BESIDE = {"frozen": "its retriever not fine-tuned", "bm25": "BM25, its reader"}
 
 
@@ -33,14 +33,21 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    rows = {stage: [answers(arguments.runs, seed, stage) for seed in seeds] for stage in STAGES}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for stage in STAGES:  # what is done so far is written after each
+        rows[stage] = [answers(arguments.runs, seed, stage) for seed in seeds]
+        write(rows, arguments.seeds)
+
+
+def write(rows: dict[str, list[dict[str, Any]]], seeds: str) -> None:
+    """The rows as JSON and as a table."""
     out = RESULTS / "almanac_answers"
     out.mkdir(parents=True, exist_ok=True)
     result = {
-        "command": "python -m experiments.almanac_answers --runs RUNS --seeds " + arguments.seeds,
+        "command": "python -m experiments.almanac_answers --runs RUNS --seeds " + seeds,
         "commit": commit(),
         "hardware": hardware(),
-        "seeds": seeds,
+        "seeds": [int(seed) for seed in seeds.split(",")],
         "mean and spread": {stage: spread(reports) for stage, reports in rows.items()},
         "rows": rows,
     }

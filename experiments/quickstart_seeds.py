@@ -55,6 +55,8 @@ def spread(reports: list[Any]) -> Any:
     """The same shape, each number replaced by mean, least and greatest over the seeds."""
     if isinstance(reports[0], dict):
         return {key: spread([r[key] for r in reports]) for key in reports[0]}
+    if isinstance(reports[0], list):
+        return [spread(each) for each in zip(*reports, strict=True)]
     return {"mean": statistics.mean(reports), "min": min(reports), "max": max(reports)}
 
 
