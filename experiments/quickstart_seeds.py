@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def main() -> None:
     shutil.copy(first / "learning_curves.png", out / "learning_curves.png")
 
 
-def spread(reports: list[Any]) -> Any:
+def spread(reports: Sequence[Any]) -> Any:
     """The same shape, each number replaced by mean, least and greatest over the seeds."""
     if isinstance(reports[0], dict):
         return {key: spread([r[key] for r in reports]) for key in reports[0]}

@@ -159,6 +159,24 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
 
     from ralm_jax.runs import keep_config
 
+    resolved = _parse(config, changes)
+    bound = gin.get_configurable(target)
+    keep_config(run, resolved)
+    return lambda **given: _called(bound, config, given)
+
+
+def bindings(target: str, config: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """What a configuration gives to the function `target`, built. Raises UserError as `configure`."""
+    import gin
+
+    _parse(config, changes)
+    return gin.get_bindings(target)
+
+
+def _parse(config: str, changes: Sequence[str]) -> str:
+    """Reads a configuration into gin; gives it back resolved."""
+    import gin
+
     gin.clear_config()
     gin.add_config_file_search_path(str(configs()))
     file = Path(config)
@@ -171,8 +189,7 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
             _apply(change)
         _check_macros(config)
         gin.finalize()
-        resolved = gin.config_str(max_line_length=100)
-        bound = gin.get_configurable(target)
+        return gin.config_str(max_line_length=100)
     except UserError:
         raise
     except Exception as error:  # gin raises whatever a file's own imports and parsing raise
@@ -180,8 +197,6 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
         raise UserError(f"configuration {config}: {said}") from error
     finally:
         logging.disable(logging.NOTSET)
-    keep_config(run, resolved)
-    return lambda **given: _called(bound, config, given)
 
 
 def _apply(change: str) -> None:

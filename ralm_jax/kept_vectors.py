@@ -54,7 +54,7 @@ def corpus_vectors(run: Path, loaded: runs.Loaded, corpus: Corpus, lengths: Leng
     if found is not None:
         return found.vectors
     held = any(index.versions(root) for root in folders(run))
-    why = " (what the run keeps is of other parameters or another corpus)" if held else ""
+    why = " (those that are kept are not by these parameters)" if held else ""
     what = f"embedding the corpus{why}"
     with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
         vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths, bar.update)

@@ -7,6 +7,7 @@ itself is always computed afresh in the step.
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ralm_jax import kept_vectors, partition
-from ralm_jax.data import pipeline
+from ralm_jax.data import features, pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.models.openqa import OpenQA
@@ -118,9 +119,11 @@ class RetrievalSupply:
         seed: int,
         batch: int,
         index_root: Path,
+        asked: Corpus | None = None,
         known: Sequence[Path] = (),
     ):
-        """`known`: folders where the vectors of the first index may lie already."""
+        """`rows` are of `asked`, where that is another corpus than the one retrieved from; `known`: folders
+        where the vectors of the first index may lie already."""
         self._task, self._corpus, self._model, self._rows = task, corpus, model, rows
         self._seed, self._batch = seed, batch
         self._searcher = mips.choose(
@@ -142,6 +145,7 @@ class RetrievalSupply:
         self._drawn: tuple[int, Any] | None = None  # for the step after next
         self._search: Callable[[], mips.Found] | None = None
         self._root, self._known = index_root, known
+        self._asked_corpus = asked or corpus
         self._version: index.Version | None = None
         self._found = np.full((batch, task.neighbours), -1, np.int32)
 
@@ -177,7 +181,11 @@ class RetrievalSupply:
     def _draw(self, step: int) -> Any:
         rows, positions = pipeline.draw(self._rows, self._seed, step, self._batch)
         mine = partition.local_rows(self._batch)
-        return self._task.ask(self._corpus, rows[mine], positions[mine], self._seed)
+        drawn = self._task.ask(self._asked_corpus, rows[mine], positions[mine], self._seed)
+        if isinstance(drawn, pipeline.Clozes) and self._asked_corpus is not self._corpus:
+            nowhere = np.full_like(drawn.passages, features.NULL)  # no passage here is its own
+            drawn = dataclasses.replace(drawn, passages=nowhere)
+        return drawn
 
     def _vectors(self) -> np.ndarray:
         """Of the version now served."""

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import optax
 
-from ralm_jax import kept_vectors, partition, runs, state, tasks
+from ralm_jax import kept_vectors, partition, runs, starting, state, tasks
 from ralm_jax.checkpoint import Checkpoints
-from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
@@ -33,6 +33,9 @@ class Stage:
     steps: int
     batch: int
     optimizer: optax.GradientTransformation
+    asked: str | None = (
+        None  # a corpus whose sentences are asked (X), where not that of the run (Z)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ def pretrain(
         not finite, a full disk.
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
-    model, params, started = starting_point(model, init, corpus, seed)
+    model, params, started = starting.starting_point(model, init, corpus, seed)
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a share of the facts, from 0 to less than 1, not {held_out}")
     shared = Run(
@@ -125,27 +128,6 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params, started: dict
         for number, stage in enumerate(stages):
             params = train_stage(run, stage, number, params, progress, stop)
     return params
-
-
-def starting_point(
-    model: Ralm | None, init: str | Path | None, corpus: Corpus, seed: int
-) -> tuple[Ralm, Params, dict | None]:
-    """Model and parameters to start from, and a note of the run they are from."""
-    if init is None:
-        if model is None:
-            raise UserError("the configuration names no model: give --init RUN to start from one")
-        model = runs.sized(model, corpus.vocabulary.size)
-        return model, state.initial_params(model, jax.random.key(seed)), None
-    if model is not None:
-        raise UserError(
-            f"the configuration has a model of its own and --init {init} brings another: take one, such "
-            "as --config runs/warm.gin with --init"
-        )
-    loaded = runs.load(Path(init))
-    if not isinstance(loaded.model, Ralm):
-        raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
-    runs.check_vocabulary(Path(init), corpus)
-    return loaded.model, loaded.params, {"stage": loaded.stage, "step": loaded.step}
 
 
 def check(stage: Stage, model: Ralm | OpenQA) -> None:
@@ -260,12 +242,13 @@ def told_to_stop(loop: Loop, done: int) -> bool:
 
 def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supply:
     """The batches of a stage; says which sentences may be asked, and why the others may not."""
-    queries = stage.task.queries(run.corpus, run.held_out)
+    asked = asked_corpus(run, stage)
+    queries = stage.task.queries(asked, run.held_out)
     what = "questions" if isinstance(stage.task, tasks.OpenQuestions) else "sentences"
     progress.say(f"{stage.name}: {len(queries.rows):,} {what} to ask", queries.left_out)
     seed = run.seed * 1000 + number  # every stage draws its own examples
     if isinstance(stage.task, tasks.InverseCloze):
-        return ClozeSupply(stage.task, run.corpus, queries.rows, seed, stage.batch)
+        return ClozeSupply(stage.task, asked, queries.rows, seed, stage.batch)
     return RetrievalSupply(
         stage.task,
         run.corpus,
@@ -274,8 +257,25 @@ def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supp
         seed=seed,
         batch=stage.batch,
         index_root=runs.index_folder(run.path, stage.name),
+        asked=asked,
         known=list(kept_vectors.folders(run.path, run.begun)),
     )
+
+
+def asked_corpus(run: Run, stage: Stage) -> Corpus:
+    """Whose sentences a stage masks: X of REALM, section 4.2; retrieved is from the run's corpus, Z.
+
+    Raises UserError: it is not there, has other wordpieces, or the stage wants the own passage in Z.
+    """
+    if stage.asked is None:
+        return run.corpus
+    if isinstance(stage.task, tasks.OpenQuestions) or getattr(stage.task, "own_passage", False):
+        raise UserError(
+            f"stage {stage.name}: what is asked must be of the corpus it reads; leave out `asked`"
+        )
+    opened = open_corpus(stage.asked)
+    runs.check_vocabulary(run.path, opened)
+    return opened
 
 
 def _tree(train_state: state.TrainState, supply: Supply) -> dict:

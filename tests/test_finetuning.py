@@ -300,7 +300,7 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
     with monkey.context() as patch:
         patch.setattr(kept_vectors, "BAR_DELAY", 0.0)
         again = answering.open_run(other)
-    assert "of other parameters or another corpus" in capsys.readouterr().err
+    assert "not by these parameters" in capsys.readouterr().err
     asked = [tiny.almanac.questions[0]["question"]]
     one, two = (answering.answer(o, asked)[0] for o in (opened, again))
     assert one.rows.tolist() == two.rows.tolist()

@@ -17,16 +17,8 @@ LAYERS = [
     | {"stopping"},
     {"data", "retrieval", "checkpoint"},
     {"state", "steps", "tasks", "embedding"},
-    {
-        "supply",
-        "runs",
-        "kept_vectors",
-        "span_reading",
-        "dev_selection",
-        "progress",
-        "waits",
-        "reading",
-    }
+    {"supply", "runs", "starting", "kept_vectors", "progress", "waits", "reading"}
+    | {"span_reading", "dev_selection"}
     | {"training", "evaluation", "finetuning", "answering", "estimate"}
     | {"answer_evaluation", "asking"},
     {"quickstart", "weights"},

@@ -155,10 +155,15 @@ class Almanac(NamedTuple):
     questions: list[dict]
 
 
-def generate(world: World, seed: int) -> Almanac:
-    """The same world and seed give the same almanac; every fact has one question."""
+def generate(world: World, seed: int, edition: int = 0) -> Almanac:
+    """The same world and seed give the same almanac; every fact has one question.
+
+    Another edition states the same facts in passages and words of its own.
+    """
     rng = np.random.default_rng(seed)
     facts, has_page = _facts(world, rng)
+    if edition:
+        rng = np.random.default_rng([seed, edition])
     passages = _pages(facts, has_page, world, rng) + _annals(facts, has_page, world, rng)
     used: dict[str, int] = {}
     gold: dict[str, list[str]] = {}

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 from state_dicts import SIZES, draw, trunk
 
-from ralm_jax import cli, embedding, runs, training
+from ralm_jax import cli, embedding, runs, starting
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
 
@@ -90,7 +90,7 @@ def test_the_same_command_again_changes_nothing(imported, pretrain, warm):
 
 
 def test_a_run_may_start_from_a_run(warm, tiny):
-    model, params, started = training.starting_point(None, warm, tiny.corpus, seed=0)
+    model, params, started = starting.starting_point(None, warm, tiny.corpus, seed=0)
     ended = runs.load(warm)
     assert model == ended.model and started == {"stage": "realm", "step": 2}
     np.testing.assert_array_equal(

@@ -1,0 +1,148 @@
+"""What the tables are made of: pretraining runs, halves of two runs put together, fine-tuning, measuring.
+
+Everything lies in one folder and is made once: a run that is there is gone on with, or taken as it is.
+"""
+
+import gzip
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ralm_jax import evaluation, runs
+from ralm_jax.checkpoint import Checkpoints
+from ralm_jax.data import almanac, pipeline
+from ralm_jax.data.almanac import World
+from ralm_jax.data.cutting import fact_group
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.data.prepare import prepare
+from ralm_jax.data.question_sources import read_questions
+from ralm_jax.kept_vectors import corpus_vectors
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.reading import KS
+
+HELD_OUT = 0.2  # of the facts of an almanac, as runs/quickstart.gin
+VOCABULARY = 2000  # wordpieces of an almanac
+
+
+class Data(NamedTuple):
+    """What a row is trained on and measured with."""
+
+    corpus: Path
+    train: Path
+    select: Path  # questions that choose the step of fine-tuning that is kept
+    dev: Path  # questions that are reported
+    asked: Path | None  # the corpus X of the row X != Z
+
+
+def almanac_data(out: Path, seed: int, world: World = World()) -> Data:  # noqa: B008
+    """A world of its own for each seed. Reported: questions about facts that pretraining never asks for.
+
+    X is another edition: the same facts in other passages and words.
+    """
+    folder = out / f"world{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = almanac.generate(world, seed)
+    asked = np.array([fact_group(q["id"]) for q in made.questions], np.uint64)
+    unasked = pipeline.held_out(asked, HELD_OUT)
+    parts: dict[str, list[dict]] = {"train": [], "dev": []}
+    for question, kept in zip(made.questions, unasked, strict=True):
+        parts["dev" if kept else "train"].append(question)
+    parts["select"] = parts["train"][seed % 10 :: 10]
+    del parts["train"][seed % 10 :: 10]
+    files = {name: _write(folder / f"{name}.jsonl", lines) for name, lines in parts.items()}
+    for name, edition, vocab in (("z", 0, None), ("x", 1, folder / "z" / "vocab.txt")):
+        if not (folder / name).exists():
+            documents = almanac.generate(world, seed, edition).documents
+            source = _write(folder / f"{name}.jsonl.gz", documents)
+            prepare(
+                str(source),
+                folder / name,
+                vocab_file=vocab,
+                vocab_size=VOCABULARY,
+                say=lambda line: None,
+            )
+    return Data(folder / "z", **files, asked=folder / "x")
+
+
+def given_data(out: Path, corpus: Path, train: Path, dev: Path, asked: Path | None) -> Data:
+    """Files of one's own; one question in ten of `train` selects."""
+    out.mkdir(parents=True, exist_ok=True)
+    questions = read_questions(train).asked
+    kept: dict[str, list[dict]] = {"train": [], "select": []}
+    for number, q in enumerate(questions):
+        record = {"id": q.id, "question": q.question, "answers": q.answers, "regex": q.patterns}
+        kept["select" if number % 10 == 0 else "train"].append(record)
+    files = {name: _write(out / f"{name}.jsonl", lines) for name, lines in kept.items()}
+    return Data(corpus, **files, dev=dev, asked=asked)
+
+
+def _write(path: Path, records: list[dict]) -> Path:
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, "utf-8")
+    return path
+
+
+def ralm(*words: object) -> float:
+    """Runs the command line; seconds it took. What it says goes where this program's output goes."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "ralm_jax.cli", *map(str, words)], check=True)
+    return time.perf_counter() - begun
+
+
+def pretrained(
+    run: Path, config: str, data: Data, init: Path | None, changes: list[str]
+) -> tuple[Path, float]:
+    """The run of a configuration, and the seconds that were spent on it now; it resumes."""
+    told = [word for change in changes for word in ("--set", change)]
+    begin = ["--init", init] if init else []
+    return run, ralm(
+        "pretrain", "--config", config, "--corpus", data.corpus, "--run", run, *begin, *told
+    )
+
+
+def combined(out: Path, retriever: Path, reader: Path) -> Path:
+    """A run of the retriever of one and the reader of another, as they were left."""
+    if runs.checkpoint_folder(out, "combined").is_dir():
+        return out
+    first, second = runs.load(retriever), runs.load(reader)
+    assert isinstance(first.model, Ralm)
+    corpus = runs.open_its_corpus(retriever, None)
+    own = runs.read_record(retriever)
+    parts = {name: own[name] for name in ("lengths", "held_out", "seed")}
+    runs.describe(out, first.model, corpus, stages=["combined"], **parts)
+    params = {"retriever": first.params["retriever"], "reader": second.params["reader"]}
+    checkpoints = Checkpoints(runs.checkpoint_folder(out, "combined"))
+    checkpoints.save(0, {"state": {"params": params}}, wait=True)
+    checkpoints.close()
+    return out
+
+
+def zero_shot(run: Path, dev: Path) -> dict[str, Any]:
+    """Recall and MRR on questions before any fine-tuning."""
+    loaded, own = runs.load(run), runs.read_record(run)
+    corpus, questions = runs.open_its_corpus(run, None), read_questions(dev).asked
+    lengths = Lengths(**own["lengths"])
+    vectors = corpus_vectors(run, loaded, corpus, lengths)
+    ranked = evaluation.rank(
+        loaded.model, loaded.params, corpus, vectors, lengths, questions, max(KS)
+    )
+    return evaluation.Judge(corpus, questions).score(ranked)
+
+
+def answered(run: Path, config: str, data: Data, changes: list[str]) -> tuple[dict, float]:
+    """Fine-tunes a run, measures it on the reported questions; and the seconds of training."""
+    out = run.with_name(run.name + "_answers")
+    told = [word for change in changes for word in ("--set", change)]
+    files = ["--train", data.train, "--dev", data.select]
+    seconds = ralm("finetune", "--config", config, "--run", run, "--out", out, *files, *told)
+    figures = out / "dev.json"
+    ralm("evaluate", "--run", out, "--questions", data.dev, "--json", figures)
+    return json.loads(figures.read_text("utf-8")), seconds

@@ -1,0 +1,243 @@
+"""REALM's Table 2: what the retriever, the reader, the masks and a fresh index each contribute.
+
+    python -m experiments.table2 --scale almanac|wiki9k|paper --out DIR [--rows realm,stale,...]
+        [--seeds 0,1,2] [--corpus CORPUS --train FILE --dev FILE] [--init RUN] [--asked CORPUS] [--dry-run]
+
+almanac makes its own worlds; the other scales take a corpus and questions; wiki9k starts from an imported
+encoder (--init); --asked is the corpus X of the row X != Z. Rows are made one by one, kept in DIR/rows: the
+same command goes on where it stopped. --dry-run says what is left, in steps and hours, and starts nothing.
+Writes DIR/table2.md and DIR/table2.json.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from experiments import ablation, pricing
+from experiments.ablation import Data
+from experiments.record import commit, hardware
+from ralm_jax.errors import UserError
+
+
+class Row(NamedTuple):
+    label: str
+    retriever: str  # the runs that its halves come from
+    reader: str
+    paper: tuple[
+        float, float
+    ]  # exact match and recall@5 of REALM, Table 2 (X != Z: Table 1, CC-News)
+
+
+ROWS = {
+    "realm": Row("REALM", "realm", "realm", (38.2, 38.5)),
+    "realm_retriever": Row("REALM retriever + baseline encoder", "realm", "warmup", (37.4, 38.5)),
+    "realm_encoder": Row("baseline retriever + REALM encoder", "warmup", "realm", (35.3, 13.9)),
+    "baseline": Row("baseline (ORQA)", "warmup", "warmup", (31.3, 13.9)),
+    "uniform": Row("random uniform masks", "uniform", "uniform", (32.3, 24.2)),
+    "span": Row("random span masks", "span", "span", (35.3, 26.1)),
+    "stale": Row("30x stale index", "stale", "stale", (28.7, 15.1)),
+    "elsewhere": Row("X != Z", "elsewhere", "elsewhere", (38.5, 52.0)),
+}
+# Each pretraining run, its configuration, and the run it starts from.
+ICT = {"ict": ("ict", None)}
+LATER = {
+    "warmup": ("warmup", "ict"),
+    "realm": ("realm", "warmup"),
+    "stale": ("stale", "warmup"),
+    "uniform": ("uniform", "ict"),
+    "span": ("span", "ict"),
+    "elsewhere": ("realm", "warmup"),
+}
+# What the paper found, as pairs of rows: the first above the second, in exact match or in recall@5.
+ORDER = {
+    "exact match": [
+        ("realm", "baseline"),
+        ("realm", "realm_retriever"),
+        ("realm", "realm_encoder"),
+        ("realm_retriever", "baseline"),
+        ("realm_encoder", "baseline"),
+        ("realm", "stale"),
+    ],
+    "recall@5": [
+        ("realm", "baseline"),
+        ("realm", "span"),
+        ("span", "uniform"),
+        ("realm", "stale"),
+    ],
+}
+
+
+class Place(NamedTuple):
+    """One seed at one scale."""
+
+    scale: str
+    out: Path
+    seed: int
+    data: Data
+    init: Path | None
+
+    def run(self, name: str) -> Path:
+        return self.out / f"seed{self.seed}" / name
+
+    def changes(self, name: str) -> list[str]:
+        elsewhere = [f"ASKED = {str(self.data.asked)!r}"] if name == "elsewhere" else []
+        return [f"SEED = {self.seed}", *elsewhere]
+
+    def chain(self, name: str) -> list[tuple[str, str, str | None]]:
+        """(run, configuration, run to start from) in order, up to `name`."""
+        known = LATER if self.scale == "wiki9k" else {**ICT, **LATER}
+        if name not in known:
+            return []
+        config, before = known[name]
+        before = before if before in known else None
+        earlier = self.chain(before) if before else []
+        return [*earlier, (name, f"experiments/{self.scale}/{config}.gin", before)]
+
+
+def make(place: Place, name: str) -> dict[str, Any]:
+    """One row for one seed: pretrain what is missing, put the halves together, fine-tune, measure."""
+    row, seconds = ROWS[name], {}
+    for half in (row.retriever, row.reader):
+        for run, config, before in place.chain(half):
+            start = place.run(before) if before else place.init
+            _, seconds[run] = ablation.pretrained(
+                place.run(run), config, place.data, start, place.changes(run)
+            )
+    model = place.run(row.retriever)
+    if row.retriever != row.reader:
+        model = ablation.combined(place.run(name), model, place.run(row.reader))
+    recall = ablation.zero_shot(model, place.data.dev)
+    config = f"experiments/{place.scale}/finetune.gin"
+    report, seconds["finetune"] = ablation.answered(model, config, place.data, place.changes(""))
+    return {
+        "row": name,
+        "seed": place.seed,
+        "exact_match": report["retriever"]["exact_match"],
+        "f1": report["retriever"]["f1"],
+        "recall@5": recall["holds_answer"]["recall"]["5"],
+        "zero_shot": recall,
+        "answers": report,
+        "seconds": {run: round(s, 1) for run, s in seconds.items()},
+        "flops": pricing.row(place, name),
+        "commit": commit(),
+        "hardware": hardware(),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: mean and range over seeds beside the paper's figures, then the orderings."""
+    lines = [
+        "| | seeds | EM | recall@5, zero-shot | EM, paper | recall@5, paper |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in ROWS.items():
+        own = [r for r in rows if r["row"] == name]
+        if own:
+            cells = [
+                _range([r["exact_match"][0] for r in own]),
+                _range([r["recall@5"] for r in own]),
+            ]
+        else:
+            cells = ["not run", "not run"]
+        cells += [f"{x}" for x in row.paper]
+        lines.append(f"| {row.label} | {len(own)} | " + " | ".join(cells) + " |")
+    lines += ["", "| the paper found | here, seed by seed |", "|---|---|"]
+    for column, pairs in ORDER.items():
+        for above, below in pairs:
+            what = f"{ROWS[above].label} above {ROWS[below].label}, {column}"
+            lines.append(f"| {what} | {agreement(rows, above, below, column)} |")
+    return "\n".join(lines) + "\n"
+
+
+def agreement(rows: list[dict[str, Any]], above: str, below: str, column: str) -> str:
+    """Whether one row is above another for every seed, and by how much."""
+
+    def value(row: dict[str, Any]) -> float:
+        return row["exact_match"][0] if column == "exact match" else row["recall@5"]
+
+    first, second = ({r["seed"]: value(r) for r in rows if r["row"] == n} for n in (above, below))
+    gaps = [100 * (first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())]
+    if not gaps:
+        return "not run"
+    said = "holds" if min(gaps) > 0 else "does not hold" if max(gaps) <= 0 else "within the spread"
+    return f"{said} ({', '.join(f'{gap:+.1f}' for gap in gaps)})"
+
+
+def _range(values: list[float]) -> str:
+    mean = sum(values) / len(values)
+    return f"{100 * mean:.1f} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
+def place_of(arguments: argparse.Namespace, seed: int) -> Place:
+    """Makes the world of an almanac, or takes the files given. Raises UserError where some are missing."""
+    scale, out = arguments.scale, arguments.out
+    if scale == "almanac":
+        return Place(scale, out, seed, ablation.almanac_data(out, seed), None)
+    if None in (arguments.corpus, arguments.train, arguments.dev):
+        raise UserError(f"--scale {scale} needs --corpus, --train and --dev")
+    if scale == "wiki9k" and arguments.init is None:
+        raise UserError("--scale wiki9k needs --init: a run that ralm import made")
+    given = (arguments.corpus, arguments.train, arguments.dev, arguments.asked)
+    return Place(scale, out, seed, ablation.given_data(out, *given), arguments.init)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--scale", required=True, choices=("almanac", "wiki9k", "paper"))
+    for name in ("corpus", "train", "dev", "init", "asked"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--dry-run", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        return tabulate(arguments)
+    except UserError as error:
+        print(f"table2: {error}", file=sys.stderr)
+        return 2
+
+
+def tabulate(arguments: argparse.Namespace) -> int:
+    """All rows asked for, or with --dry-run their price."""
+    names = arguments.rows.split(",")
+    if unknown := set(names) - ROWS.keys():
+        raise UserError(
+            f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}"
+        )
+    places = [place_of(arguments, int(seed)) for seed in arguments.seeds.split(",")]
+    if "elsewhere" in names and places[0].data.asked is None:
+        names.remove("elsewhere")  # no other corpus to ask from
+    done = arguments.out / "rows"
+    done.mkdir(parents=True, exist_ok=True)
+    left = [
+        (place, name)
+        for name in names
+        for place in places
+        if not (done / f"{name}-{place.seed}.json").exists()
+    ]
+    if arguments.dry_run:
+        print(pricing.table(left, sorted(done.glob("*.json"))))
+        return 0
+    for place, name in tqdm(left, "rows"):
+        tqdm.write(f"{ROWS[name].label}, seed {place.seed}")
+        report = make(place, name)
+        file = done / f"{name}-{place.seed}.json"
+        file.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    rows = [json.loads(file.read_text("utf-8")) for file in sorted(done.glob("*.json"))]
+    told = f"python -m experiments.table2 --scale {arguments.scale} --seeds {arguments.seeds} --out DIR"
+    result = {"command": told, "commit": commit(), "hardware": hardware(), "rows": rows}
+    (arguments.out / "table2.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    (arguments.out / "table2.md").write_text(table(rows), "utf-8")
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What training will cost, before it starts: floating-point operations, from shapes alone.
+
+Multiplications and additions of the matrix products, counted one each; a backward pass is two forward ones.
+Not counted: LayerNorm, softmax, the optimiser, and that the last layer is spared where nothing is asked.
+"""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.tasks import InverseCloze, OpenQuestions, Realm
+
+TRAINED = 3  # forward, and backward at twice that
+
+
+class Cost(NamedTuple):
+    """Floating-point operations of a stage of training."""
+
+    step: float
+    index: float  # to embed all passages once
+    steps: int
+    refreshes: int  # how often the index is made anew, the first one not counted
+
+    @property
+    def total(self) -> float:
+        return self.step * self.steps + self.index * self.refreshes
+
+
+def encoder(config: EncoderConfig, texts: int, length: int) -> float:
+    """A forward pass over texts of one length."""
+    d = config.hidden
+    token = 2 * (4 * d * d + 2 * d * config.intermediate) + 4 * length * d
+    return float(texts * length * config.layers * token)
+
+
+def embed(model: Ralm | OpenQA, texts: int, length: int) -> float:
+    """Texts to vectors."""
+    c = model.retriever_config
+    return encoder(c, texts, length) + 2.0 * texts * c.hidden * model.embedding
+
+
+def stage(
+    model: Ralm | OpenQA,
+    task: InverseCloze | Realm | OpenQuestions,
+    *,
+    passages: int,
+    batch: int,
+    steps: int,
+) -> Cost:
+    """A stage of so many steps of `batch` queries over a corpus of so many passages."""
+    at = task.lengths
+    if isinstance(task, InverseCloze):
+        pairs = embed(model, batch, at.query) + embed(model, batch, at.passage)
+        return Cost(TRAINED * pairs, 0.0, steps, 0)
+    index = embed(model, passages, at.passage)
+    refreshes = sum(task.refresh.snapshot_due(step) for step in range(steps))
+    searched = embed(model, batch, at.query) + 2.0 * batch * passages * model.embedding
+    read = batch * task.candidates
+    step = searched + encoder(model.reader_config, read, at.joint) * _share(task)
+    if isinstance(task, OpenQuestions):
+        step += TRAINED * embed(model, batch, at.query) + 6.0 * batch * task.beam * model.embedding
+        if task.train_passages:
+            step += TRAINED * embed(model, read, at.passage)
+        return Cost(step + TRAINED * _spans(model, read, at.joint), index, steps, refreshes)
+    towers = embed(model, batch, at.query) + embed(model, read, at.passage)
+    step += towers * (1 if task.hold_retriever else TRAINED)
+    d, vocabulary = model.reader_config.hidden, model.reader_config.vocab_size
+    return Cost(
+        step + TRAINED * 2.0 * read * at.masked * d * (d + vocabulary), index, steps, refreshes
+    )
+
+
+def _share(task: Realm | OpenQuestions) -> int:
+    """Passes through the reader's encoder, in forward ones."""
+    return 1 if isinstance(task, Realm) and task.hold_encoder else TRAINED
+
+
+def _spans(model: Ralm | OpenQA, texts: int, length: int) -> float:
+    """Scores of all spans."""
+    assert isinstance(model, OpenQA)
+    ends = 2.0 * texts * length * model.reader_config.hidden * 2 * model.span_hidden
+    return ends + 2.0 * texts * length * model.span_width * model.span_hidden
+
+
+def peak(seconds: float = 0.5) -> float:
+    """Operations a second of this machine's devices in plain float32 matrix products, measured."""
+    x = jnp.ones((2048, 1024))
+    multiply = jax.jit(lambda a: a @ a.T)
+    multiply(x).block_until_ready()
+    begun, count = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        multiply(x).block_until_ready()
+        count += 1
+    rate = count * 2.0 * 2048 * 2048 * 1024 / (time.perf_counter() - begun)
+    # Devices of a CPU share its cores; those of an accelerator do not.
+    return rate * (1 if jax.default_backend() == "cpu" else jax.device_count())

@@ -1,0 +1,31 @@
+"""Where a run starts: from random parameters, or from the model of another run."""
+
+from pathlib import Path
+
+import jax
+
+from ralm_jax import runs, state
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
+from ralm_jax.models.ralm import Ralm
+
+
+def starting_point(
+    model: Ralm | None, init: str | Path | None, corpus: Corpus, seed: int
+) -> tuple[Ralm, dict, dict | None]:
+    """Model and parameters to start from, and a note of the run they are from."""
+    if init is None:
+        if model is None:
+            raise UserError("the configuration names no model: give --init RUN to start from one")
+        model = runs.sized(model, corpus.vocabulary.size)
+        return model, state.initial_params(model, jax.random.key(seed)), None
+    if model is not None:
+        raise UserError(
+            f"the configuration has a model of its own and --init {init} brings another: take one, such "
+            "as --config runs/warm.gin with --init"
+        )
+    loaded = runs.load(Path(init))
+    if not isinstance(loaded.model, Ralm):
+        raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
+    runs.check_vocabulary(Path(init), corpus)
+    return loaded.model, loaded.params, {"stage": loaded.stage, "step": loaded.step}

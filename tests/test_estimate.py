@@ -1,0 +1,69 @@
+"""Operations from shapes, against what the compiler counts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ralm_jax import estimate, state
+from ralm_jax.data.answering_batches import Known
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.models.ralm import Ralm, Text
+from ralm_jax.retrieval.refresh import Asynchronous
+from ralm_jax.tasks import InverseCloze, OpenQuestions, Realm
+
+LENGTHS = Lengths(query=16, passage=32, joint=48, masked=4)
+C = EncoderConfig(
+    hidden=64, layers=1, heads=2, intermediate=256, positions=64, vocab_size=99, dropout=0.0
+)
+MODEL = Ralm(C, C, embedding=16)
+
+
+def test_an_embedding_is_what_the_compiler_counts():
+    model = MODEL.clone(pooling="mean")  # for [CLS] alone the last layer is computed there alone
+    params = state.drawn_params(model, seed=0)
+    text = Text(*(jnp.ones((8, 32), jnp.int32),) * 2)
+    compiled = jax.jit(lambda p: model.apply({"params": p}, text, method="passages"))
+    cost = compiled.lower(params).compile().cost_analysis()
+    counted = (cost[0] if isinstance(cost, list) else cost)["flops"]
+    # The compiler counts LayerNorm, GELU and softmax too.
+    assert 0.8 * counted < estimate.embed(model, 8, 32) < counted
+
+
+@pytest.mark.parametrize("layers, length", [(1, 16), (4, 64)])
+def test_an_encoder_by_hand(layers, length):
+    config = dataclasses.replace(C, layers=layers)
+    token = 2 * (4 * 64 * 64 + 2 * 64 * 256) + 2 * 2 * length * 64
+    assert estimate.encoder(config, 3, length) == 3 * length * layers * token
+
+
+def test_a_stage_costs_what_it_does():
+    sizes = {"passages": 1000, "batch": 8, "steps": 10}
+    ict = estimate.stage(MODEL, InverseCloze(LENGTHS), **sizes)
+    both = estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8, 32)
+    assert ict.total == 10 * 3 * both
+    joint = Realm(LENGTHS, candidates=4, refresh=Asynchronous(4, 2))
+    realm = estimate.stage(MODEL, joint, **sizes)
+    held = estimate.stage(MODEL, dataclasses.replace(joint, hold_retriever=True), **sizes)
+    towers = estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8 * 4, 32)
+    assert realm.step - held.step == pytest.approx(2 * towers)
+    assert realm.refreshes == 2 and realm.index == estimate.embed(MODEL, 1000, 32)
+    assert realm.total == pytest.approx(10 * realm.step + 2 * realm.index)
+    twice = estimate.stage(MODEL, joint, passages=1000, batch=16, steps=10)
+    assert twice.step == pytest.approx(2 * realm.step)
+
+
+def test_fine_tuning_embeds_passages_only_where_they_learn():
+    model = OpenQA(C, C, embedding=16, share_towers=False)
+    task = OpenQuestions(LENGTHS, Known([], [], []), {}, beam=100, candidates=4)
+    sizes = {"passages": 1000, "batch": 8, "steps": 10}
+    cost = estimate.stage(model, task, **sizes)
+    more = estimate.stage(model, dataclasses.replace(task, train_passages=True), **sizes)
+    assert more.step - cost.step == pytest.approx(3 * estimate.embed(model, 8 * 4, 32))
+
+
+def test_the_peak_is_measured():
+    assert estimate.peak(seconds=0.01) > 1e8

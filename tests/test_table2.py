@@ -1,0 +1,126 @@
+"""The tables of experiments: what they rest on, what they say, and that every configuration is sound."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import ablation, table2
+from ralm_jax import cli, runs, state
+from ralm_jax.checkpoint import Checkpoints
+from ralm_jax.data.almanac import World
+from ralm_jax.data.corpus import open_corpus
+from ralm_jax.data.question_sources import read_questions
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.ralm import Ralm
+
+CONFIGS = Path(cli.configs()) / "experiments"
+DATA = ablation.Data(*map(Path, ("z", "train", "select", "dev", "x")))
+
+
+def place(scale, out="out"):
+    return table2.Place(scale, Path(out), 1, DATA, Path("init") if scale == "wiki9k" else None)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(CONFIGS.glob("*/*.gin")), ids=lambda f: f"{f.parent.name}-{f.stem}"
+)
+def test_configurations_are_short_and_sound(file):
+    lines = file.read_text("utf-8").splitlines()
+    assert (
+        len(lines) <= 15 and lines[0].startswith("# Table 2") and lines[1].startswith(("#", "inc"))
+    )
+    target = "finetuning.finetune" if file.stem == "finetune" else "training.pretrain"
+    given = cli.bindings(target, str(file))
+    stages = given.get("stages", [None])
+    assert stages and (given.get("model") is None or file.stem in ("ict", "finetune"))
+    names = {"uniform": "random_uniform", "span": "random_span"}
+    for stage in stages if target == "training.pretrain" else ():
+        if hasattr(stage.task, "mask") and stage.name != "ict":
+            assert stage.task.mask.__name__ == names.get(file.stem, "salient_span")
+        if stage.name == "realm" and file.stem == "stale":
+            fresh = cli.bindings(target, str(file.with_name("realm.gin")))["stages"][-1]
+            assert stage.task.refresh.every == 30 * fresh.task.refresh.every
+
+
+def test_every_row_has_its_runs_in_order():
+    for scale in ("almanac", "wiki9k", "paper"):
+        at = place(scale)
+        for row in table2.ROWS.values():
+            for half in (row.retriever, row.reader):
+                made = set()
+                for run, config, before in at.chain(half):
+                    assert (CONFIGS.parent / config).is_file()
+                    assert before is None or before in made
+                    made.add(run)
+                assert half in made
+        assert [run for run, *_ in at.chain("stale")][-2:] == ["warmup", "stale"]
+    assert place("wiki9k").chain("warmup")[0][2] is None  # from the import
+    assert place("almanac").changes("elsewhere") == ["SEED = 1", "ASKED = 'x'"]
+
+
+def made(row, seed, exact_match, recall):
+    return {"row": row, "seed": seed, "exact_match": [exact_match] * 3, "recall@5": recall}
+
+
+def test_orderings_are_judged_seed_by_seed():
+    rows = [made("realm", 0, 0.8, 0.5), made("realm", 1, 0.7, 0.5)]
+    rows += [
+        made("baseline", 0, 0.5, 0.5),
+        made("baseline", 1, 0.75, 0.6),
+        made("stale", 1, 0.1, 0.1),
+    ]
+    judge = lambda a, b, column: table2.agreement(rows, a, b, column)  # noqa: E731
+    assert judge("realm", "baseline", "exact match") == "within the spread (+30.0, -5.0)"
+    assert judge("realm", "stale", "exact match") == "holds (+60.0)"
+    assert judge("realm", "baseline", "recall@5") == "does not hold (+0.0, -10.0)"
+    assert judge("realm", "span", "recall@5") == "not run"
+    shown = table2.table(rows)
+    assert "| REALM | 2 | 75.0 (70.0 to 80.0) | 50.0 (50.0 to 50.0) | 38.2 | 38.5 |" in shown
+    assert "| random span masks | 0 | not run | not run | 35.3 | 26.1 |" in shown
+
+
+def test_a_world_keeps_its_unasked_facts_for_the_report(tmp_path):
+    small = World(people=30, names=10)
+    data = ablation.almanac_data(tmp_path, 2, small)
+    parts = {
+        n: {q.question for q in read_questions(getattr(data, n)).asked}
+        for n in ("train", "select", "dev")
+    }
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 180
+    assert 10 < len(parts["dev"]) < 70
+    z, x = open_corpus(data.corpus), open_corpus(data.asked)
+    assert (data.corpus / "vocab.txt").read_text() == (data.asked / "vocab.txt").read_text()
+    texts = lambda c: {c.texts()[row]["text"] for row in range(c.size)}  # noqa: E731
+    assert not texts(z) & texts(x) and set(z.span_groups) == set(x.span_groups)
+
+
+def test_halves_of_two_runs_are_put_together(tiny, tmp_path):
+    config = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64)
+    model = runs.sized(Ralm(config, config, embedding=8), tiny.corpus.vocabulary.size)
+    drawn = []
+    for seed in (0, 1):
+        run = tmp_path / str(seed)
+        parts = {"lengths": {}, "held_out": 0.1, "seed": seed}
+        runs.describe(run, model, tiny.corpus, stages=["realm"], **parts)
+        checkpoints = Checkpoints(runs.checkpoint_folder(run, "realm"))
+        drawn.append(state.drawn_params(model, seed))
+        checkpoints.save(1, {"state": {"params": drawn[-1]}}, wait=True)
+        checkpoints.close()
+    out = ablation.combined(tmp_path / "both", tmp_path / "0", tmp_path / "1")
+    assert ablation.combined(out, tmp_path / "1", tmp_path / "0") == out  # made once
+    params = runs.load(out).params
+    jax.tree.map(np.testing.assert_array_equal, params["retriever"], drawn[0]["retriever"])
+    jax.tree.map(np.testing.assert_array_equal, params["reader"], drawn[1]["reader"])
+
+
+def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
+    for words, said in (
+        (["--scale", "wiki9k"], "needs --corpus, --train and --dev"),
+        (["--scale", "paper", "--rows", "realm,best"], "there is no row best; there are realm,"),
+    ):
+        monkeypatch.setattr("sys.argv", ["table2", "--out", str(tmp_path), *words])
+        assert table2.main() == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
