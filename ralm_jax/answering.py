@@ -44,14 +44,14 @@ class Answer(NamedTuple):
     """A span of a passage, as it stands there."""
 
     text: str
-    probability: float  # of the answer among all spans of the passages read
+    probability: float  # of the spans that read alike, among all spans of the passages read
     row: int
     start: int  # characters of the passage's text, [start, stop)
     stop: int
 
 
 class Answered(NamedTuple):
-    """A question's answers, likeliest first and no two alike; and its beam, best first."""
+    """A question's answers, that of the likeliest span first, no two alike; and its beam, best first."""
 
     answers: list[Answer]
     rows: np.ndarray  # [R] of the passages

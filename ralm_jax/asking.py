@@ -10,6 +10,7 @@ from ralm_jax import answering
 from ralm_jax.answer_evaluation import as_record
 from ralm_jax.answering import Answered, Opened
 from ralm_jax.embedding import embed_texts, search_with
+from ralm_jax.errors import UserError
 
 BOLD, PLAIN = "\033[1m", "\033[0m"
 PROMPT = "Ask (an empty line ends): "
@@ -24,8 +25,10 @@ def ask(
 ) -> None:
     """Answers one question, or those typed in until an empty line or the end of input.
 
-    Raises UserError as `answering.open_run`.
+    Raises UserError as `answering.open_run`, and for an empty question.
     """
+    if question is not None and not question.strip():
+        raise UserError("the question is empty; leave it out to be asked for one")
     opened = answering.open_run(run, corpus)
     if question is not None:
         _answer(opened, question, as_json)

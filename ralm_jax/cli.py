@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for the user's mistake."""
     arguments = parser(VERBS).parse_args(argv)
     try:
+        for option in ("json", "predictions"):
+            _check_folder(getattr(arguments, option, None))
         arguments.verb(arguments)
     except UserError as error:
         print(f"ralm: {error}".splitlines()[0], file=sys.stderr)  # gin adds a line on the call
@@ -28,6 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _check_folder(file: str | None) -> None:
+    """What is measured for an hour must not be lost for want of a folder to write it to."""
+    if file and file != "-" and not Path(file).absolute().parent.is_dir():
+        raise UserError(
+            f"{file} cannot be written: there is no folder {Path(file).parent}; make it"
+        )
 
 
 def _prepare(arguments) -> None:

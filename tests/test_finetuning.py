@@ -401,6 +401,15 @@ def test_mistakes_are_one_line(pretrained, tuned, tiny, tmp_path, capsys):
     for words, said in (
         (["ask", "Who?", "--run", pretrained], "was not fine-tuned"),
         (["ask", "Who?", "--run", tmp_path / "no"], "there is no run at"),
+        (["ask", " ", "--run", tuned], "the question is empty"),
+        (
+            ["evaluate", "--run", tuned, *asked, "--json", "no/x.json"],
+            "there is no folder no; make",
+        ),
+        (
+            ["evaluate", "--run", tuned, *asked, "--predictions", "no/x"],
+            "there is no folder no; make",
+        ),
         (["evaluate", "--run", pretrained, *asked, "--predictions", "x"], "does not answer"),
         ([*tune, "--dev", "no.jsonl"], "there is no file of questions"),
     ):
