@@ -62,13 +62,13 @@ def read_pairs(
             inputs = answering_batches.joint_text(
                 corpus, query, passage[:, None], int(widths[place])
             )
-            for whole, part in zip(out, _best_spans(model, reader, *inputs), strict=True):
+            for whole, part in zip(out, best_spans(model, reader, *inputs), strict=True):
                 whole[chosen] = np.asarray(part)[: len(chosen)]
     return out
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _best_spans(model: OpenQA, reader, joint: Text, within):
+def best_spans(model: OpenQA, reader, joint: Text, within):
     """joint [m,1,S], within bool [m,1,S] -> as `Spans`."""
     spans: Any = model.apply({"params": {"reader": reader}}, joint, within, method="read")
     m, _, s, w = spans.shape

@@ -81,20 +81,3 @@ class OpenQA(nn.Module):
         tokens, types, within = (x.reshape(b * k, s) for x in (*joint, within))
         scores = self.reader(tokens, types, within, train)
         return scores.reshape(b, k, *scores.shape[1:])
-
-
-class Span(NamedTuple):
-    """A predicted answer: candidate k, first and last wordpiece in its joint input; int [B]."""
-
-    candidate: jax.Array
-    start: jax.Array
-    stop: jax.Array  # included
-
-
-def best_span(spans: jax.Array, scores: jax.Array) -> Span:
-    """The likeliest: span scores [B,K,S,W] plus retrieval scores [B,K] (S_read + S_retr of ORQA)."""
-    b, _, s, w = spans.shape
-    total = (spans + scores[:, :, None, None]).reshape(b, -1)
-    candidate, place = jnp.divmod(total.argmax(axis=1), s * w)
-    start, width = jnp.divmod(place, w)
-    return Span(candidate, start, start + width)

@@ -12,9 +12,9 @@ from state_dicts import PIECES
 
 from ralm_jax import losses, runs
 from ralm_jax.data.tokenizer import load_tokenizer, write_vocabulary
-from ralm_jax.models.openqa import best_span
 from ralm_jax.models.ralm import ClozeBatch, Text
 from ralm_jax.retrieval import index
+from ralm_jax.span_reading import best_spans
 from ralm_jax.weights import families, layout
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
@@ -225,6 +225,16 @@ def span_logits(model, torch, text, within):
     return out
 
 
+def selected(loaded, joint: Text, within, relevance) -> tuple[int, int, int]:
+    """Passages [K,S] with relevance [K] -> the likeliest span: which, first and last wordpiece."""
+    alone = Text(*(x[:, None] for x in joint))
+    starts, wides, scores, _ = best_spans(
+        loaded.model, loaded.params["reader"], alone, within[:, None]
+    )
+    k = int(np.argmax(np.asarray(scores)[:, 0] + relevance))
+    return k, int(starts[k, 0]), int(starts[k, 0] + wides[k, 0])
+
+
 def test_reader_scores_and_spans(theirs, saved, tmp_path):
     torch, _ = theirs
     model, run = saved("RealmReader", safe=False)  # its tensors are shared: not safetensors
@@ -244,8 +254,7 @@ def test_reader_scores_and_spans(theirs, saved, tmp_path):
             relevance_score=torch.tensor(relevance),
             block_mask=torch.tensor(within),
         )
-        span = best_span(found, relevance[None])
-        said = (int(span.candidate[0]), int(span.start[0]), int(span.stop[0]))
+        said = selected(loaded, text, within, relevance)
         assert said == (int(out.block_idx), int(out.start_pos), int(out.end_pos))
     comes_back(theirs, model, run, "transformers", tmp_path / "out")
 
@@ -314,9 +323,7 @@ def test_open_qa_from_question_to_answer(theirs, saved, tmp_path):
         best = np.argsort(-(vectors @ vector), kind="stable")[:K]
         joint = pairs(ours, question, [records[row].decode() for row in best])
         within = (joint.types == 1) & (joint.tokens != 3)
-        spans = apply(loaded, Text(*(x[None] for x in joint)), within[None], method="read")
-        span = best_span(spans, jnp.asarray(vectors[best] @ vector)[None])
-        k, start, stop = (int(x[0]) for x in span)
+        k, start, stop = selected(loaded, joint, within, vectors[best] @ vector)
         assert k == int(out.block_idx)
         assert joint.tokens[k, start : stop + 1].tolist() == wanted.tolist()
         answers.add(tuple(wanted.tolist()))
