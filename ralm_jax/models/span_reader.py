@@ -41,5 +41,6 @@ class SpanReader(nn.Module):
 
 def _later(x: jax.Array, by: int) -> jax.Array:
     """x [B,S,...] moved `by` places to the front; zeros behind."""
+    by = min(by, x.shape[1])
     pad = [(0, 0), (0, by), *[(0, 0)] * (x.ndim - 2)]
     return jnp.pad(x[:, by:], pad)
