@@ -357,10 +357,11 @@ def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config, more",
     [
-        ("finetune_small", {}),
+        ("finetune_small", {"RULE": "@matching.substring"}),
         ("finetune_both", {"REFRESH_EVERY": 1, "REFRESH_LAG": 1}),
         ("finetune_both", {"optim.towers.query": "@optim.held()"}),
     ],
