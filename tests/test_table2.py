@@ -1,5 +1,7 @@
 """The tables of experiments: what they rest on, what they say, and that every configuration is sound."""
 
+import functools
+import json
 from pathlib import Path
 
 import jax
@@ -124,3 +126,35 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
         assert table2.main() == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_rows_are_made_once_and_end_in_a_table(tmp_path, tiny_settings, monkeypatch, capfd):
+    """On a world of 30 people: shared runs are trained once, halves are exchanged, X is asked."""
+    sizes = tiny_settings[1::2]
+    tuned = ["STEPS = 2", "BATCH = 8", "DEV_EVERY = 2", "DEV_QUESTIONS = 4", "CANDIDATES = 2"]
+    tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]
+    usual = table2.Place.changes
+    monkeypatch.setattr(
+        table2.Place,
+        "changes",
+        lambda self, name: [*usual(self, name), *(sizes if name else tuned)],
+    )
+    small = functools.partial(ablation.almanac_data, world=World(people=30, names=10))
+    monkeypatch.setattr(ablation, "almanac_data", small)
+    words = ["--scale", "almanac", "--out", str(tmp_path), "--seeds", "0"]
+    rows = ["--rows", "realm,realm_retriever,elsewhere"]
+    monkeypatch.setattr("sys.argv", ["table2", *words, *rows])
+    assert table2.main() == 0
+    made = {p.stem: json.loads(p.read_text("utf-8")) for p in (tmp_path / "rows").glob("*.json")}
+    assert set(made) == {"realm-0", "realm_retriever-0", "elsewhere-0"}
+    first, mixed = made["realm-0"], made["realm_retriever-0"]
+    assert set(first["seconds"]) == {"ict", "warmup", "realm", "finetune"}
+    assert first["recall@5"] == mixed["recall@5"]  # the same retriever, before any fine-tuning
+    assert first["flops"] > 1e6 and first["zero_shot"]["gold_passage"]["questions"] > 0
+    shown = (tmp_path / "table2.md").read_text("utf-8")
+    assert "| X != Z | 1 |" in shown and "| 30x stale index | 0 | not run |" in shown
+    ran = len(list(tmp_path.glob("seed0/*/metrics.jsonl")))
+    monkeypatch.setattr("sys.argv", ["table2", *words, *rows, "--dry-run"])
+    assert table2.main() == 0 and "all that is left" in capfd.readouterr().out
+    assert len(list(tmp_path.glob("seed0/*/metrics.jsonl"))) == ran
