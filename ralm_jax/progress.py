@@ -24,6 +24,9 @@ SHORT = {
 }
 
 
+PROBE = "probe"  # what the device waits for while something is measured; not counted
+
+
 class Progress:
     """Accumulates the metrics of steps between log lines; only process 0 shows and writes them."""
 
@@ -34,6 +37,7 @@ class Progress:
         self._name, self._batch = "", 0  # of the present stage
         self._index: dict[str, float] = {}
         self._since = (0, time.perf_counter())
+        self._measuring = 0.0  # seconds of it that were not training
         sizes = {part: sum(x.size for x in jax.tree.leaves(p)) for part, p in params.items()}
         self.say(
             f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} x "
@@ -52,7 +56,7 @@ class Progress:
         self._bar.close()
         self._name, self._batch = stage.name, stage.batch
         self._mean, self._index = Mean(), {}
-        self._since = (step, time.perf_counter())
+        self._since, self._measuring = (step, time.perf_counter()), 0.0
         self._bar = tqdm(
             desc=stage.name,
             initial=step,
@@ -98,25 +102,25 @@ class Progress:
     def log(self, done: int, waits: Mapping[str, float]) -> None:
         """Writes and shows the means since the last call, and what the device waited for."""
         first, start = self._since
-        seconds = max(time.perf_counter() - start, 1e-9)
-        self._since = (done, time.perf_counter())
+        seconds = max(time.perf_counter() - start - self._measuring, 1e-9)
+        self._since, self._measuring = (done, time.perf_counter()), 0.0
         scalars = {**self._mean.compute(), **self._index}
         self._mean = Mean()
         scalars["examples_per_second"] = (done - first) * self._batch / seconds
         scalars["step_seconds"] = seconds / max(done - first, 1)
-        for name, idle in waits.items():
+        for name, idle in ((n, x) for n, x in waits.items() if n != PROBE):
             scalars[f"wait/{name}"] = idle / seconds
         if self._writer:
             self._writer.write(done, scalars, self._name)
         self._bar.set_postfix_str(postfix(scalars), refresh=False)
 
-    def probed(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Measurements made as training runs: a line of their own."""
+    def probed(self, step: int, scalars: Mapping[str, float], seconds: float) -> None:
+        """Measurements made as training runs: a line of their own, and `seconds` that are not training's."""
         if self._writer:
             self._writer.write(step, {f"probe/{k}": v for k, v in scalars.items()}, self._name)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())
         self.say(f"{self._name} {step}: {shown}")
-        self._since = (step, time.perf_counter())  # measuring is not training
+        self._measuring += seconds
 
     def close(self) -> None:
         self._bar.close()

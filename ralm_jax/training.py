@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.progress import Progress
+from ralm_jax.progress import PROBE, Progress
 from ralm_jax.stopping import stop_on_signal
 from ralm_jax.supply import ClozeSupply, Params, RetrievalSupply, Supply
 from ralm_jax.waits import DeviceWaits
@@ -213,7 +214,8 @@ def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Ar
                 previous = None
             # Before the checkpoint: a run that goes on from there does not measure that step again.
             if done % loop.run.probe_every == 0 or done == stage.steps:
-                _probe(loop.run, stage, train_state.params, done, progress)
+                with waits.activity(PROBE):
+                    _probe(loop.run, stage, train_state.params, done, progress)
             if saving:
                 with waits.activity("checkpoint"):
                     loop.checkpoints.save(done, _tree(train_state, supply), wait=last)
@@ -285,4 +287,6 @@ def _tree(train_state: state.TrainState, supply: Supply) -> dict:
 
 def _probe(run: Run, stage: Stage, params: Params, step: int, progress: Progress) -> None:
     if run.probe is not None:
-        progress.probed(step, run.probe(run.model, params, stage.name, step))
+        begun = time.perf_counter()
+        scalars = run.probe(run.model, params, stage.name, step)
+        progress.probed(step, scalars, time.perf_counter() - begun)

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
@@ -298,6 +299,18 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path):
     wild = dataclasses.replace(ICT, optimizer=optax.sgd(float("inf")))
     with pytest.raises(UserError, match=r"loss became nan at step 2 of ict: lower"):
         train(tmp_path, tiny.corpus, (wild,))
+
+
+def test_measuring_is_not_training(tiny, tmp_path):
+    """What the device waits for is a share of the time of training, however long a probe takes."""
+    slow = {"probe": lambda *_: time.sleep(0.4) or {"x": 1.0}, "probe_every": 1}
+    train(tmp_path, tiny.corpus, (dataclasses.replace(ICT, steps=5),), **slow)
+    lines = [x for x in curves(tmp_path) if "loss" in x]
+    seconds = np.array([x["step_seconds"] for x in lines])
+    waits = [sum(v for k, v in x.items() if k.startswith("wait/")) for x in lines]
+    # Of all steps together: what one waited for may be in the line of the next.
+    assert len(lines) == 5 and (waits * seconds).sum() < 1.1 * seconds.sum()
+    assert all("wait/probe" not in x and x["examples_per_second"] > 0 for x in lines)
 
 
 def test_inverse_cloze_learns(tiny, tmp_path):
