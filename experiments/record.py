@@ -27,7 +27,7 @@ PANELS = {
     ),
     "reading_loss": (
         ("loss", "loss, nats"),
-        ("answer_in_read", "training questions with an answer in what is read"),
+        ("answer_in_read", "an answer is in what is read, training"),
         ("probe/exact_match", "exact match, development questions"),
     ),
 }
