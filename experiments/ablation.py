@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,16 @@ class Data(NamedTuple):
     select: Path  # questions that choose the step of fine-tuning that is kept
     dev: Path  # questions that are reported
     asked: Path | None  # the corpus X of the row X != Z
+
+
+class Training(NamedTuple):
+    """A pretraining run: made once, whatever rests on it."""
+
+    run: Path
+    config: str
+    corpus: Path
+    start: Path | None = None  # the run whose parameters it begins with
+    changes: Sequence[str] = ()  # to the configuration
 
 
 def almanac_data(out: Path, seed: int, world: World = World()) -> Data:  # noqa: B008
@@ -97,15 +108,16 @@ def ralm(*words: object) -> float:
     return time.perf_counter() - begun
 
 
-def pretrained(
-    run: Path, config: str, data: Data, init: Path | None, changes: list[str]
-) -> tuple[Path, float]:
-    """The run of a configuration, and the seconds that were spent on it now; it resumes."""
-    told = [word for change in changes for word in ("--set", change)]
-    begin = ["--init", init] if init else []
-    return run, ralm(
-        "pretrain", "--config", config, "--corpus", data.corpus, "--run", run, *begin, *told
-    )
+def pretrained(training: Training) -> float:
+    """Makes a run, or goes on with it; the seconds that what finished it took."""
+    seconds = training.run / "seconds.json"
+    if not seconds.exists():
+        told = [word for change in training.changes for word in ("--set", change)]
+        begin = ["--init", training.start] if training.start else []
+        where = ["--corpus", training.corpus, "--run", training.run]
+        spent = ralm("pretrain", "--config", training.config, *where, *begin, *told)
+        seconds.write_text(f"{spent:.1f}\n", "utf-8")
+    return json.loads(seconds.read_text("utf-8"))
 
 
 def combined(out: Path, retriever: Path, reader: Path) -> Path:

@@ -15,15 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
-from experiments import ablation, pricing
-from experiments.ablation import Data
+from experiments import ablation
+from experiments.ablation import Data, Training
 from experiments.record import commit, hardware
+from experiments.rows import Row, keep, percent
+from ralm_jax import cli, runs
+from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
+from ralm_jax.models.ralm import Ralm
 
 
-class Row(NamedTuple):
+class Layout(NamedTuple):
     label: str
     retriever: str  # the runs that its halves come from
     reader: str
@@ -33,14 +35,16 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    "realm": Row("REALM", "realm", "realm", (38.2, 38.5)),
-    "realm_retriever": Row("REALM retriever + baseline encoder", "realm", "warmup", (37.4, 38.5)),
-    "realm_encoder": Row("baseline retriever + REALM encoder", "warmup", "realm", (35.3, 13.9)),
-    "baseline": Row("baseline (ORQA)", "warmup", "warmup", (31.3, 13.9)),
-    "uniform": Row("random uniform masks", "uniform", "uniform", (32.3, 24.2)),
-    "span": Row("random span masks", "span", "span", (35.3, 26.1)),
-    "stale": Row("30x stale index", "stale", "stale", (28.7, 15.1)),
-    "elsewhere": Row("X != Z", "elsewhere", "elsewhere", (38.5, 52.0)),
+    "realm": Layout("REALM", "realm", "realm", (38.2, 38.5)),
+    "realm_retriever": Layout(
+        "REALM retriever + baseline encoder", "realm", "warmup", (37.4, 38.5)
+    ),
+    "realm_encoder": Layout("baseline retriever + REALM encoder", "warmup", "realm", (35.3, 13.9)),
+    "baseline": Layout("baseline (ORQA)", "warmup", "warmup", (31.3, 13.9)),
+    "uniform": Layout("random uniform masks", "uniform", "uniform", (32.3, 24.2)),
+    "span": Layout("random span masks", "span", "span", (35.3, 26.1)),
+    "stale": Layout("30x stale index", "stale", "stale", (28.7, 15.1)),
+    "elsewhere": Layout("X != Z", "elsewhere", "elsewhere", (38.5, 52.0)),
 }
 # Each pretraining run, its configuration, and the run it starts from.
 ICT = {"ict": ("ict", None)}
@@ -87,26 +91,48 @@ class Place(NamedTuple):
         elsewhere = [f"ASKED = {str(self.data.asked)!r}"] if name == "elsewhere" else []
         return [f"SEED = {self.seed}", *elsewhere]
 
-    def chain(self, name: str) -> list[tuple[str, str, str | None]]:
-        """(run, configuration, run to start from) in order, up to `name`."""
+    def chain(self, name: str) -> list[Training]:
+        """What is to be trained, in order, up to the run `name`."""
         known = LATER if self.scale == "wiki9k" else {**ICT, **LATER}
         if name not in known:
             return []
         config, before = known[name]
-        before = before if before in known else None
         earlier = self.chain(before) if before else []
-        return [*earlier, (name, f"experiments/{self.scale}/{config}.gin", before)]
+        start = earlier[-1].run if earlier else self.init
+        file = f"experiments/{self.scale}/{config}.gin"
+        return [
+            *earlier,
+            Training(self.run(name), file, self.data.corpus, start, self.changes(name)),
+        ]
+
+    def row(self, name: str) -> Row:
+        row = ROWS[name]
+        rests_on = {t.run: t for half in (row.retriever, row.reader) for t in self.chain(half)}
+        return Row(
+            name=f"{name}-{self.seed}",
+            label=f"{row.label}, seed {self.seed}",
+            model=_model(self),
+            rests_on=list(rests_on.values()),
+            finetune=f"experiments/{self.scale}/finetune.gin",
+            make=lambda: make(self, name, list(rests_on.values())),
+        )
 
 
-def make(place: Place, name: str) -> dict[str, Any]:
+def _model(place: Place) -> Ralm:
+    """Sizes that every run of a place shares."""
+    if place.init is not None:
+        model = runs.load_model(place.init)
+        assert isinstance(model, Ralm)
+        return model
+    config = f"experiments/{place.scale}/ict.gin"
+    model = cli.bindings("training.pretrain", config)["model"]
+    return runs.sized(model, open_corpus(place.data.corpus).vocabulary.size)
+
+
+def make(place: Place, name: str, rests_on: list[Training]) -> dict[str, Any]:
     """One row for one seed: pretrain what is missing, put the halves together, fine-tune, measure."""
-    row, seconds = ROWS[name], {}
-    for half in (row.retriever, row.reader):
-        for run, config, before in place.chain(half):
-            start = place.run(before) if before else place.init
-            _, seconds[run] = ablation.pretrained(
-                place.run(run), config, place.data, start, place.changes(run)
-            )
+    row = ROWS[name]
+    seconds = {training.run.name: ablation.pretrained(training) for training in rests_on}
     model = place.run(row.retriever)
     if row.retriever != row.reader:
         model = ablation.combined(place.run(name), model, place.run(row.reader))
@@ -122,9 +148,6 @@ def make(place: Place, name: str) -> dict[str, Any]:
         "zero_shot": recall,
         "answers": report,
         "seconds": {run: round(s, 1) for run, s in seconds.items()},
-        "flops": pricing.row(place, name),
-        "commit": commit(),
-        "hardware": hardware(),
     }
 
 
@@ -138,8 +161,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         own = [r for r in rows if r["row"] == name]
         if own:
             cells = [
-                _range([r["exact_match"][0] for r in own]),
-                _range([r["recall@5"] for r in own]),
+                percent([r["exact_match"][0] for r in own]),
+                percent([r["recall@5"] for r in own]),
             ]
         else:
             cells = ["not run", "not run"]
@@ -165,11 +188,6 @@ def agreement(rows: list[dict[str, Any]], above: str, below: str, column: str) -
         return "not run"
     said = "holds" if min(gaps) > 0 else "does not hold" if max(gaps) <= 0 else "within the spread"
     return f"{said} ({', '.join(f'{gap:+.1f}' for gap in gaps)})"
-
-
-def _range(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    return f"{100 * mean:.1f} ({100 * min(values):.1f} to {100 * max(values):.1f})"
 
 
 def place_of(arguments: argparse.Namespace, seed: int) -> Place:
@@ -214,23 +232,10 @@ def tabulate(arguments: argparse.Namespace) -> int:
     places = [place_of(arguments, int(seed)) for seed in arguments.seeds.split(",")]
     if "elsewhere" in names and places[0].data.asked is None:
         names.remove("elsewhere")  # no other corpus to ask from
-    done = arguments.out / "rows"
-    done.mkdir(parents=True, exist_ok=True)
-    left = [
-        (place, name)
-        for name in names
-        for place in places
-        if not (done / f"{name}-{place.seed}.json").exists()
-    ]
-    if arguments.dry_run:
-        print(pricing.table(left, sorted(done.glob("*.json"))))
+    wanted = [place.row(name) for name in names for place in places]
+    rows = keep(wanted, arguments.out / "rows", arguments.dry_run)
+    if rows is None:
         return 0
-    for place, name in tqdm(left, "rows"):
-        tqdm.write(f"{ROWS[name].label}, seed {place.seed}")
-        report = make(place, name)
-        file = done / f"{name}-{place.seed}.json"
-        file.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    rows = [json.loads(file.read_text("utf-8")) for file in sorted(done.glob("*.json"))]
     told = f"python -m experiments.table2 --scale {arguments.scale} --seeds {arguments.seeds} --out DIR"
     result = {"command": told, "commit": commit(), "hardware": hardware(), "rows": rows}
     (arguments.out / "table2.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -51,14 +51,15 @@ def test_every_row_has_its_runs_in_order():
         at = place(scale)
         for row in table2.ROWS.values():
             for half in (row.retriever, row.reader):
-                made = set()
-                for run, config, before in at.chain(half):
-                    assert (CONFIGS.parent / config).is_file()
-                    assert before is None or before in made
-                    made.add(run)
-                assert half in made
-        assert [run for run, *_ in at.chain("stale")][-2:] == ["warmup", "stale"]
-    assert place("wiki9k").chain("warmup")[0][2] is None  # from the import
+                made = [at.init]
+                for training in at.chain(half):
+                    assert (CONFIGS.parent / training.config).is_file()
+                    assert training.start in (None, *made)
+                    made.append(training.run)
+                assert at.run(half) in made
+        assert [t.run.name for t in at.chain("stale")][-2:] == ["warmup", "stale"]
+    assert place("wiki9k").chain("warmup")[0].start == Path("init")
+    assert place("paper").chain("ict")[0].start is None
     assert place("almanac").changes("elsewhere") == ["SEED = 1", "ASKED = 'x'"]
 
 
@@ -150,6 +151,7 @@ def test_rows_are_made_once_and_end_in_a_table(tmp_path, tiny_settings, monkeypa
     assert set(made) == {"realm-0", "realm_retriever-0", "elsewhere-0"}
     first, mixed = made["realm-0"], made["realm_retriever-0"]
     assert set(first["seconds"]) == {"ict", "warmup", "realm", "finetune"}
+    assert mixed["seconds"]["ict"] == first["seconds"]["ict"]  # a run is made once
     assert first["recall@5"] == mixed["recall@5"]  # the same retriever, before any fine-tuning
     assert first["flops"] > 1e6 and first["zero_shot"]["gold_passage"]["questions"] > 0
     shown = (tmp_path / "table2.md").read_text("utf-8")
