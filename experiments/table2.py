@@ -111,14 +111,14 @@ class Place(NamedTuple):
         return Row(
             name=f"{name}-{self.seed}",
             label=f"{row.label}, seed {self.seed}",
-            model=_model(self),
+            model=model_of(self),
             rests_on=list(rests_on.values()),
             finetune=f"experiments/{self.scale}/finetune.gin",
             make=lambda: make(self, name, list(rests_on.values())),
         )
 
 
-def _model(place: Place) -> Ralm:
+def model_of(place: Place) -> Ralm:
     """Sizes that every run of a place shares."""
     if place.init is not None:
         model = runs.load_model(place.init)
