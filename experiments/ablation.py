@@ -149,9 +149,10 @@ def zero_shot(run: Path, dev: Path) -> dict[str, Any]:
     return evaluation.Judge(corpus, questions).score(ranked)
 
 
-def answered(run: Path, config: str, data: Data, changes: list[str]) -> tuple[dict, float]:
+def answered(
+    run: Path, out: Path, config: str, data: Data, changes: list[str]
+) -> tuple[dict, float]:
     """Fine-tunes a run, measures it on the reported questions; and the seconds of training."""
-    out = run.with_name(run.name + "_answers")
     told = [word for change in changes for word in ("--set", change)]
     files = ["--train", data.train, "--dev", data.select]
     seconds = ralm("finetune", "--config", config, "--run", run, "--out", out, *files, *told)

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import ablation, pricing, table2
+from experiments import ablation, pricing
 from experiments.ablation import Training
+from experiments.place import Place, model_of
 from experiments.record import commit, hardware
 from experiments.rows import Row, keep
-from experiments.table2 import Place
 from ralm_jax import cli, runs
 from ralm_jax.data.almanac import World
 from ralm_jax.data.question_sources import read_questions
@@ -48,7 +48,7 @@ class Point(NamedTuple):
     def row(self) -> Row:
         name = f"{self.curve}-{self.line}-{self.value:g}-{self.place.seed}"
         label = f"{self.curve} {self.value:g}, {self.line}, seed {self.place.seed}"
-        model = table2.model_of(self.place)
+        model = model_of(self.place)
         return Row(name, label, model, self.rests_on, None, lambda: make(self))
 
 
@@ -103,7 +103,7 @@ def corpus(place: Place) -> list[Point]:
 
 def compute(place: Place) -> list[Point]:
     """All three stages shorter and longer; and inverse cloze alone for as many operations."""
-    found, model = [], table2.model_of(place)
+    found, model = [], model_of(place)
     one = place.chain("ict")[0]
     each = pricing.pretraining(one, model)[0].step
     for times in COMPUTE:

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import ablation
-from experiments.ablation import Data, Training
+from experiments.ablation import Training
+from experiments.place import Place, arguments_of, model_of, place_of
 from experiments.record import commit, hardware
 from experiments.rows import Row, keep, percent
-from ralm_jax import cli, runs
-from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
-from ralm_jax.models.ralm import Ralm
 
 
 class Layout(NamedTuple):
@@ -46,16 +44,6 @@ ROWS = {
     "stale": Layout("30x stale index", "stale", "stale", (28.7, 15.1)),
     "elsewhere": Layout("X != Z", "elsewhere", "elsewhere", (38.5, 52.0)),
 }
-# Each pretraining run, its configuration, and the run it starts from.
-ICT = {"ict": ("ict", None)}
-LATER = {
-    "warmup": ("warmup", "ict"),
-    "realm": ("realm", "warmup"),
-    "stale": ("stale", "warmup"),
-    "uniform": ("uniform", "ict"),
-    "span": ("span", "ict"),
-    "elsewhere": ("realm", "warmup"),
-}
 # What the paper found, as pairs of rows: the first above the second, in exact match or in recall@5.
 ORDER = {
     "exact match": [
@@ -75,58 +63,18 @@ ORDER = {
 }
 
 
-class Place(NamedTuple):
-    """One seed at one scale."""
-
-    scale: str
-    out: Path
-    seed: int
-    data: Data
-    init: Path | None
-
-    def run(self, name: str) -> Path:
-        return self.out / f"seed{self.seed}" / name
-
-    def changes(self, name: str) -> list[str]:
-        elsewhere = [f"ASKED = {str(self.data.asked)!r}"] if name == "elsewhere" else []
-        return [f"SEED = {self.seed}", *elsewhere]
-
-    def chain(self, name: str) -> list[Training]:
-        """What is to be trained, in order, up to the run `name`."""
-        known = LATER if self.scale == "wiki9k" else {**ICT, **LATER}
-        if name not in known:
-            return []
-        config, before = known[name]
-        earlier = self.chain(before) if before else []
-        start = earlier[-1].run if earlier else self.init
-        file = f"experiments/{self.scale}/{config}.gin"
-        return [
-            *earlier,
-            Training(self.run(name), file, self.data.corpus, start, self.changes(name)),
-        ]
-
-    def row(self, name: str) -> Row:
-        row = ROWS[name]
-        rests_on = {t.run: t for half in (row.retriever, row.reader) for t in self.chain(half)}
-        return Row(
-            name=f"{name}-{self.seed}",
-            label=f"{row.label}, seed {self.seed}",
-            model=model_of(self),
-            rests_on=list(rests_on.values()),
-            finetune=f"experiments/{self.scale}/finetune.gin",
-            make=lambda: make(self, name, list(rests_on.values())),
-        )
-
-
-def model_of(place: Place) -> Ralm:
-    """Sizes that every run of a place shares."""
-    if place.init is not None:
-        model = runs.load_model(place.init)
-        assert isinstance(model, Ralm)
-        return model
-    config = f"experiments/{place.scale}/ict.gin"
-    model = cli.bindings("training.pretrain", config)["model"]
-    return runs.sized(model, open_corpus(place.data.corpus).vocabulary.size)
+def row(place: Place, name: str) -> Row:
+    """A row for one seed."""
+    made = ROWS[name]
+    rests_on = {t.run: t for half in (made.retriever, made.reader) for t in place.chain(half)}
+    return Row(
+        name=place.named(name),
+        label=", ".join(filter(None, (made.label, place.asks, f"seed {place.seed}"))),
+        model=model_of(place),
+        rests_on=list(rests_on.values()),
+        finetune=f"experiments/{place.scale}/finetune.gin",
+        make=lambda: make(place, name, list(rests_on.values())),
+    )
 
 
 def make(place: Place, name: str, rests_on: list[Training]) -> dict[str, Any]:
@@ -138,10 +86,13 @@ def make(place: Place, name: str, rests_on: list[Training]) -> dict[str, Any]:
         model = ablation.combined(place.run(name), model, place.run(row.reader))
     recall = ablation.zero_shot(model, place.data.dev)
     config = f"experiments/{place.scale}/finetune.gin"
-    report, seconds["finetune"] = ablation.answered(model, config, place.data, place.changes(""))
+    answers = place.run(f"{place.named(name)}_answers")
+    told = place.changes("")
+    report, seconds["finetune"] = ablation.answered(model, answers, config, place.data, told)
     return {
         "row": name,
         "seed": place.seed,
+        "asks": place.asks,
         "exact_match": report["retriever"]["exact_match"],
         "f1": report["retriever"]["f1"],
         "recall@5": recall["holds_answer"]["recall"]["5"],
@@ -190,30 +141,11 @@ def agreement(rows: list[dict[str, Any]], above: str, below: str, column: str) -
     return f"{said} ({', '.join(f'{gap:+.1f}' for gap in gaps)})"
 
 
-def place_of(arguments: argparse.Namespace, seed: int) -> Place:
-    """Makes the world of an almanac, or takes the files given. Raises UserError where some are missing."""
-    scale, out = arguments.scale, arguments.out
-    if scale == "almanac":
-        return Place(scale, out, seed, ablation.almanac_data(out, seed), None)
-    if None in (arguments.corpus, arguments.train, arguments.dev):
-        raise UserError(f"--scale {scale} needs --corpus, --train and --dev")
-    if scale == "wiki9k" and arguments.init is None:
-        raise UserError("--scale wiki9k needs --init: a run that ralm import made")
-    given = (arguments.corpus, arguments.train, arguments.dev, arguments.asked)
-    return Place(scale, out, seed, ablation.given_data(out, *given), arguments.init)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--scale", required=True, choices=("almanac", "wiki9k", "paper"))
-    for name in ("corpus", "train", "dev", "init", "asked"):
+    parser = arguments_of(__doc__)
+    for name in ("train", "dev"):
         parser.add_argument(f"--{name}", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
     try:
         return tabulate(arguments)
@@ -229,10 +161,13 @@ def tabulate(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}"
         )
-    places = [place_of(arguments, int(seed)) for seed in arguments.seeds.split(",")]
+    places = [
+        place_of(arguments, int(seed), arguments.train, arguments.dev)
+        for seed in arguments.seeds.split(",")
+    ]
     if "elsewhere" in names and places[0].data.asked is None:
         names.remove("elsewhere")  # no other corpus to ask from
-    wanted = [place.row(name) for name in names for place in places]
+    wanted = [row(place, name) for name in names for place in places]
     rows = keep(wanted, arguments.out / "rows", arguments.dry_run)
     if rows is None:
         return 0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import ablation, curves, pricing, table2
+from experiments import ablation, curves, pricing
+from experiments.place import Place, model_of
 from ralm_jax import cli
 from ralm_jax.data.almanac import World
 
@@ -14,7 +15,7 @@ SMALL = World(people=30, names=10)
 
 @pytest.fixture
 def place(tmp_path):
-    return table2.Place("almanac", tmp_path, 1, ablation.almanac_data(tmp_path, 1, SMALL), None)
+    return Place("almanac", tmp_path, 1, ablation.almanac_data(tmp_path, 1, SMALL), None)
 
 
 def joint(point):
@@ -50,7 +51,7 @@ def test_one_thing_changes_along_a_curve(place):
 
 
 def test_lines_of_the_compute_curve_spend_the_same(place):
-    model = table2.model_of(place)
+    model = model_of(place)
     spent: dict = {}
     for point in curves.compute(place):
         total = sum(c.total for t in point.rests_on for c in pricing.pretraining(t, model))
@@ -81,8 +82,8 @@ def test_an_unknown_curve_is_one_line(capsys, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_points_are_made_and_kept(tmp_path, tiny_settings, monkeypatch):
     sizes = tiny_settings[1::2]
-    usual = table2.Place.changes
-    monkeypatch.setattr(table2.Place, "changes", lambda self, name: [*usual(self, name), *sizes])
+    usual = Place.changes
+    monkeypatch.setattr(Place, "changes", lambda self, name: [*usual(self, name), *sizes])
     generate = ablation.almanac_data
     monkeypatch.setattr(ablation, "almanac_data", lambda out, seed: generate(out, seed, SMALL))
     monkeypatch.setattr(curves, "STALENESS", (1, 3))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import ablation, table2
+from experiments.place import Place
 from ralm_jax import cli, runs, state
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.almanac import World
@@ -22,7 +23,7 @@ DATA = ablation.Data(*map(Path, ("z", "train", "select", "dev", "x")))
 
 
 def place(scale, out="out"):
-    return table2.Place(scale, Path(out), 1, DATA, Path("init") if scale == "wiki9k" else None)
+    return Place(scale, Path(out), 1, DATA, Path("init") if scale == "wiki9k" else None)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_halves_of_two_runs_are_put_together(tiny, tmp_path):
 
 def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     for words, said in (
-        (["--scale", "wiki9k"], "needs --corpus, --train and --dev"),
+        (["--scale", "wiki9k"], "needs --corpus, and questions"),
         (["--scale", "paper", "--rows", "realm,best"], "there is no row best; there are realm,"),
     ):
         monkeypatch.setattr("sys.argv", ["table2", "--out", str(tmp_path), *words])
@@ -135,9 +136,9 @@ def test_rows_are_made_once_and_end_in_a_table(tmp_path, tiny_settings, monkeypa
     sizes = tiny_settings[1::2]
     tuned = ["STEPS = 2", "BATCH = 8", "DEV_EVERY = 2", "DEV_QUESTIONS = 4", "CANDIDATES = 2"]
     tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]
-    usual = table2.Place.changes
+    usual = Place.changes
     monkeypatch.setattr(
-        table2.Place,
+        Place,
         "changes",
         lambda self, name: [*usual(self, name), *(sizes if name else tuned)],
     )
