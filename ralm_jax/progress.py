@@ -81,6 +81,8 @@ class Progress:
                 "index_build_seconds": published.build_seconds,
                 "index_wait_seconds": published.wait_seconds,
             }
+            if not math.isnan(published.churn):
+                event["index_churn"] = published.churn
             self._writer.write(step, {f"publish/{k}": v for k, v in event.items()}, self._name)
 
     def step(self, done: int, metrics: Mapping[str, Any], staleness: int | None) -> None:

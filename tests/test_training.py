@@ -153,6 +153,8 @@ def test_the_chain_goes_through_its_stages(whole, tiny):
         (x["stage"], x["step"], x["publish/index_step"]) for x in lines if "publish/index_step" in x
     ]
     assert published == [("realm", 0, 0), ("realm", 8, 4), ("realm", 12, 8)]
+    changed = [x.get("publish/index_churn") for x in lines if "publish/index_step" in x]
+    assert changed[0] is None and all(0 < churn < 1 for churn in changed[1:])
     loaded = runs.load(whole)
     assert (loaded.stage, loaded.step) == ("realm", 12)
     assert loaded.model.reader_config.vocab_size == tiny.corpus.vocabulary.size

@@ -142,6 +142,11 @@ class Writer:
             raise
 
 
+def mapped(root: str | os.PathLike, step: int) -> np.ndarray:
+    """The vectors [N,E] of a version this process made or opened before: nothing is checked again."""
+    return np.load(folder(root, step) / VECTORS, mmap_mode="r")
+
+
 def open_version(root: str | os.PathLike, step: int, fingerprint: str) -> Version:
     """Opens version `step`, checking its checksum and that it belongs to the corpus `fingerprint`.
 

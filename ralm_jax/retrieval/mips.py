@@ -6,6 +6,7 @@ which must never load jax, measures its own recall with `exact` and `recall`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -22,12 +23,16 @@ Found = tuple[np.ndarray, np.ndarray]  # ids [B, k] int32, scores [B, k] float32
 
 
 class Published(NamedTuple):
-    """What a publish reports: the version's step, recall@k, seconds to build and to wait for."""
+    """What a publish reports: the version's step, recall@k, seconds to build and to wait for.
+
+    churn: against the version before; see `churn.churn`. NaN where there was none.
+    """
 
     step: int
     recall: float
     build_seconds: float
     wait_seconds: float
+    churn: float = math.nan
 
 
 class Searcher(Protocol):

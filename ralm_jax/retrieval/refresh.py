@@ -19,6 +19,7 @@ import numpy as np
 
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
+from ralm_jax.retrieval.churn import churn
 from ralm_jax.retrieval.flight import Embed, Flight
 from ralm_jax.retrieval.mips import Published, Searcher
 
@@ -253,6 +254,9 @@ class Refresher:
         previous = self._searcher.step
         published = self._searcher.publish()
         self._flight = None
+        if previous >= 0:
+            changed = churn(*(index.mapped(self._root, step) for step in (previous, flight.step)))
+            published = published._replace(churn=changed)
         index.prune(self._root, {previous, flight.step} | self._keep())
         return published
 
