@@ -20,7 +20,7 @@ LAYERS = [
     {"supply", "runs", "starting", "kept_vectors", "progress", "waits", "reading"}
     | {"span_reading", "dev_selection"}
     | {"training", "evaluation", "finetuning", "answering", "estimate"}
-    | {"answer_evaluation", "asking"},
+    | {"answer_evaluation", "asking", "exploring"},
     {"quickstart", "weights"},
     {"arguments", "cli"},
 ]
