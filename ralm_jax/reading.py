@@ -41,7 +41,7 @@ def measure_clozes(
         corpus, lengths.query
     )
     rows = np.flatnonzero(usable)
-    if not len(rows):
+    if not len(rows) or not limit:
         return {"sentences": 0}
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
     asked = pipeline.clozes(

@@ -1,0 +1,65 @@
+"""Every configuration of a run or an experiment takes a step in each of its stages, on a tiny world."""
+
+import gin
+import pytest
+
+from ralm_jax import cli, embedding, runs
+
+ONE_STEP = ("ICT_STEPS", "WARMUP_STEPS", "REALM_STEPS", "HEAD_STEPS", "STEPS")
+TINY = {name: "1" for name in ONE_STEP} | {
+    "HEAD_JOINT_LENGTH": "21", "HEAD_BATCH": "8", "BATCH": "8", "BEAM": "20", "SPAN_WIDTH": "3",
+    "DEV_EVERY": "1", "DEV_QUESTIONS": "4",
+}  # fmt: skip
+FILES = [
+    str(file.relative_to(cli.configs()))
+    for folder in ("runs", "experiments")
+    for file in sorted((cli.configs() / folder).rglob("*.gin"))
+    if file.name
+    not in ("quickstart.gin", "base.gin")  # test_cli takes the one; the other is included
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "CHUNK", 64)
+        yield
+
+
+def told(config, tiny_settings):
+    """The settings that make it small, as far as the configuration has them."""
+    gin.clear_config()
+    gin.add_config_file_search_path(str(cli.configs()))
+    gin.parse_config_file(str(cli.configs() / config))
+    has = {line.split(" = ")[0] for line in gin.config_str().splitlines() if " = " in line}
+    sizes = dict(change.split(" = ") for change in tiny_settings[1::2]) | TINY
+    changes = [f"{name} = {value}" for name, value in sizes.items() if name in has]
+    return [word for change in changes for word in ("--set", change)]
+
+
+@pytest.fixture(scope="module")
+def begun(tiny, tiny_settings, tmp_path_factory):
+    """A run of all stages, which the others start from."""
+    run = tmp_path_factory.mktemp("begun") / "run"
+    config = "runs/pretrain.gin"
+    files = ["--config", config, "--corpus", str(tiny.corpus.path), "--run", str(run)]
+    assert cli.main(["pretrain", *files, *told(config, tiny_settings)]) == 0
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", FILES)
+def test_a_step_in_each_stage(config, begun, tiny, tiny_settings, tmp_path):
+    small, out = told(config, tiny_settings), tmp_path / "out"
+    if "finetune" in config:
+        asked = ["--train", str(tiny.questions), "--dev", str(tiny.questions)]
+        begin = ["--config", config, "--run", str(begun), "--out", str(out)]
+        assert cli.main(["finetune", *begin, *asked, *small]) == 0
+        assert runs.load(out, "finetune").step == 1
+        return
+    given = cli.bindings("training.pretrain", config)
+    begin = [] if given.get("model") else ["--init", str(begun)]
+    files = ["--config", config, "--corpus", str(tiny.corpus.path), "--run", str(out)]
+    assert cli.main(["pretrain", *files, *begin, *small]) == 0
+    stages = [stage.name for stage in given["stages"]]
+    assert [runs.load(out, stage).step for stage in stages] == [1] * len(stages)

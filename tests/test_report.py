@@ -1,0 +1,60 @@
+"""The documents say what the results say."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from experiments import report
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results():
+    text = report.README.read_text("utf-8")
+    assert report.readme(text) == text, "run python -m experiments.report"
+    named = re.findall(r"<!-- table: (\w+) -->", text)
+    assert {"quickstart", "almanac_answers"} <= set(named)
+    assert text.count("<!-- end of table -->") == len(named) == len(set(named))
+
+
+def test_a_changed_figure_or_a_changed_result_is_seen(monkeypatch):
+    text = report.README.read_text("utf-8")
+    assert report.readme(text.replace("84.2 (82.7", "84.3 (82.7")) == text != ""
+    kept = report.result("quickstart")
+    kept["seeds"][0]["realm"]["question_recall"]["5"] = 0.0
+    monkeypatch.setattr(report, "result", lambda name, file="result.json": kept)
+    assert re.search(r"\| 5\d\.\d \(0\.0 to 8\d\.\d\) \|", report.quickstart())
+
+
+def test_every_plot_is_of_the_results_beside_it():
+    for name in ("curves",):
+        file = report.RESULTS / name / f"{name}.json"
+        for plot in file.parent.glob("*.png"):
+            assert Image.open(plot).info[report.SOURCE] == report.digest(name, file.name), (
+                f"{plot.name}: run python -m experiments.report"
+            )
+
+
+def test_curves_are_drawn(tmp_path, monkeypatch):
+    points = [
+        {"curve": curve, "line": line, "value": value, "seed": seed, "passages": 100 * value}
+        | {"flops": 1e12 * value, "recall@5": 0.1 * value, "spans_read": 0.05 * value + 0.01 * seed}
+        for curve in report.AXES
+        for line in ("REALM", *(["inverse cloze alone"] if curve == "compute" else []))
+        for value in (1, 3)
+        for seed in (0, 1)
+    ]
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "curves.json").write_text(json.dumps({"points": points}), "utf-8")
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    made = report.plot_curves()
+    assert [p.stem for p in made] == list(report.AXES)
+    for plot in made:
+        image = Image.open(plot)
+        assert image.info[report.SOURCE] == report.digest("curves", "curves.json")
+        assert len(set(image.convert("RGB").resize((60, 40)).get_flattened_data())) > 10
+
+
+def test_an_unknown_table_is_an_error():
+    with pytest.raises(KeyError):
+        report.readme("<!-- table: best -->\n<!-- end of table -->")
