@@ -28,7 +28,8 @@ DEPENDENCIES = [
 EXTRAS = {
     "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"],
     "torch": ["torch>=2.6"],  # only to read an old pytorch_model.bin, as weights alone
-    "notebooks": ["jupyterlab>=4.3"],
+    # jupyterlab to look, nbclient to execute; faiss-cpu: where your_own_corpus ends
+    "notebooks": ["jupyterlab>=4.3", "nbclient>=0.10", "faiss-cpu>=1.9"],
     "gpu": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
 }

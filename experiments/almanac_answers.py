@@ -10,17 +10,15 @@ not run again. Writes experiments/results/almanac_answers/result.json and table.
 import argparse
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.ablation import HELD_OUT, ralm
 from experiments.quickstart_seeds import spread
 from experiments.record import RESULTS, commit, hardware
 from ralm_jax.data.question_sources import read_questions
 from ralm_jax.quickstart import unasked
 
-HELD_OUT = 0.2  # as runs/quickstart.gin
 STAGES = {"realm": "REALM", "ict": "ICT alone", "warmup": "ICT + reader warm-up"}
 BESIDE = {"frozen": "its retriever not fine-tuned", "bm25": "BM25, its reader"}
 
@@ -87,10 +85,6 @@ def split(run: Path, seed: int) -> dict[str, Path]:
     for name, file in files.items():
         file.write_text("".join(lines[name]), "utf-8")
     return files
-
-
-def ralm(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "ralm_jax.cli", *map(str, words)], check=True)
 
 
 def table(rows: dict[str, list[dict[str, Any]]]) -> str:
