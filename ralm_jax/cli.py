@@ -215,8 +215,10 @@ def _apply(change: str) -> None:
     name, equals, value = (part.strip() for part in change.partition("="))
     if not equals or not name or not value:
         raise UserError(f"--set {change!r}: write it as 'NAME = VALUE'")
+    # A change may name whatever the modules hold that the configuration imports.
+    imports = [line for line in gin.config_str().splitlines() if line.startswith("from ")]
     try:
-        gin.parse_config(change)
+        gin.parse_config("\n".join([*imports, change]))
     except Exception as error:
         raise UserError(f"--set {change!r}: {error}") from error
 

@@ -47,6 +47,18 @@ def begun(tiny, tiny_settings, tmp_path_factory):
     return run
 
 
+@pytest.mark.parametrize(
+    "objective", ["emdr2", "perplexity_distillation", "leave_one_out", "marginal_per_span"]
+)
+def test_an_objective_is_one_line(objective):
+    module = "losses" if objective.startswith("marginal") else "objectives"
+    changes = [f"OBJECTIVE = @{module}.{objective}"]
+    given = cli.bindings("training.pretrain", "runs/pretrain.gin", changes)
+    assert given["stages"][-1].task.objective.__name__ == objective
+    more = [*changes, "objectives.perplexity_distillation.temperature = 0.1"]
+    cli.bindings("training.pretrain", "runs/pretrain.gin", more)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", FILES)
 def test_a_step_in_each_stage(config, begun, tiny, tiny_settings, tmp_path):

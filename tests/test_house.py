@@ -13,8 +13,8 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py"))]
 
 # Imports run one way: a module imports from its own layer and from the layers before it.
 LAYERS = [
-    {"errors", "losses", "metrics", "answers", "writers", "plots", "models", "optim", "partition"}
-    | {"stopping"},
+    {"errors", "losses", "objectives", "metrics", "answers", "writers", "plots", "models", "optim"}
+    | {"partition", "stopping"},
     {"data", "retrieval", "checkpoint"},
     {"state", "steps", "tasks", "embedding"},
     {"supply", "runs", "starting", "kept_vectors", "progress", "waits", "reading"}
