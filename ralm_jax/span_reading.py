@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from ralm_jax.data import answering_batches
 from ralm_jax.data.corpus import Corpus
@@ -18,6 +19,7 @@ from ralm_jax.models.ralm import Text
 
 SPANS = 20  # the likeliest of a passage
 ROWS = 32  # pairs read at a time where there are many
+BAR_DELAY = 1.0  # seconds of reading before it is shown to go on
 WIDTHS = 8  # lengths that inputs are padded to, up to the whole
 
 
@@ -51,19 +53,21 @@ def read_pairs(
     m = len(pairs)
     starts, wides = np.zeros((2, m, SPANS), int)
     out = Spans(starts, wides, np.zeros((m, SPANS), np.float32), np.zeros(m, np.float32))
-    for place in np.unique(fits):
-        several = np.flatnonzero(fits == place)
-        rows = ROWS if len(several) > ROWS // 4 else 1  # one compilation for few, one for many
-        for start in range(0, len(several), rows):
-            chosen = several[start : start + rows]
-            padded = np.pad(chosen, (0, rows - len(chosen)), mode="edge")
-            question, passage = pairs[padded].T
-            query = Text(asked.tokens[question], asked.types[question])
-            inputs = answering_batches.joint_text(
-                corpus, query, passage[:, None], int(widths[place])
-            )
-            for whole, part in zip(out, best_spans(model, reader, *inputs), strict=True):
-                whole[chosen] = np.asarray(part)[: len(chosen)]
+    with tqdm(total=m, desc="reading", unit=" passages", leave=False, delay=BAR_DELAY) as bar:
+        for place in np.unique(fits):
+            several = np.flatnonzero(fits == place)
+            rows = ROWS if len(several) > ROWS // 4 else 1  # one compilation for few, one for many
+            for start in range(0, len(several), rows):
+                chosen = several[start : start + rows]
+                padded = np.pad(chosen, (0, rows - len(chosen)), mode="edge")
+                question, passage = pairs[padded].T
+                query = Text(asked.tokens[question], asked.types[question])
+                inputs = answering_batches.joint_text(
+                    corpus, query, passage[:, None], int(widths[place])
+                )
+                for whole, part in zip(out, best_spans(model, reader, *inputs), strict=True):
+                    whole[chosen] = np.asarray(part)[: len(chosen)]
+                bar.update(len(chosen))
     return out
 
 
