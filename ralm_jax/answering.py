@@ -44,7 +44,7 @@ class Answer(NamedTuple):
     """A span of a passage, as it stands there."""
 
     text: str
-    probability: float  # of the spans that read alike, among all spans of the passages read
+    probability: float  # of its likeliest span, among all spans of the passages read
     row: int
     start: int  # characters of the passage's text, [start, stop)
     stop: int
@@ -147,7 +147,7 @@ def _likeliest(
 
 
 def _distinct(opened: Opened, front: int, likely) -> list[Answer]:
-    """(log p, row, start, width less one) as text; those that read alike are one answer, at its likeliest."""
+    """(log p, row, start, width less one), likeliest first, as text; of those that read alike the first."""
     found: dict[str, Answer] = {}
     texts: dict[int, tuple[str, list]] = {}
     for log_p, row, start, wide in likely:
@@ -157,12 +157,8 @@ def _distinct(opened: Opened, front: int, likely) -> list[Answer]:
         text, offsets = texts[row]
         begin, end = offsets[start - front][0], offsets[start - front + wide][1]
         name = normalise(text[begin:end])
-        share = float(np.exp(log_p))
-        if name in found:
-            share += found[name].probability
-            found[name] = found[name]._replace(probability=share)
-        else:
-            found[name] = Answer(text[begin:end], share, row, begin, end)
+        if name not in found:
+            found[name] = Answer(text[begin:end], float(np.exp(log_p)), row, begin, end)
     return list(found.values())
 
 
