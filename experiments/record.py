@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
 from ralm_jax.writers import metrics_file, read_metrics
 
@@ -68,13 +68,11 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
     """One row of panels; the stages follow each other along the steps."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     panels = next(panels for name, panels in PANELS.items() if any(name in x for x in lines))
     stages = list(dict.fromkeys(line["stage"] for line in lines))
     ends = [max(line["step"] for line in lines if line["stage"] == s) for s in stages]
-    figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.8), layout="constrained")
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    axes = figure.subplots(1, len(panels))
     for axis, (name, label) in zip(axes, panels, strict=True):
         for number, stage in enumerate(stages):
             points = [
@@ -89,7 +87,6 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
         if len(stages) > 1:
             axis.legend(frameon=False)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -162,18 +162,14 @@ def draw_curves(axis: Any, curve: str, points: list[dict[str, Any]]) -> None:
 
 def plot_curves() -> list[Path]:
     """One plot a curve, beside curves.json."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     points, made = result("curves", "curves.json")["points"], []
     for curve in dict.fromkeys(p["curve"] for p in points):
-        figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
-        draw_curves(axis, curve, points)
+        figure = Figure(figsize=(6, 3.8), layout="constrained")
+        draw_curves(figure.subplots(), curve, points)
         made.append(RESULTS / "curves" / f"{curve}.png")
         figure.savefig(made[-1], dpi=130, metadata={SOURCE: digest("curves", "curves.json")})
-        plt.close(figure)
     return made
 
 

@@ -22,17 +22,13 @@ def learning_curves(
     lines: Sequence[dict[str, Any]], stages: Sequence[str], directory: Path
 ) -> Path:
     """Draws what was probed over all stages in a row; `lines` are those of metrics.jsonl."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # not pyplot, whose backend is the caller's
 
     probes = [line for line in lines if any(key.startswith("probe/") for key in line)]
     ends = [max((p["step"] for p in probes if p["stage"] == s), default=0) for s in stages]
     starts = [sum(ends[:i]) for i in range(len(stages))]
-    figure, axes = plt.subplots(
-        1, len(CURVES), figsize=(11, 4.2), sharex=True, layout="constrained"
-    )
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(CURVES), sharex=True)
     for axis, (title, names) in zip(axes, CURVES.items(), strict=True):
         for name in names:
             points = [
@@ -49,5 +45,4 @@ def learning_curves(
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(loc="best", frameon=False)
     figure.savefig(directory / LEARNING_CURVES, dpi=130)
-    plt.close(figure)
     return directory / LEARNING_CURVES
