@@ -10,7 +10,6 @@ DIR/curves.json, which experiments.report draws.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,7 @@ from typing import Any, NamedTuple
 from experiments import ablation, pricing
 from experiments.ablation import Training
 from experiments.place import Place, model_of
-from experiments.record import commit, hardware
-from experiments.rows import Row, keep
+from experiments.rows import Row, keep, result
 from ralm_jax import cli, runs
 from ralm_jax.data.almanac import World
 from ralm_jax.data.question_sources import read_questions
@@ -158,11 +156,10 @@ def main() -> int:
         data = ablation.almanac_data(arguments.out, seed)
         place = Place("almanac", arguments.out, seed, data, None)
         wanted += [point.row() for name in names for point in CURVES[name](place)]
-    made = keep(wanted, arguments.out / "points", arguments.dry_run)
-    if made is not None:
-        told = f"python -m experiments.curves --curves {arguments.curves} --seeds {arguments.seeds} --out DIR"
-        result = {"command": told, "commit": commit(), "hardware": hardware(), "points": made}
-        (arguments.out / "curves.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    told = f"python -m experiments.curves --curves {arguments.curves} --seeds {arguments.seeds} --out DIR"
+    file = arguments.out / "curves.json"
+    write = lambda made: file.write_text(result(told, points=made), "utf-8")  # noqa: E731
+    keep(wanted, arguments.out / "points", arguments.dry_run, write)
     return 0
 
 

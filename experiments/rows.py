@@ -28,18 +28,24 @@ class Row(NamedTuple):
     make: Callable[[], dict[str, Any]]
 
 
-def keep(rows: Sequence[Row], folder: Path, only_price: bool) -> list[dict[str, Any]] | None:
+Kept = list[dict[str, Any]]
+
+
+def keep(
+    rows: Sequence[Row], folder: Path, only_price: bool, write: Callable[[Kept], object]
+) -> None:
     """Makes the rows that `folder` lacks; prints what is left, in steps and hours, before it starts.
 
-    Returns:
-      all rows that `folder` now holds; None where only the price was asked for.
+    Args:
+      only_price: prints that, and starts nothing.
+      write: given all rows that `folder` holds, at the beginning and after each that was made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     left = [row for row in rows if not (folder / f"{row.name}.json").exists()]
-    finished = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
-    print(pricing.table(left, finished), flush=True)
+    print(pricing.table(left, _held(folder)), flush=True)
     if only_price:
-        return None
+        return
+    write(_held(folder))
     for row in tqdm(left, "rows"):
         tqdm.write(row.label)
         report = {**row.make(), "flops": pricing.row(row), "commit": commit()}
@@ -47,7 +53,17 @@ def keep(rows: Sequence[Row], folder: Path, only_price: bool) -> list[dict[str, 
         file = folder / f"{row.name}.json"
         file.with_suffix(".part").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         file.with_suffix(".part").replace(file)
+        write(_held(folder))
+
+
+def _held(folder: Path) -> Kept:
     return [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
+def result(command: str, **parts: Any) -> str:
+    """JSON of a result: how it was made, and what it is."""
+    made = {"command": command, "commit": commit(), "hardware": hardware(), **parts}
+    return json.dumps(made, indent=1) + "\n"
 
 
 def percent(values: Sequence[float]) -> str:

@@ -9,7 +9,6 @@ was fine-tuned beside ORQA, are the pipelines of today. Writes DIR/table1.md and
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import Any, NamedTuple
 
 from experiments import table2
 from experiments.place import arguments_of, place_of
-from experiments.record import commit, hardware
-from experiments.rows import keep, percent
+from experiments.rows import Kept, keep, percent, result
 from ralm_jax.errors import UserError
 
 
@@ -88,15 +86,16 @@ def tabulate(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds.split(",")
     ]
     wanted = [table2.row(place, name) for place in places for name in names]
-    made = keep(wanted, arguments.out / "rows", arguments.dry_run)
-    if made is None:
-        return 0
-    rows = {name or ALMANAC: [r for r in made if r["asks"] == name] for name in sets}
     told = f"python -m experiments.table1 --scale {arguments.scale} --seeds {arguments.seeds} --out DIR"
-    result = {"command": told, "commit": commit(), "hardware": hardware(), "rows": rows}
-    (arguments.out / "table1.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    (arguments.out / "table1.md").write_text(table(rows), "utf-8")
-    print(table(rows))
+
+    def write(made: Kept) -> None:
+        rows = {name or ALMANAC: [r for r in made if r["asks"] == name] for name in sets}
+        (arguments.out / "table1.json").write_text(result(told, rows=rows), "utf-8")
+        (arguments.out / "table1.md").write_text(table(rows), "utf-8")
+
+    keep(wanted, arguments.out / "rows", arguments.dry_run, write)
+    if not arguments.dry_run:
+        print((arguments.out / "table1.md").read_text("utf-8"))
     return 0
 
 

@@ -10,7 +10,6 @@ Writes DIR/table2.md and DIR/table2.json.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,7 @@ from typing import Any, NamedTuple
 from experiments import ablation
 from experiments.ablation import Training
 from experiments.place import Place, arguments_of, model_of, place_of
-from experiments.record import commit, hardware
-from experiments.rows import Row, keep, percent
+from experiments.rows import Kept, Row, keep, percent, result
 from ralm_jax.errors import UserError
 
 
@@ -167,15 +165,16 @@ def tabulate(arguments: argparse.Namespace) -> int:
     ]
     if "elsewhere" in names and places[0].data.asked is None:
         names.remove("elsewhere")  # no other corpus to ask from
-    wanted = [row(place, name) for name in names for place in places]
-    rows = keep(wanted, arguments.out / "rows", arguments.dry_run)
-    if rows is None:
-        return 0
+    wanted = [row(place, name) for place in places for name in names]
     told = f"python -m experiments.table2 --scale {arguments.scale} --seeds {arguments.seeds} --out DIR"
-    result = {"command": told, "commit": commit(), "hardware": hardware(), "rows": rows}
-    (arguments.out / "table2.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    (arguments.out / "table2.md").write_text(table(rows), "utf-8")
-    print(table(rows))
+
+    def write(rows: Kept) -> None:
+        (arguments.out / "table2.json").write_text(result(told, rows=rows), "utf-8")
+        (arguments.out / "table2.md").write_text(table(rows), "utf-8")
+
+    keep(wanted, arguments.out / "rows", arguments.dry_run, write)
+    if not arguments.dry_run:
+        print((arguments.out / "table2.md").read_text("utf-8"))
     return 0
 
 
