@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ralm_jax import memory
 from ralm_jax.arguments import configs, parser, shipped
 from ralm_jax.errors import UserError
 
@@ -20,6 +21,7 @@ from ralm_jax.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for the user's mistake."""
     arguments = parser(VERBS).parse_args(argv)
+    memory.keep_freed()
     try:
         for option in ("json", "predictions"):
             _check_folder(getattr(arguments, option, None))

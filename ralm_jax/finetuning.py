@@ -7,10 +7,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from ralm_jax import runs, state, training
+from ralm_jax import runs, span_loss, state, training
 from ralm_jax.data import answering_batches, matching
+from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.question_sources import read_questions
 from ralm_jax.data.questions import Question
@@ -20,6 +22,7 @@ from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.tasks import FROZEN, OpenQuestions
 
 STAGE = "finetune"
+CACHED = 2048  # wordpieces read at a time on a CPU: what a layer makes of them stays in its cache
 
 
 def finetune(
@@ -46,6 +49,7 @@ def finetune(
     checkpoint_every: int = 500,
     dev_every: int = 500,
     dev_questions: int = 500,
+    at_once: int | None = None,
 ) -> tuple[OpenQA, dict]:
     """Trains on questions with answers, from the parameters of `run`; resumes `out`.
 
@@ -57,6 +61,8 @@ def finetune(
       rule: when a passage holds an answer. beam, candidates, span_width: R passages ranked, K read, W.
       train_passages: embeds the passages read afresh, and the passage tower learns too; the vectors of the
         others stay until `refresh` makes them anew.
+      at_once: questions that a device reads at a time; all of a batch need the most memory. None: all, but on
+        a CPU as few as its cache holds.
 
     Raises:
       UserError: as `training.pretrain`; no question that any passage answers; other wordpieces.
@@ -64,9 +70,10 @@ def finetune(
     loaded, text = runs.load(Path(run), stage), runs.open_its_corpus(Path(run), corpus)
     model, params = question_answerer(loaded, span_width, seed)
     asked, notes = read_questions(train)
+    known = answering_batches.know(text, asked, rule)
     task = OpenQuestions(
         lengths,
-        answering_batches.know(text, asked, rule),
+        known,
         notes,
         beam=min(beam, text.size),
         candidates=min(candidates, text.size),
@@ -74,6 +81,8 @@ def finetune(
         train_passages=train_passages,
         refresh=refresh,
         index=index,
+        at_once=at_once or _few(candidates * lengths.joint),
+        widths=_widths(text, known, lengths, candidates),
     )
     tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     probed = spread(dev, dev_questions)
@@ -82,6 +91,18 @@ def finetune(
         Path(out), text, model, seed, 0.0, log_every, checkpoint_every, select, dev_every, Path(run)
     )
     return model, training.train_chain(shared, [tuning], params, _started(loaded, asked))
+
+
+def _few(wordpieces: int) -> int | None:
+    """Questions of so many wordpieces to read at a time: an accelerator wants many, a CPU has a small cache."""
+    return max(1, CACHED // wordpieces) if jax.default_backend() == "cpu" else None
+
+
+def _widths(corpus: Corpus, known: answering_batches.Known, lengths: Lengths, candidates: int):
+    """Widths that passages are read at: for questions of mean length, with any passage."""
+    question = int(np.mean([len(pieces) for pieces in known.pieces])) + 2
+    needed = np.asarray(corpus.lengths)[:, 1].astype(int) + question + 1
+    return span_loss.widths(np.minimum(needed, lengths.joint), candidates, lengths.joint)
 
 
 def _started(loaded: runs.Loaded, questions: Sequence[Question]) -> dict:

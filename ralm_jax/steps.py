@@ -4,11 +4,13 @@ Each device's loss is a sum; the count is summed over devices, then gradients ar
 that uneven numbers of masked tokens weigh as they would in one batch. Metrics are {name: (sum, count)}.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from ralm_jax import losses, partition
+from ralm_jax import grouping, losses, partition, span_loss
 from ralm_jax.models.openqa import QuestionBatch
 from ralm_jax.models.ralm import ClozeBatch, ClozePair
 from ralm_jax.state import TrainState
@@ -66,31 +68,42 @@ def ralm_step(
     return apply(state, grads, metrics)
 
 
-def openqa_step(state: TrainState, batch: QuestionBatch, key: jax.Array):
+def openqa_step(
+    state: TrainState,
+    batch: QuestionBatch,
+    key: jax.Array,
+    *,
+    at_once: int | None = None,
+    widths: Sequence[int] = (),
+):
     """Retrieval over the wide beam plus spans of the passages read (ORQA 4.2, eq. 6; REALM 3.3).
 
     A question adds the first term if a passage of its beam holds an answer, the second if one read does.
+    `at_once`: questions that a device reads at a time (all), each time at the least of `widths` that fits
+    (S); the result is the same, see `span_loss`.
     """
     key = partition.device_key(key, state.step)
-    size = jnp.float32(len(batch.found))
+    local, _, longest = batch.joint.tokens.shape
+    size = jnp.float32(local)
     count = partition.psum(size)
+    few = grouping.divisor(local, at_once or local)
+    reading = span_loss.reading(state.apply_fn, few, (*(w for w in widths if w < longest), longest))
+    passages = span_loss.passages(batch, key)
 
     def loss(params):
-        scores, spans = state.apply_fn(
-            {"params": params}, batch, True, rngs={"dropout": key}
-        )  # [B,R], [B,K,S,W]
-        read = (spans + scores[:, : spans.shape[1], None, None]).reshape(len(spans), -1)
-        gold = batch.gold.reshape(read.shape)
+        scores = state.apply_fn(
+            {"params": params}, batch, True, rngs={"dropout": key}, method="scores"
+        )  # [B,R]
         retrieval, found = losses.answer_likelihood(scores, batch.holds)
-        reading, readable = losses.answer_likelihood(read, gold)
-        right = jnp.take_along_axis(gold, read.argmax(1)[:, None], axis=1).sum()
-        return (retrieval + reading) / count, {
-            "loss": (retrieval + reading, size),
+        read = scores[:, : batch.gold.shape[1]]
+        spans, (readable, right) = reading(params["reader"], read, passages)
+        return (retrieval + spans) / count, {
+            "loss": (retrieval + spans, size),
             "retrieval_loss": (retrieval, found),
-            "reading_loss": (reading, readable),
+            "reading_loss": (spans, readable),
             "answer_in_beam": (found, size),
             "answer_in_read": (readable, size),
-            "span_accuracy": (right.astype(jnp.float32), size),
+            "span_accuracy": (right, size),
         }
 
     grads, metrics = jax.grad(loss, has_aux=True)(state.params)

@@ -135,10 +135,12 @@ class OpenQuestions:
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: int = 1
+    at_once: int | None = None  # questions that a device reads at a time; see `span_loss`
+    widths: tuple[int, ...] = ()
 
     @property
     def step(self) -> Callable:
-        return steps.openqa_step
+        return functools.partial(steps.openqa_step, at_once=self.at_once, widths=self.widths)
 
     @property
     def neighbours(self) -> int:

@@ -55,7 +55,9 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "CHUNK", 64)
         patch.setattr(
-            partition, "parallelize", lambda step: compiled.setdefault(step, original(step))
+            partition,
+            "parallelize",
+            lambda step: compiled.setdefault((step.func, *step.keywords.items()), original(step)),
         )
         yield
 

@@ -14,9 +14,9 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py"))]
 # Imports run one way: a module imports from its own layer and from the layers before it.
 LAYERS = [
     {"errors", "losses", "objectives", "metrics", "answers", "writers", "plots", "models", "optim"}
-    | {"partition", "stopping"},
+    | {"partition", "stopping", "grouping", "memory"},
     {"data", "retrieval", "checkpoint"},
-    {"state", "steps", "tasks", "embedding"},
+    {"state", "span_loss", "steps", "tasks", "embedding"},
     {"supply", "runs", "starting", "kept_vectors", "progress", "waits", "reading"}
     | {"span_reading", "dev_selection"}
     | {"training", "evaluation", "finetuning", "answering", "estimate"}

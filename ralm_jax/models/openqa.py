@@ -62,7 +62,11 @@ class OpenQA(nn.Module):
         return self.retriever.passages(text.tokens, text.types, train)
 
     def __call__(self, batch: QuestionBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """-> retrieval scores [B,R], least where nothing was found, and scores of spans [B,K,S,W]."""
+        """-> retrieval scores [B,R] and scores of spans [B,K,S,W]."""
+        return self.scores(batch, train), self.read(batch.joint, batch.within, train)
+
+    def scores(self, batch: QuestionBatch, train: bool = False) -> jax.Array:
+        """Of the passages of the beam, least where nothing was found: [B,R]."""
         beam = batch.beam
         if batch.candidates is not None:
             b, k, p = batch.candidates.tokens.shape
@@ -71,8 +75,7 @@ class OpenQA(nn.Module):
             beam = jnp.concatenate([fresh, beam[:, k:]], axis=1)
         queries = self.queries(batch.question, train)
         scores = self.score_scale * jnp.einsum("be,bre->br", queries, beam)
-        scores = jnp.where(batch.found, scores, jnp.finfo(scores.dtype).min / 2)
-        return scores, self.read(batch.joint, batch.within, train)
+        return jnp.where(batch.found, scores, jnp.finfo(scores.dtype).min / 2)
 
     def read(self, joint: Text, within: Array, train: bool = False) -> jax.Array:
         """[CLS] question [SEP] passage [SEP] of each candidate [B,K,S], and where an answer may lie

@@ -1,0 +1,56 @@
+"""A sum over a batch taken group by group: the memory of one group, whatever the batch.
+
+What couples queries (in-batch negatives) cannot be taken apart so; marginal likelihoods and spans can.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# (params, learnt rows, fixed rows) -> (sum of losses over the rows, metrics as sums)
+Loss = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
+
+
+def in_groups(losses: Sequence[Loss], choose: Callable[[Any], jax.Array | int], size: int) -> Loss:
+    """A loss of all rows, `size` of them at a time; its gradients are made along with its value.
+
+    Args:
+      losses: ways to compute one and the same, of which a group takes the one that `choose` names, given its
+        fixed rows: a shorter input, say, where the rest is padding. The others cost that group nothing.
+      size: divides the rows.
+
+    Returns:
+      A function of (params, learnt, fixed), differentiable in the first two; trees of arrays with rows
+      in front, but for `params`. The loss must be a sum over rows, its metrics sums too.
+    """
+    ways = [jax.value_and_grad(loss, argnums=(0, 1), has_aux=True) for loss in losses]
+
+    def summed(params, learnt, fixed):
+        groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (learnt, fixed))
+        one = jax.tree.map(lambda x: x[0], groups)
+        shapes, (grads, _) = jax.eval_shape(ways[0], params, *one)
+
+        def add(sums, group):
+            found, (grads, rows) = jax.lax.switch(choose(group[1]), ways, params, *group)
+            return jax.tree.map(jnp.add, sums, (found, grads)), rows
+
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes, grads))
+        (found, grads), rows = jax.lax.scan(add, zeros, groups)
+        return found, (grads, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows))
+
+    @jax.custom_vjp
+    def loss(params, learnt, fixed):
+        return summed(params, learnt, fixed)[0]
+
+    def backward(grads, given):
+        return *jax.tree.map(lambda g: given[0] * g, grads), None  # metrics have no gradient
+
+    loss.defvjp(summed, backward)
+    return loss
+
+
+def divisor(rows: int, most: int) -> int:
+    """The greatest number up to `most` (at least 1) that divides `rows`."""
+    return next(n for n in range(max(1, min(most, rows)), 0, -1) if rows % n == 0)
