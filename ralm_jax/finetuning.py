@@ -56,13 +56,10 @@ def finetune(
     Args:
       out, run: the run to make, and the one to start from: its last stage or `stage`, its corpus or `corpus`.
       train: where the questions are (see `question_sources.read_questions`).
-      dev: `dev_questions` of these are answered every `dev_every` steps, and the parameters that did best
-        are kept. None: the last ones are.
+      dev: every `dev_every` steps `dev_questions` of these are answered; kept is what did best, else the last.
       rule: when a passage holds an answer. beam, candidates, span_width: R passages ranked, K read, W.
-      train_passages: embeds the passages read afresh, and the passage tower learns too; the vectors of the
-        others stay until `refresh` makes them anew.
-      at_once: questions that a device reads at a time; all of a batch need the most memory. None: all, but on
-        a CPU as few as its cache holds.
+      train_passages: the passage tower learns too; vectors not read stay until `refresh` makes them anew.
+      at_once: questions a device reads at a time. None: all; on a CPU as few as its cache holds.
 
     Raises:
       UserError: as `training.pretrain`; no question that any passage answers; other wordpieces.
@@ -71,6 +68,7 @@ def finetune(
     model, params = question_answerer(loaded, span_width, seed)
     asked, notes = read_questions(train)
     known = answering_batches.know(text, asked, rule)
+    how = {"train_passages": train_passages, "refresh": refresh, "index": index}
     task = OpenQuestions(
         lengths,
         known,
@@ -78,31 +76,27 @@ def finetune(
         beam=min(beam, text.size),
         candidates=min(candidates, text.size),
         span_width=model.span_width,
-        train_passages=train_passages,
-        refresh=refresh,
-        index=index,
         at_once=at_once or _few(candidates * lengths.joint),
-        widths=_widths(text, known, lengths, candidates),
+        widths=span_loss.widths(_needed(text, known, lengths), candidates, lengths.joint),
+        **how,
     )
-    tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     probed = spread(dev, dev_questions)
     select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
-    shared = training.Run(
-        Path(out), text, model, seed, 0.0, log_every, checkpoint_every, select, dev_every, Path(run)
-    )
+    tuning = training.Stage(STAGE, task, steps, batch, optimizer)
+    often = (log_every, checkpoint_every, select, dev_every)
+    shared = training.Run(Path(out), text, model, seed, 0.0, *often, Path(run))
     return model, training.train_chain(shared, [tuning], params, _started(loaded, asked))
 
 
 def _few(wordpieces: int) -> int | None:
-    """Questions of so many wordpieces to read at a time: an accelerator wants many, a CPU has a small cache."""
+    """How many questions of so many wordpieces to read at a time: a CPU has a small cache."""
     return max(1, CACHED // wordpieces) if jax.default_backend() == "cpu" else None
 
 
-def _widths(corpus: Corpus, known: answering_batches.Known, lengths: Lengths, candidates: int):
-    """Widths that passages are read at: for questions of mean length, with any passage."""
-    question = int(np.mean([len(pieces) for pieces in known.pieces])) + 2
-    needed = np.asarray(corpus.lengths)[:, 1].astype(int) + question + 1
-    return span_loss.widths(np.minimum(needed, lengths.joint), candidates, lengths.joint)
+def _needed(corpus: Corpus, known: answering_batches.Known, lengths: Lengths) -> np.ndarray:
+    """Wordpieces of each passage behind a question of mean length [N]."""
+    question = int(np.mean([len(pieces) for pieces in known.pieces]))
+    return np.minimum(np.asarray(corpus.lengths)[:, 1].astype(int) + question + 3, lengths.joint)
 
 
 def _started(loaded: runs.Loaded, questions: Sequence[Question]) -> dict:
