@@ -55,8 +55,8 @@ def finetune(
 
     Args:
       out, run: the run to make, and the one to start from: its last stage or `stage`, its corpus or `corpus`.
-      train: where the questions are (see `question_sources.read_questions`).
-      dev: every `dev_every` steps `dev_questions` of these are answered; kept is what did best, else the last.
+      train: see `question_sources.read_questions`. dev: `dev_questions` of these are answered every
+        `dev_every` steps; the parameters that did best are kept, without any the last ones.
       rule: when a passage holds an answer. beam, candidates, span_width: R passages ranked, K read, W.
       train_passages: the passage tower learns too; vectors not read stay until `refresh` makes them anew.
       at_once: questions a device reads at a time. None: all; on a CPU as few as its cache holds.
@@ -65,8 +65,10 @@ def finetune(
       UserError: as `training.pretrain`; no question that any passage answers; other wordpieces.
     """
     loaded, text = runs.load(Path(run), stage), runs.open_its_corpus(Path(run), corpus)
-    model, params = question_answerer(loaded, span_width, seed)
-    asked, notes = read_questions(train)
+    (model, params), (asked, notes) = (
+        question_answerer(loaded, span_width, seed),
+        read_questions(train),
+    )
     known = answering_batches.know(text, asked, rule)
     how = {"train_passages": train_passages, "refresh": refresh, "index": index}
     task = OpenQuestions(
@@ -80,9 +82,9 @@ def finetune(
         widths=span_loss.widths(_needed(text, known, lengths), candidates, lengths.joint),
         **how,
     )
+    tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     probed = spread(dev, dev_questions)
     select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
-    tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     often = (log_every, checkpoint_every, select, dev_every)
     shared = training.Run(Path(out), text, model, seed, 0.0, *often, Path(run))
     return model, training.train_chain(shared, [tuning], params, _started(loaded, asked))
