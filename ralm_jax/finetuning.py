@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -65,23 +65,14 @@ def finetune(
       UserError: as `training.pretrain`; no question that any passage answers; other wordpieces.
     """
     loaded, text = runs.load(Path(run), stage), runs.open_its_corpus(Path(run), corpus)
-    (model, params), (asked, notes) = (
-        question_answerer(loaded, span_width, seed),
-        read_questions(train),
-    )
+    model, params = question_answerer(loaded, span_width, seed)
+    asked, notes = read_questions(train)
     known = answering_batches.know(text, asked, rule)
-    how = {"train_passages": train_passages, "refresh": refresh, "index": index}
-    task = OpenQuestions(
-        lengths,
-        known,
-        notes,
-        beam=min(beam, text.size),
-        candidates=min(candidates, text.size),
-        span_width=model.span_width,
-        at_once=at_once or _few(candidates * lengths.joint),
-        widths=span_loss.widths(_needed(text, known, lengths), candidates, lengths.joint),
-        **how,
-    )
+    read: dict[str, Any] = {"candidates": min(candidates, text.size)}
+    read |= {"span_width": model.span_width, "at_once": at_once or _few(candidates * lengths.joint)}
+    read["widths"] = span_loss.widths(_needed(text, known, lengths), candidates, lengths.joint)
+    found: dict[str, Any] = {"beam": min(beam, text.size), "refresh": refresh, "index": index}
+    task = OpenQuestions(lengths, known, notes, train_passages=train_passages, **read, **found)
     tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     probed = spread(dev, dev_questions)
     select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
