@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax.answering import Answered, Opened, encode, rank, read
+from ralm_jax.answering import Answered, Opened, encode, rank, read, reranked
 from ralm_jax.data.matching import wordpieces
 from ralm_jax.data.questions import Questions
 from ralm_jax.embedding import Ranking
@@ -18,6 +18,7 @@ ROWS = {
     "retriever": "fine-tuned retriever",
     "frozen": "frozen retriever, same reader",
     "bm25": "BM25, same reader",
+    "reranked": "fine-tuned, re-ranked by scorer",
 }
 
 
@@ -37,7 +38,7 @@ def evaluate_answers(
     Returns:
       {"questions", "answerable": n, row: {"exact_match", "f1": [value, low, high], "reader_oracle",
       "recall", ...}} for the rows "retriever" (as fine-tuned), "frozen" (the tower of the passages asks, as
-      before) and "bm25".
+      before), "bm25", and where the run has a scorer "reranked", of the best passages alone.
       reader_oracle: the share of questions with an answer in a passage that is read. Under "answerable":
       exact match and F1 of the questions that some passage of the corpus answers, by wordpieces.
     """
@@ -52,14 +53,17 @@ def evaluate_answers(
     # BM25's scores are of another kind than the reader's: it chooses what is read, and no more.
     flat = Ranking(lexical.rows, np.where(lexical.rows < 0, -np.inf, 0.0))
     rankings = [rank(opened, text, beam), rank(before, text, beam), flat]
-    found = dict(zip(ROWS, read(opened, text, rankings, candidates), strict=True))
+    if opened.model.with_scorer:
+        rankings.append(reranked(opened, text, rankings[0]))
+    found = dict(zip(ROWS, read(opened, text, rankings, candidates), strict=False))
     answerable = np.array([len(rows) > 0 for rows in wordpieces(opened.corpus, questions)])
     report: dict[str, Any] = {"questions": len(questions), "answerable": int(answerable.sum())}
     report |= {"left_out": given.notes, "read": candidates}
     for name, answered in found.items():
         report[name] = _score(judge, questions, answered, candidates, answerable)
     if predictions is not None:
-        _write(predictions, opened, questions, found["retriever"])
+        said = found.get("reranked", found["retriever"])  # as `ralm ask` answers
+        _write(predictions, opened, questions, said)
     return report
 
 
@@ -72,6 +76,8 @@ def table(report: dict[str, Any]) -> str:
         f"{'':<32}{'EM':>22}{'F1':>22}{'oracle':>9}{'@1':>8}{'@5':>8}{'@20':>8}{'EM ans.':>9}",
     ]
     for name, label in ROWS.items():
+        if name not in report:  # no scorer
+            continue
         row = report[name]
         cells = "".join(
             f"{value:>10.1%} ({low:.1%}-{high:.1%})".rjust(22)

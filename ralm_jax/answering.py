@@ -23,8 +23,9 @@ from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Text
 from ralm_jax.retrieval.exact import Exact
-from ralm_jax.span_reading import SPANS, Spans, read_pairs
+from ralm_jax.span_reading import SPANS, Spans, judge_pairs, read_pairs
 
+RERANKED = 20  # passages of the beam that a scorer puts in order
 NO_SPAN = -1e30  # scores below it are of spans that leave the passage
 
 
@@ -95,12 +96,31 @@ def rank(opened: Opened, asked: Text, beam: int) -> Ranking:
     return search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
 
 
+def reranked(opened: Opened, asked: Text, ranked: Ranking, depth: int = RERANKED) -> Ranking:
+    """The first `depth` passages in the order of the run's scorer, with its scores; no others are left."""
+    rows = ranked.rows[:, :depth]
+    numbers = np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)
+    real = rows >= 0
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    pairs = np.stack([numbers[real], rows[real]], -1)
+    length = opened.lengths.joint
+    raw = judge_pairs(opened.model, opened.params["scorer"], opened.corpus, asked, pairs, length)
+    scores[real] = raw / opened.model.score_scale  # as those of a retriever: see `read`
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return Ranking(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
+
+
 def answer(
     opened: Opened, questions: Sequence[str], *, beam: int = 100, candidates: int = 5
 ) -> list[Answered]:
-    """Answers questions: `beam` passages ranked, the first `candidates` of them read."""
+    """Answers questions: `beam` passages ranked, the first `candidates` of them read.
+
+    Where the run has a scorer, it puts the best of the beam in order first.
+    """
     asked = encode(opened, questions)
     ranked = rank(opened, asked, beam)
+    if opened.model.with_scorer:
+        ranked = reranked(opened, asked, ranked)
     return read(opened, asked, [ranked], candidates)[0]
 
 

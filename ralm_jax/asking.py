@@ -61,16 +61,20 @@ def _answer(opened: Opened, question: str, as_json: bool) -> None:
 def timed_answer(
     opened: Opened, question: str, *, beam: int = 100, candidates: int = 5
 ) -> tuple[Answered, dict[str, float]]:
-    """As `answering.answer`, with the seconds it took to embed the question, search, and read."""
+    """As `answering.answer`, with the seconds it took to embed the question, search, re-rank, and read."""
     began = time.perf_counter()
     asked = answering.encode(opened, [question])
     vectors = embed_texts(opened.model, opened.params, asked)
     embedded = time.perf_counter()
     ranked = search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
     searched = time.perf_counter()
+    seconds = {"embed": embedded - began, "search": searched - embedded}
+    if opened.model.with_scorer:
+        ranked = answering.reranked(opened, asked, ranked)
+        seconds["re-rank"] = time.perf_counter() - searched
+    begun = time.perf_counter()
     ((found,),) = answering.read(opened, asked, [ranked], candidates)
-    ended = time.perf_counter()
-    seconds = {"embed": embedded - began, "search": searched - embedded, "read": ended - searched}
+    seconds["read"] = time.perf_counter() - begun
     return found, seconds
 
 

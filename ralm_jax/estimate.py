@@ -69,6 +69,8 @@ def stage(
         return Cost(step + TRAINED * _spans(model, read, at.joint), index, steps, refreshes)
     towers = embed(model, batch, at.query) + embed(model, read, at.passage)
     step += towers * (1 if task.hold_retriever else TRAINED)
+    if task.needs_scorer:
+        step += encoder(model.reader_config, read, at.joint) * TRAINED
     d, vocabulary = model.reader_config.hidden, model.reader_config.vocab_size
     return Cost(
         step + TRAINED * 2.0 * read * at.masked * d * (d + vocabulary), index, steps, refreshes

@@ -1,7 +1,7 @@
 """`ralm finetune`: a pretrained retriever and reader learn to answer questions (ORQA; REALM 3.3)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ralm_jax import runs, span_loss, state, training
+from ralm_jax import runs, span_loss, starting, state, training
 from ralm_jax.data import answering_batches, matching
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
@@ -50,6 +50,7 @@ def finetune(
     dev_every: int = 500,
     dev_questions: int = 500,
     at_once: int | None = None,
+    distil: Callable | None = None,
 ) -> tuple[OpenQA, dict]:
     """Trains on questions with answers, from the parameters of `run`; resumes `out`.
 
@@ -60,19 +61,24 @@ def finetune(
       rule: when a passage holds an answer. beam, candidates, span_width: R passages ranked, K read, W.
       train_passages: the passage tower learns too; vectors not read stay until `refresh` makes them anew.
       at_once: questions a device reads at a time. None: all; on a CPU as few as its cache holds.
+      distil: `distillation.supervised`: a scorer, added where there is none, and the retriever learn from
+        which of the passages read hold an answer, and the retriever from the scorer.
 
     Raises:
       UserError: as `training.pretrain`; no question that any passage answers; other wordpieces.
     """
     loaded, text = runs.load(Path(run), stage), runs.open_its_corpus(Path(run), corpus)
     model, params = question_answerer(loaded, span_width, seed)
+    if distil is not None:
+        model, params = starting.with_scorer(model, params, seed)
     asked, notes = read_questions(train)
     known = answering_batches.know(text, asked, rule)
     read: dict[str, Any] = {"candidates": min(candidates, text.size)}
     read |= {"span_width": model.span_width, "at_once": at_once or _few(candidates * lengths.joint)}
     read["widths"] = span_loss.widths(_needed(text, known, lengths), candidates, lengths.joint)
     found: dict[str, Any] = {"beam": min(beam, text.size), "refresh": refresh, "index": index}
-    task = OpenQuestions(lengths, known, notes, train_passages=train_passages, **read, **found)
+    found |= {"train_passages": train_passages, "distil": distil}
+    task = OpenQuestions(lengths, known, notes, **read, **found)
     tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     probed = spread(dev, dev_questions)
     select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
@@ -119,8 +125,9 @@ def question_answerer(loaded: runs.Loaded, span_width: int, seed: int) -> tuple[
         norm_eps=given.norm_eps,
         score_scale=given.score_scale,
         share_towers=False,
+        with_scorer=given.with_scorer,
         span_width=span_width,
     )
     drawn = state.drawn_params(model, seed)["reader"]
     reader = {**drawn, "encoder": loaded.params["reader"]["encoder"]}
-    return model, {"retriever": retriever, "reader": reader}
+    return model, {**loaded.params, "retriever": retriever, "reader": reader}

@@ -10,8 +10,12 @@ for being retrieved more readily, as none does for them. So the reader learns al
 what the retriever is taught differs: a target over the candidates that no gradient runs through.
 """
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 LEAST = -1e30  # of a log p(z|x): below it there is no such candidate
 
@@ -21,9 +25,9 @@ def emdr2(log_prior, log_likelihood, weights):
 
     The gradient to the scores is p(z|x) - p(z|x,y), as under `marginal_per_span`.
     """
-    likelihood, valid = _spans(log_prior, log_likelihood, weights)
+    likelihood, valid = spans(log_prior, log_likelihood, weights)
     taught = jax.nn.logsumexp(log_prior + jax.lax.stop_gradient(likelihood), axis=-1)
-    return _summed(_log_mean(likelihood, valid) + taught, weights)
+    return summed(log_mean(likelihood, valid) + taught, weights)
 
 
 def perplexity_distillation(log_prior, log_likelihood, weights, temperature: float = 1.0):
@@ -32,10 +36,9 @@ def perplexity_distillation(log_prior, log_likelihood, weights, temperature: flo
     target = softmax over z of the mean log p(y_m|z,x) over the tokens, divided by `temperature`. Unlike the
     posterior it does not know p(z|x): it may name a passage that the retriever finds unlikely.
     """
-    likelihood, valid = _spans(log_prior, log_likelihood, weights)
-    tokens = jnp.maximum(weights.sum(-1, keepdims=True), 1)
-    target = _target(likelihood / (tokens * temperature), valid)
-    return _summed(_log_mean(likelihood, valid) - _divergence(target, log_prior), weights)
+    likelihood, valid = spans(log_prior, log_likelihood, weights)
+    target = readers_list(likelihood, valid, weights, temperature)
+    return summed(log_mean(likelihood, valid) - divergence_from(target, log_prior), weights)
 
 
 def leave_one_out(log_prior, log_likelihood, weights, temperature: float = 1.0):
@@ -44,24 +47,65 @@ def leave_one_out(log_prior, log_likelihood, weights, temperature: float = 1.0):
     target = softmax over z of -log p(y|x, Z without z), divided by `temperature`: how much worse the answer
     is for want of z. One candidate alone teaches nothing.
     """
-    likelihood, valid = _spans(log_prior, log_likelihood, weights)
+    likelihood, valid = spans(log_prior, log_likelihood, weights)
     others = valid[:, None, :] & ~jnp.eye(valid.shape[1], dtype=bool)[None]  # [B,K,K]
-    without = _log_mean(likelihood[:, None, :], others)  # [B,K]
+    without = log_mean(likelihood[:, None, :], others)  # [B,K]
     several = valid.sum(-1, keepdims=True) > 1
     target = _target(jnp.where(several, -without / temperature, 0.0), valid)
-    return _summed(_log_mean(likelihood, valid) - _divergence(target, log_prior), weights)
+    return summed(log_mean(likelihood, valid) - divergence_from(target, log_prior), weights)
 
 
-def _spans(log_prior, log_likelihood, weights):
+def list_marginal(log_prior, log_likelihood, weights, size: int = 2):
+    """The latent is an ordered list of `size` passages read together (after DRO, Shi et al. 2025).
+
+    -log sum over lists of p(list|x) p(y|x,list): passages are drawn one after another without replacement
+    (Plackett and Luce), and p(y|x,list) is the mean of p(y|z,x) over its passages. DRO weighs sampled lists
+    by p(y|x,list); here all K!/(K-size)! are summed, so that the gradient is what its estimate is of.
+    """
+    likelihood, valid = spans(log_prior, log_likelihood, weights)
+    size = min(size, valid.shape[1])
+    lists = np.array(list(itertools.permutations(range(valid.shape[1]), size)))  # [lists,size]
+    picked, there = log_prior[:, lists], valid[:, lists]  # [B,lists,size]
+    gone = jnp.cumsum(jnp.where(there, jnp.exp(picked), 0.0), -1)[..., :-1]
+    left = jnp.log(jnp.maximum(1 - gone, 1e-6))  # what is left to draw from after each
+    whole = there.all(-1)
+    drawn = jnp.where(whole, picked.sum(-1) - left.sum(-1), 2 * LEAST)
+    read = log_mean(likelihood[:, lists], there)  # [B,lists]
+    enough = whole.any(-1)  # else fewer passages than a list has: one by one
+    together = jax.nn.logsumexp(jnp.where(whole, drawn + read, 2 * LEAST), axis=-1)
+    alone = jax.nn.logsumexp(log_prior + jnp.where(valid, likelihood, 0.0), axis=-1)
+    return summed(jnp.where(enough, together, alone), weights)
+
+
+def tempered(objective, temperature: float):
+    """The objective with p(z|x) made sharper (below 1) or flatter, as it is given to it alone.
+
+    Unlike the model's `score_scale` it leaves the telemetry and what is searched for as they are.
+    """
+
+    @functools.wraps(objective)
+    def changed(log_prior, *given, **more):
+        return objective(jax.nn.log_softmax(log_prior / temperature, axis=-1), *given, **more)
+
+    return changed
+
+
+def spans(log_prior, log_likelihood, weights):
     """log p(y|z,x) of all masked tokens [B,K], and which candidates there are, bool [B,K]."""
     return (weights[:, None, :] * log_likelihood).sum(-1), log_prior > LEAST
 
 
-def _log_mean(values, valid):
+def log_mean(values, valid):
     """Log of the mean of exp(values) over the valid ones of the last axis; 0 where there are none."""
     some = valid.any(-1)
     total = jax.nn.logsumexp(jnp.where(valid, values, 2 * LEAST), axis=-1)
     return jnp.where(some, total - jnp.log(jnp.maximum(valid.sum(-1), 1)), 0.0)
+
+
+def readers_list(likelihood, valid, weights, temperature):
+    """Softmax over the valid candidates of the mean log p(y_m|z,x) over the tokens, [B,K]."""
+    tokens = jnp.maximum(weights.sum(-1, keepdims=True), 1)
+    return _target(likelihood / (tokens * temperature), valid)
 
 
 def _target(scores, valid):
@@ -69,12 +113,12 @@ def _target(scores, valid):
     return jax.lax.stop_gradient(jax.nn.softmax(jnp.where(valid, scores, 2 * LEAST), axis=-1))
 
 
-def _divergence(target, log_prior):
+def divergence_from(target, log_prior):
     """KL(target || p(z|x)), nats [B]."""
     log_target = jnp.log(jnp.where(target > 0, target, 1.0))
     return (target * (log_target - jnp.maximum(log_prior, 2 * LEAST))).sum(-1)
 
 
-def _summed(gain, weights):
+def summed(gain, weights):
     """Gains [B] to minus their sum over the queries that have a masked token, and the count of tokens."""
     return -(weights.max(-1) * gain).sum(), weights.sum()

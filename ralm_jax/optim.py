@@ -51,16 +51,23 @@ def adamw(
 
 
 def by_part(
-    retriever: optax.GradientTransformation, reader: optax.GradientTransformation
+    retriever: optax.GradientTransformation,
+    reader: optax.GradientTransformation,
+    scorer: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
-    """One optimiser for each half: joint training wants the retriever slower than the reader."""
+    """One optimiser for each half: joint training wants the retriever slower than the reader.
+
+    The scorer, where the model has one, learns as the reader does if it is given none of its own.
+    """
+    each = {"retriever": retriever, "reader": reader} | ({"scorer": scorer} if scorer else {})
 
     def labels(params):
         return {
-            part: jax.tree.map(lambda _, part=part: part, tree) for part, tree in params.items()
+            part: jax.tree.map(lambda _, part=part: part if part in each else "reader", tree)
+            for part, tree in params.items()
         }
 
-    return optax.partition({"retriever": retriever, "reader": reader}, labels)
+    return optax.partition(each, labels)
 
 
 def towers(

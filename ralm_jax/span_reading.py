@@ -5,6 +5,7 @@ likely each passage is comes in afterwards.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -45,15 +46,35 @@ def read_pairs(
       pairs: int [m,2], row of `asked` and row of the corpus.
       length: S; longer passages are cut.
     """
+    m = len(pairs)
+    starts, wides = np.zeros((2, m, SPANS), int)
+    out = Spans(starts, wides, np.zeros((m, SPANS), np.float32), np.zeros(m, np.float32))
+    for chosen, inputs in _inputs(corpus, asked, pairs, length, "reading"):
+        for whole, part in zip(out, best_spans(model, reader, *inputs), strict=True):
+            whole[chosen] = np.asarray(part)[: len(chosen)]
+    return out
+
+
+def judge_pairs(
+    model: OpenQA, scorer: Any, corpus: Corpus, asked: Text, pairs: np.ndarray, length: int
+) -> np.ndarray:
+    """What the scorer makes of passages for questions, float32 [m]; as `read_pairs`, with its parameters."""
+    out = np.zeros(len(pairs), np.float32)
+    for chosen, (joint, _) in _inputs(corpus, asked, pairs, length, "re-ranking"):
+        out[chosen] = np.asarray(_judge(model, scorer, joint))[: len(chosen), 0]
+    return out
+
+
+def _inputs(
+    corpus: Corpus, asked: Text, pairs: np.ndarray, length: int, what: str
+) -> Iterator[tuple[np.ndarray, tuple[Text, np.ndarray]]]:
+    """Which pairs, and their joint inputs, short ones among themselves; the last group is padded."""
     front = (asked.tokens != 0).sum(1)
     body = np.asarray(corpus.lengths[pairs[:, 1]]).astype(int)[:, 1]
     needed = np.minimum(front[pairs[:, 0]] + body + 1, length)
     widths = -(-length * np.arange(1, WIDTHS + 1) // WIDTHS)
     fits = np.searchsorted(widths, needed)
-    m = len(pairs)
-    starts, wides = np.zeros((2, m, SPANS), int)
-    out = Spans(starts, wides, np.zeros((m, SPANS), np.float32), np.zeros(m, np.float32))
-    with tqdm(total=m, desc="reading", unit=" passages", leave=False, delay=BAR_DELAY) as bar:
+    with tqdm(total=len(pairs), desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
         for place in np.unique(fits):
             several = np.flatnonzero(fits == place)
             rows = ROWS if len(several) > ROWS // 4 else 1  # one compilation for few, one for many
@@ -62,13 +83,18 @@ def read_pairs(
                 padded = np.pad(chosen, (0, rows - len(chosen)), mode="edge")
                 question, passage = pairs[padded].T
                 query = Text(asked.tokens[question], asked.types[question])
-                inputs = answering_batches.joint_text(
-                    corpus, query, passage[:, None], int(widths[place])
+                width = int(widths[place])
+                yield (
+                    chosen,
+                    answering_batches.joint_text(corpus, query, passage[:, None], width),
                 )
-                for whole, part in zip(out, best_spans(model, reader, *inputs), strict=True):
-                    whole[chosen] = np.asarray(part)[: len(chosen)]
                 bar.update(len(chosen))
-    return out
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _judge(model: OpenQA, scorer, joint: Text):
+    """joint [m,1,S] -> [m,1]."""
+    return model.apply({"params": {"scorer": scorer}}, joint, method="judge")
 
 
 @functools.partial(jax.jit, static_argnames="model")

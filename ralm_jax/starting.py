@@ -1,13 +1,18 @@
 """Where a run starts: from random parameters, or from the model of another run."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from ralm_jax import runs, state
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
+from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
+
+M = TypeVar("M", Ralm, OpenQA)
 
 
 def starting_point(
@@ -29,3 +34,15 @@ def starting_point(
         raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
     runs.check_vocabulary(Path(init), corpus)
     return loaded.model, loaded.params, {"stage": loaded.stage, "step": loaded.step}
+
+
+def with_scorer(model: M, params: dict, seed: int) -> tuple[M, dict]:
+    """Adds a scorer where there is none: the reader's encoder, which already reads both, and a new score."""
+    if model.with_scorer:
+        return model, params
+    model = model.clone(with_scorer=True)
+    encoder = jax.tree.map(jnp.copy, params["reader"]["encoder"])
+    return model, {
+        **params,
+        "scorer": {**state.drawn_params(model, seed)["scorer"], "encoder": encoder},
+    }

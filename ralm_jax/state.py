@@ -38,6 +38,8 @@ def _everything(model: Ralm | OpenQA):
     text = lambda *shape: Text(np.ones(shape, np.int32), np.zeros(shape, np.int32))  # noqa: E731
     model.queries(text(1, 4))
     model.passages(text(1, 4))
+    if model.with_scorer:
+        model.judge(text(1, 1, 4))
     if isinstance(model, OpenQA):
         return model.read(text(1, 1, 4), np.ones((1, 1, 4), bool))
     joint, single = text(1, 1, 4), np.zeros((1, 1), np.int32)

@@ -4,7 +4,8 @@ Each device's loss is a sum; the count is summed over devices, then gradients ar
 that uneven numbers of masked tokens weigh as they would in one batch. Metrics are {name: (sum, count)}.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +44,17 @@ def ralm_step(
     key: jax.Array,
     *,
     objective: losses.Objective = losses.marginal_per_token,
+    judge: bool = False,
     hold_retriever: bool = False,
     hold_encoder: bool = False,
 ):
-    """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1)."""
+    """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1).
+
+    Or another objective; `judge`: one that is also given what the model's scorer says of the candidates.
+    """
     key = partition.device_key(key, state.step)
     count = partition.psum(batch.weights.sum())
+    call = functools.partial(state.apply_fn, rngs={"dropout": key})
 
     def loss(params):
         if hold_retriever:  # no backward pass through the towers is built then
@@ -56,11 +62,13 @@ def ralm_step(
         if hold_encoder:  # of the reader, and with it the tied decoder
             encoder = jax.lax.stop_gradient(params["reader"]["encoder"])
             params = {**params, "reader": {**params["reader"], "encoder": encoder}}
-        scores, log_likelihood = state.apply_fn(
-            {"params": params}, batch, True, rngs={"dropout": key}
-        )  # [B,K], [B,K,M]
+        scores, log_likelihood = call({"params": params}, batch, True)  # [B,K], [B,K,M]
         log_prior = losses.log_prior(scores, batch.valid)
-        total, n = objective(log_prior, log_likelihood, batch.weights)
+        judged = ()
+        if judge:
+            raw = call({"params": params}, batch.joint, True, method="judge")  # [B,K]
+            judged = (losses.log_prior(raw, batch.valid),)
+        total, n = objective(log_prior, log_likelihood, batch.weights, *judged)
         telemetry = losses.retrieval_telemetry(log_prior, log_likelihood, batch.weights)
         return total / jnp.maximum(count, 1), {"loss": (total, n), **telemetry}
 
@@ -75,30 +83,36 @@ def openqa_step(
     *,
     at_once: int | None = None,
     widths: Sequence[int] = (),
+    distil: Callable | None = None,
 ):
     """Retrieval over the wide beam plus spans of the passages read (ORQA 4.2, eq. 6; REALM 3.3).
 
     A question adds the first term if a passage of its beam holds an answer, the second if one read does.
     `at_once`: questions that a device reads at a time (all), each time at the least of `widths` that fits
-    (S); the result is the same, see `span_loss`.
+    (S); the result is the same, see `span_loss`. `distil`: of `distillation`, a third term with the scorer.
     """
     key = partition.device_key(key, state.step)
-    local, _, longest = batch.joint.tokens.shape
+    local, k, longest = batch.joint.tokens.shape
     size = jnp.float32(local)
     count = partition.psum(size)
     few = grouping.divisor(local, at_once or local)
     reading = span_loss.reading(state.apply_fn, few, (*(w for w in widths if w < longest), longest))
     passages = span_loss.passages(batch, key)
+    call = functools.partial(state.apply_fn, rngs={"dropout": key})
 
     def loss(params):
-        scores = state.apply_fn(
-            {"params": params}, batch, True, rngs={"dropout": key}, method="scores"
-        )  # [B,R]
+        scores = call({"params": params}, batch, True, method="scores")  # [B,R]
         retrieval, found = losses.answer_likelihood(scores, batch.holds)
-        read = scores[:, : batch.gold.shape[1]]
+        read = scores[:, :k]
         spans, (readable, right) = reading(params["reader"], read, passages)
-        return (retrieval + spans) / count, {
-            "loss": (retrieval + spans, size),
+        listed, more = 0.0, {}
+        if distil is not None:
+            raw = call({"params": params}, batch.joint, True, method="judge")  # [B,K]
+            listed, lists = distil(read, raw, batch.holds[:, :k], batch.found[:, :k])
+            more = {"distillation_loss": (listed, lists)}
+        return (retrieval + spans + listed) / count, {
+            "loss": (retrieval + spans + listed, size),
+            **more,
             "retrieval_loss": (retrieval, found),
             "reading_loss": (spans, readable),
             "answer_in_beam": (found, size),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -88,9 +89,15 @@ class Realm:
         return functools.partial(
             steps.ralm_step,
             objective=self.objective,
+            judge=self.needs_scorer,
             hold_retriever=self.hold_retriever,
             hold_encoder=self.hold_encoder,
         )
+
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether the objective is one of `distillation`, of which the model's scorer is a part."""
+        return "log_scorer" in inspect.signature(self.objective).parameters
 
     def queries(self, corpus: Corpus, held_out: float) -> pipeline.Queries:
         reason = "no salient span within the query length"
@@ -137,10 +144,12 @@ class OpenQuestions:
     index_threads: int = 1
     at_once: int | None = None  # questions that a device reads at a time; see `span_loss`
     widths: tuple[int, ...] = ()
+    distil: Callable | None = None  # retriever and scorer on the passages read; see `distillation`
 
     @property
     def step(self) -> Callable:
-        return functools.partial(steps.openqa_step, at_once=self.at_once, widths=self.widths)
+        how = {"at_once": self.at_once, "widths": self.widths, "distil": self.distil}
+        return functools.partial(steps.openqa_step, **how)
 
     @property
     def neighbours(self) -> int:

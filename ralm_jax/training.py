@@ -72,6 +72,7 @@ def pretrain(
     checkpoint_every: int = 500,
     probe: Probe | None = None,
     probe_every: int = 500,
+    scorer: bool = False,
 ) -> tuple[Ralm, dict]:
     """Runs the stages in order; called again on the same directory, it goes on where it stopped.
 
@@ -83,6 +84,7 @@ def pretrain(
         asked in training.
       log_every, checkpoint_every, probe_every: in steps.
       probe: measures the model as training runs; its scalars are logged.
+      scorer: adds a cross-encoder to a model that has none; it begins as the reader's encoder.
 
     Returns:
       The model with its vocabulary, and the parameters after the last stage.
@@ -94,6 +96,8 @@ def pretrain(
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
     model, params, started = starting.starting_point(model, init, corpus, seed)
+    if scorer:
+        model, params = starting.with_scorer(model, params, seed)
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a share of the facts, from 0 to less than 1, not {held_out}")
     shared = Run(
@@ -134,6 +138,11 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params, started: dict
 def check(stage: Stage, model: Ralm | OpenQA) -> None:
     """Raises UserError where a stage does not go with the devices or the model."""
     partition.check_batch(stage.batch)
+    if isinstance(stage.task, tasks.Realm) and stage.task.needs_scorer and not model.with_scorer:
+        raise UserError(
+            f"stage {stage.name}: its objective teaches by a scorer, and the model has none; "
+            "SCORER = True adds one"
+        )
     asked, retriever = stage.task.lengths, model.retriever_config.positions
     for name, length, most in (
         ("query", asked.query, retriever),

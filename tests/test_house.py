@@ -13,7 +13,18 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py"))]
 
 # Imports run one way: a module imports from its own layer and from the layers before it.
 LAYERS = [
-    {"errors", "losses", "objectives", "metrics", "answers", "writers", "plots", "models", "optim"}
+    {
+        "errors",
+        "losses",
+        "objectives",
+        "distillation",
+        "metrics",
+        "answers",
+        "writers",
+        "plots",
+        "models",
+        "optim",
+    }
     | {"partition", "stopping", "grouping", "memory"},
     {"data", "retrieval", "checkpoint"},
     {"state", "span_loss", "steps", "tasks", "embedding"},

@@ -1,17 +1,23 @@
 """Every objective and its gradient against enumeration in numpy, and at its limits."""
 
+import functools
+import inspect
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ralm_jax import losses, objectives
+from ralm_jax import distillation, losses, objectives, tasks
+from ralm_jax.data.pipeline import Lengths
 
 ALL = [
     objectives.emdr2,
     objectives.perplexity_distillation,
     objectives.leave_one_out,
     losses.marginal_per_span,
+    objectives.list_marginal,
 ]
 B, K, M = 3, 4, 2
 
@@ -47,6 +53,14 @@ def enumerated(name, scores, likelihood, weights, valid, temperature=1.0):
     for p, y, tokens in lists(scores, likelihood, weights, valid):
         if name == "marginal_per_span":
             total -= np.log((p * y).sum())
+            continue
+        if name == "list_marginal":
+            total -= np.log(
+                sum(
+                    p[i] * p[j] / (1 - p[i]) * (y[i] + y[j]) / 2
+                    for i, j in itertools.permutations(range(len(p)), 2)
+                )
+            )
             continue
         total -= np.log(y.mean())
         if name == "emdr2":
@@ -143,3 +157,30 @@ def test_a_low_temperature_names_the_best_passage():
     scores = np.zeros(4)
     cold = to_scores(objectives.perplexity_distillation, [-1, -2, -3, -4], scores, temperature=0.01)
     np.testing.assert_allclose(cold, [0.25 - 1, 0.25, 0.25, 0.25], atol=1e-4)
+
+
+def test_a_list_longer_than_the_candidates_is_what_there_is():
+    """Of one candidate the list is that one; a list of all weighs no passage more than another."""
+    rng = np.random.default_rng(4)
+    likelihood, scores = -rng.exponential(2, 3), rng.normal(size=3)
+    everything = to_scores(objectives.list_marginal, likelihood, scores, size=3)
+    np.testing.assert_allclose(everything, 0, atol=1e-5)
+    one = to_scores(objectives.list_marginal, likelihood, scores, size=1)
+    wanted = to_scores(losses.marginal_per_span, likelihood, scores)
+    np.testing.assert_allclose(one, wanted, atol=1e-5)
+
+
+def test_a_temperature_is_of_the_scores_alone(given):
+    """As scores divided by it, whatever the objective; what the objective asks for is still seen."""
+    scores, likelihood, weights, valid = given
+    for objective in (objectives.emdr2, distillation.label_free):
+        cold = objectives.tempered(objective, 0.25)
+        more = () if objective is objectives.emdr2 else (losses.log_prior(scores, valid),)
+        rest = (jnp.asarray(likelihood), jnp.asarray(weights), *more)
+        found = cold(losses.log_prior(jnp.asarray(scores), jnp.asarray(valid)), *rest)
+        wanted = objective(losses.log_prior(jnp.asarray(4 * scores), jnp.asarray(valid)), *rest)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        assert inspect.signature(cold) == inspect.signature(objective)
+    assert not tasks.Realm(Lengths(8, 8, 8, 1), objective=objectives.emdr2).needs_scorer
+    asking = functools.partial(distillation.label_free, static=True)
+    assert tasks.Realm(Lengths(8, 8, 8, 1), objective=asking).needs_scorer

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Retriever
-from ralm_jax.models.ralm import Array, Text
+from ralm_jax.models.ralm import Array, Text, judged
+from ralm_jax.models.scorer import Scorer
 from ralm_jax.models.span_reader import SpanReader
 
 
@@ -36,6 +37,7 @@ class OpenQA(nn.Module):
     score_scale: float = 1.0
     head: str = "layer_norm"
     norm_eps: float = 1e-12
+    with_scorer: bool = False
     span_width: int = 10  # W
     span_hidden: int = 256
     span_norm_eps: float = 1e-3
@@ -52,6 +54,8 @@ class OpenQA(nn.Module):
         self.reader = SpanReader(
             self.reader_config, self.span_width, self.span_hidden, self.span_norm_eps
         )
+        if self.with_scorer:
+            self.scorer = Scorer(self.reader_config)
 
     def queries(self, text: Text, train: bool = False) -> jax.Array:
         """[B,L] -> [B,E]."""
@@ -76,6 +80,10 @@ class OpenQA(nn.Module):
         queries = self.queries(batch.question, train)
         scores = self.score_scale * jnp.einsum("be,bre->br", queries, beam)
         return jnp.where(batch.found, scores, jnp.finfo(scores.dtype).min / 2)
+
+    def judge(self, joint: Text, train: bool = False) -> jax.Array:
+        """What the scorer makes of question and passage read together: [B,K,S] -> [B,K]."""
+        return judged(self.scorer, joint, train)
 
     def read(self, joint: Text, within: Array, train: bool = False) -> jax.Array:
         """[CLS] question [SEP] passage [SEP] of each candidate [B,K,S], and where an answer may lie

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Retriever
 from ralm_jax.models.reader import Reader
+from ralm_jax.models.scorer import Scorer
 
 Array = Any  # numpy on the host, jax in a step
 
@@ -45,7 +46,10 @@ class ClozePair(NamedTuple):
 
 
 class Ralm(nn.Module):
-    """The whole model. Parameters: {"retriever": ..., "reader": ...}, no sharing between the two."""
+    """The whole model. Parameters: {"retriever": ..., "reader": ...}, no sharing between the two.
+
+    With a scorer {"scorer": ...} too.
+    """
 
     retriever_config: EncoderConfig
     reader_config: EncoderConfig
@@ -55,6 +59,7 @@ class Ralm(nn.Module):
     score_scale: float = 1.0  # on inner products before a softmax; REALM has none, cosines want 20
     head: str = "layer_norm"
     norm_eps: float = 1e-12  # of that LayerNorm
+    with_scorer: bool = False  # a cross-encoder of the reader's sizes; parameters under "scorer"
 
     def setup(self):
         self.retriever = Retriever(
@@ -66,6 +71,8 @@ class Ralm(nn.Module):
             self.share_towers,
         )
         self.reader = Reader(self.reader_config)
+        if self.with_scorer:
+            self.scorer = Scorer(self.reader_config)
 
     def queries(self, text: Text, train: bool = False) -> jax.Array:
         """[B,L] -> [B,E]."""
@@ -95,9 +102,21 @@ class Ralm(nn.Module):
         logits = self.reader(flat.tokens, flat.types, positions, train)
         return logits.reshape(b, k, *logits.shape[1:])
 
+    def judge(self, joint: Text, train: bool = False) -> jax.Array:
+        """What the scorer makes of query and passage read together: [B,K,S] -> [B,K]."""
+        return judged(self.scorer, joint, train)
+
     def __call__(self, batch: ClozeBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """-> scores [B,K] and log p(y_m | z_k, x) [B,K,M], float32."""
         logits = self.read(batch, train)  # [B,K,M,V]
         targets = jnp.broadcast_to(batch.targets[:, None, :, None], (*logits.shape[:-1], 1))
         chosen = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]  # [B,K,M]
         return self.scores(batch, train), chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def judged(scorer: Scorer, joint: Text, train: bool) -> jax.Array:
+    """[B,K,S] -> [B,K]."""
+    b, k, s = joint.tokens.shape
+    return scorer(joint.tokens.reshape(b * k, s), joint.types.reshape(b * k, s), train).reshape(
+        b, k
+    )

@@ -1,0 +1,21 @@
+"""The cross-encoder: scores a passage by reading it together with the query (RocketQAv2, section 3.1)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.transformer import Encoder, dense
+
+
+class Scorer(nn.Module):
+    """An encoder of its own over the joint input, and one number from the state of [CLS]."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, types: jax.Array, train: bool = False) -> jax.Array:
+        """tokens, types: int [B,S] -> float32 [B]."""
+        first = jnp.zeros((len(tokens), 1), jnp.int32)
+        state = Encoder(self.config, name="encoder")(tokens, types, train, at=first)[:, 0]
+        return dense(self.config, 1, name="score")(state)[:, 0].astype(jnp.float32)
