@@ -7,14 +7,14 @@ import gzip
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ralm_jax import evaluation, runs
+from experiments.record import summary
+from ralm_jax import cli, evaluation, finetuning, runs
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data import almanac, pipeline
 from ralm_jax.data.almanac import World
@@ -22,9 +22,11 @@ from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.question_sources import read_questions
+from ralm_jax.errors import UserError
 from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.reading import KS
+from ralm_jax.writers import metrics_file, read_metrics
 
 HELD_OUT = 0.2  # of the facts of an almanac, as runs/quickstart.gin
 VOCABULARY = 2000  # wordpieces of an almanac
@@ -101,23 +103,44 @@ def _write(path: Path, records: list[dict]) -> Path:
     return path
 
 
-def ralm(*words: object) -> float:
-    """Runs the command line; seconds it took. What it says goes where this program's output goes."""
-    begun = time.perf_counter()
+def ralm(*words: object) -> None:
+    """Runs the command line. What it says goes where this program's output goes."""
     subprocess.run([sys.executable, "-m", "ralm_jax.cli", *map(str, words)], check=True)
-    return time.perf_counter() - begun
+
+
+def trained(run: Path, stage: str, steps: int, *words: object) -> float:
+    """Has the command line train a run, or go on with it, unless it is done; seconds of all its steps.
+
+    Raises UserError where it was told to stop before the end.
+    """
+    if _reached(run, stage) < steps:
+        ralm(*words)
+    if (reached := _reached(run, stage)) < steps:
+        raise UserError(
+            f"{run} stopped at step {reached} of {steps}; the same command goes on from there"
+        )
+    stages = summary(read_metrics(metrics_file(run)))
+    return sum(part["seconds"] for part in stages.values())
+
+
+def _reached(run: Path, stage: str) -> int:
+    folder = runs.checkpoint_folder(run, stage)
+    if not folder.is_dir():
+        return 0
+    checkpoints = Checkpoints(folder)
+    try:
+        return checkpoints.latest() or 0
+    finally:
+        checkpoints.close()
 
 
 def pretrained(training: Training) -> float:
-    """Makes a run, or goes on with it; the seconds that what finished it took."""
-    seconds = training.run / "seconds.json"
-    if not seconds.exists():
-        told = [word for change in training.changes for word in ("--set", change)]
-        begin = ["--init", training.start] if training.start else []
-        where = ["--corpus", training.corpus, "--run", training.run]
-        spent = ralm("pretrain", "--config", training.config, *where, *begin, *told)
-        seconds.write_text(f"{spent:.1f}\n", "utf-8")
-    return json.loads(seconds.read_text("utf-8"))
+    """Makes a run, or goes on with it; the seconds it was trained for."""
+    last = cli.bindings("training.pretrain", training.config, training.changes)["stages"][-1]
+    told = [word for change in training.changes for word in ("--set", change)]
+    begin = ["--init", training.start] if training.start else []
+    words = ["--config", training.config, "--corpus", training.corpus, "--run", training.run]
+    return trained(training.run, last.name, last.steps, "pretrain", *words, *begin, *told)
 
 
 def combined(out: Path, retriever: Path, reader: Path) -> Path:
@@ -154,8 +177,10 @@ def answered(
 ) -> tuple[dict, float]:
     """Fine-tunes a run, measures it on the reported questions; and the seconds of training."""
     told = [word for change in changes for word in ("--set", change)]
-    files = ["--train", data.train, "--dev", data.select]
-    seconds = ralm("finetune", "--config", config, "--run", run, "--out", out, *files, *told)
+    words = ["--config", config, "--run", run, "--out", out]
+    words += ["--train", data.train, "--dev", data.select]
+    steps = cli.bindings("finetuning.finetune", config, changes)["steps"]
+    seconds = trained(out, finetuning.STAGE, steps, "finetune", *words, *told)
     figures = out / "dev.json"
     ralm("evaluate", "--run", out, "--questions", data.dev, "--json", figures)
     return json.loads(figures.read_text("utf-8")), seconds

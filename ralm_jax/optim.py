@@ -1,5 +1,7 @@
 """Optimisers: BERT's AdamW recipe, and a rate for each half of the model."""
 
+from collections.abc import Hashable
+
 import jax
 import optax
 
@@ -59,7 +61,9 @@ def by_part(
 
     The scorer, where the model has one, learns as the reader does if it is given none of its own.
     """
-    each = {"retriever": retriever, "reader": reader} | ({"scorer": scorer} if scorer else {})
+    each: dict[Hashable, optax.GradientTransformation] = {"retriever": retriever, "reader": reader}
+    if scorer:
+        each["scorer"] = scorer
 
     def labels(params):
         return {

@@ -71,7 +71,8 @@ def test_rocketqav2_against_enumeration(form, given):
     scores, raw, labels, valid = given
 
     def total(scores, raw):
-        return FORMS[form](*log_lists(scores, raw, valid), jnp.asarray(labels))
+        prior, scorer = log_lists(scores, raw, valid)
+        return FORMS[form](prior, scorer, jnp.asarray(labels))
 
     value, lists = total(scores, raw)
     assert lists == 2
@@ -161,7 +162,7 @@ def test_limits():
 
 
 def test_doubtful_negatives_are_left_out(given):
-    scores, raw = given[:2]
+    scores = given[0]
     raw = np.array([[1.0, 2.0, 0.9, 0.0], [5.0, 1.0, -1.0, 9.0], [3.0, 2.0, 1.0, 0.0]], np.float32)
     labels = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
     valid = np.ones((3, 4), bool)
@@ -171,6 +172,7 @@ def test_doubtful_negatives_are_left_out(given):
     closer = distillation.denoised(raw, labels, valid, margin=0.5)
     assert closer[0].tolist() == [True, False, False, True]
     found = distillation.supervised(scores, raw, labels, valid, margin=0.5)
-    wanted = distillation.rocketqav2_released(*log_lists(scores, raw, closer), jnp.asarray(labels))
+    prior, scorer = log_lists(scores, raw, closer)
+    wanted = distillation.rocketqav2_released(prior, scorer, jnp.asarray(labels))
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert found[0] != distillation.supervised(scores, raw, labels, valid)[0]

@@ -15,6 +15,7 @@ from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.almanac import World
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.question_sources import read_questions
+from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 
@@ -117,6 +118,26 @@ def test_halves_of_two_runs_are_put_together(tiny, tmp_path):
     params = runs.load(out).params
     jax.tree.map(np.testing.assert_array_equal, params["retriever"], drawn[0]["retriever"])
     jax.tree.map(np.testing.assert_array_equal, params["reader"], drawn[1]["reader"])
+
+
+def test_a_run_that_was_stopped_is_not_taken_for_a_finished_one(tmp_path, monkeypatch):
+    """The command line ends well when it is told to stop: what counts is the step that was reached."""
+    ends = iter([4, 10])
+
+    def pretends(*words):
+        folder = runs.checkpoint_folder(tmp_path, "realm")
+        checkpoints = Checkpoints(folder)
+        checkpoints.save(step := next(ends), {"state": {"params": {"w": np.ones(1)}}}, wait=True)
+        checkpoints.close()
+        line = {"stage": "realm", "step": step, "loss": 1.0, "step_seconds": 0.5}
+        with (tmp_path / "metrics.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    monkeypatch.setattr(ablation, "ralm", pretends)
+    with pytest.raises(UserError, match="stopped at step 4 of 10; the same command goes on"):
+        ablation.trained(tmp_path, "realm", 10)
+    assert ablation.trained(tmp_path, "realm", 10) == 5.0  # of all its steps, in both parts
+    assert ablation.trained(tmp_path, "realm", 10) == 5.0  # and not trained again
 
 
 def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
