@@ -5,6 +5,7 @@ first needs it.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ def keep(
     if only_price:
         return
     write(_held(folder))
+    # Rows run the same steps in processes of their own: what one has compiled the next one loads.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.parent.resolve() / "compiled"))
     for row in tqdm(left, "rows"):
         tqdm.write(row.label)
         report = {**row.make(), "flops": pricing.row(row), "commit": commit()}
