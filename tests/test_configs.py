@@ -5,7 +5,7 @@ import pytest
 
 from ralm_jax import cli, embedding, runs
 
-ONE_STEP = ("ICT_STEPS", "WARMUP_STEPS", "REALM_STEPS", "HEAD_STEPS", "STEPS")
+ONE_STEP = ("ICT_STEPS", "WARMUP_STEPS", "REALM_STEPS", "HEAD_STEPS", "SCORER_STEPS", "STEPS")
 TINY = {name: "1" for name in ONE_STEP} | {
     "HEAD_JOINT_LENGTH": "21", "HEAD_BATCH": "8", "BATCH": "8", "BEAM": "20", "SPAN_WIDTH": "3",
     "DEV_EVERY": "1", "DEV_QUESTIONS": "4",
@@ -48,15 +48,27 @@ def begun(tiny, tiny_settings, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "objective", ["emdr2", "perplexity_distillation", "leave_one_out", "marginal_per_span"]
-)
+    "objective",
+    [
+        "losses.marginal_per_span", "objectives.emdr2", "objectives.perplexity_distillation",
+        "objectives.leave_one_out", "objectives.list_marginal", "distillation.label_free",
+    ],
+)  # fmt: skip
 def test_an_objective_is_one_line(objective):
-    module = "losses" if objective.startswith("marginal") else "objectives"
-    changes = [f"OBJECTIVE = @{module}.{objective}"]
+    changes = [f"OBJECTIVE = @{objective}"]
     given = cli.bindings("training.pretrain", "runs/pretrain.gin", changes)
-    assert given["stages"][-1].task.objective.__name__ == objective
+    task = given["stages"][-1].task
+    assert task.objective.__name__ == objective.split(".")[1]
+    assert task.needs_scorer == objective.startswith("distillation")
     more = [*changes, "objectives.perplexity_distillation.temperature = 0.1"]
     cli.bindings("training.pretrain", "runs/pretrain.gin", more)
+
+
+def test_a_temperature_goes_with_any_objective():
+    changes = ["OBJECTIVE = @objectives.tempered()", "objectives.tempered.temperature = 0.5"]
+    changes.append("objectives.tempered.objective = @distillation.label_free")
+    given = cli.bindings("training.pretrain", "runs/pretrain.gin", changes)
+    assert given["stages"][-1].task.needs_scorer
 
 
 @pytest.mark.slow
