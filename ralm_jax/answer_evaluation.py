@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ralm_jax.answer_records import as_record
 from ralm_jax.answering import Answered, Opened, encode, rank, read, reranked
 from ralm_jax.data.matching import wordpieces
 from ralm_jax.data.questions import Questions
@@ -138,31 +139,3 @@ def _write(file: Path, opened: Opened, questions, answered: Sequence[Answered]) 
             said = record["answer"] or ""
             record["exact_match"], record["f1"] = question.answered_by(said), question.f1(said)
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def as_record(
-    opened: Opened, found: Answered, runners_up: int = 3, beam: int = 5
-) -> dict[str, Any]:
-    """An answer as JSON: its text, where it stands, what else was likely, and the first of the beam."""
-    best = found.answers[0] if found.answers else None
-    record: dict[str, Any] = {"answer": None, "probability": 0.0, "evidence": None}
-    if best is not None:
-        held = opened.texts[best.row]
-        record["answer"], record["probability"] = best.text, best.probability
-        record["evidence"] = {
-            "id": held["id"].decode(),
-            "documents": [d.decode() for d in held["documents"]],
-            "title": held["title"].decode(),
-            "text": held["text"].decode(),
-            "start": best.start,
-            "stop": best.stop,
-        }
-    record["runners_up"] = [
-        {"answer": a.text, "probability": a.probability} for a in found.answers[1 : 1 + runners_up]
-    ]
-    record["passages"] = [
-        {"id": opened.texts[int(row)]["id"].decode(), "probability": float(p)}
-        for row, p in zip(found.rows[:beam], found.probabilities[:beam], strict=True)
-        if row >= 0
-    ]
-    return record

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ralm_jax import answering
-from ralm_jax.answer_evaluation import as_record
+from ralm_jax.answer_records import as_record
 from ralm_jax.answering import Answered, Opened
 from ralm_jax.embedding import embed_texts, search_with
 from ralm_jax.errors import UserError

@@ -31,7 +31,7 @@ LAYERS = [
     {"supply", "runs", "starting", "kept_vectors", "progress", "waits", "reading"}
     | {"span_reading", "dev_selection"}
     | {"training", "evaluation", "finetuning", "answering", "estimate"}
-    | {"answer_evaluation", "asking", "exploring"},
+    | {"answer_evaluation", "answer_records", "asking", "exploring"},
     {"quickstart", "weights"},
     {"arguments", "cli"},
 ]
