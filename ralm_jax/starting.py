@@ -16,9 +16,16 @@ M = TypeVar("M", Ralm, OpenQA)
 
 
 def starting_point(
+    model: Ralm | None, init: str | Path | None, corpus: Corpus, seed: int, scorer: bool = False
+) -> tuple[Ralm, dict, dict | None]:
+    """Model and parameters to start from, with a scorer if wanted; and a note of the run they are from."""
+    found, params, note = _start(model, init, corpus, seed)
+    return *(with_scorer(found, params, seed) if scorer else (found, params)), note
+
+
+def _start(
     model: Ralm | None, init: str | Path | None, corpus: Corpus, seed: int
 ) -> tuple[Ralm, dict, dict | None]:
-    """Model and parameters to start from, and a note of the run they are from."""
     if init is None:
         if model is None:
             raise UserError("the configuration names no model: give --init RUN to start from one")

@@ -95,9 +95,7 @@ def pretrain(
         not finite, a full disk.
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
-    model, params, started = starting.starting_point(model, init, corpus, seed)
-    if scorer:
-        model, params = starting.with_scorer(model, params, seed)
+    model, params, started = starting.starting_point(model, init, corpus, seed, scorer)
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a share of the facts, from 0 to less than 1, not {held_out}")
     shared = Run(
@@ -138,10 +136,9 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params, started: dict
 def check(stage: Stage, model: Ralm | OpenQA) -> None:
     """Raises UserError where a stage does not go with the devices or the model."""
     partition.check_batch(stage.batch)
-    if isinstance(stage.task, tasks.Realm) and stage.task.needs_scorer and not model.with_scorer:
+    if getattr(stage.task, "needs_scorer", False) and not model.with_scorer:
         raise UserError(
-            f"stage {stage.name}: its objective teaches by a scorer, and the model has none; "
-            "SCORER = True adds one"
+            f"stage {stage.name}: its objective wants a scorer, which the model lacks: SCORER = True adds one"
         )
     asked, retriever = stage.task.lengths, model.retriever_config.positions
     for name, length, most in (

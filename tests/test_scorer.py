@@ -109,7 +109,9 @@ def test_an_objective_that_wants_one_says_so(tiny, tmp_path):
     task = Realm(LENGTHS, mask=salient_span, objective=distillation.label_free)
     stage = training.Stage("realm", task, 1, 8, PLAIN)
     options = {"corpus": tiny.corpus, "stages": [stage], "model": model}
-    with pytest.raises(UserError, match="stage realm: its objective teaches by a scorer, and the"):
+    with pytest.raises(
+        UserError, match="stage realm: its objective wants a scorer, which the model lacks"
+    ):
         training.pretrain(run=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
