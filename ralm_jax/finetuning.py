@@ -22,7 +22,6 @@ from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.tasks import FROZEN, OpenQuestions
 
 STAGE = "finetune"
-CACHED = 2048  # wordpieces read at a time on a CPU: what a layer makes of them stays in its cache
 
 
 def finetune(
@@ -73,23 +72,17 @@ def finetune(
         model, params = starting.with_scorer(model, params, seed)
     asked, notes = read_questions(train)
     known = answering_batches.know(text, asked, rule)
-    read: dict[str, Any] = {"candidates": min(candidates, text.size)}
-    read |= {"span_width": model.span_width, "at_once": at_once or _few(candidates * lengths.joint)}
-    read["widths"] = span_loss.widths(_needed(text, known, lengths), candidates, lengths.joint)
-    found: dict[str, Any] = {"beam": min(beam, text.size), "refresh": refresh, "index": index}
-    found |= {"train_passages": train_passages, "distil": distil}
-    task = OpenQuestions(lengths, known, notes, **read, **found)
+    widths = span_loss.widths(_needed(text, known, lengths), candidates, lengths.joint)
+    read: dict[str, Any] = {"span_width": model.span_width, "at_once": at_once, "widths": widths}
+    read |= {"beam": min(beam, text.size), "candidates": min(candidates, text.size)}
+    found: dict[str, Any] = {"refresh": refresh, "index": index, "distil": distil}
+    task = OpenQuestions(lengths, known, notes, train_passages=train_passages, **read, **found)
     tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     probed = spread(dev, dev_questions)
     select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
     often = (log_every, checkpoint_every, select, dev_every)
     shared = training.Run(Path(out), text, model, seed, 0.0, *often, Path(run))
     return model, training.train_chain(shared, [tuning], params, _started(loaded, asked))
-
-
-def _few(wordpieces: int) -> int | None:
-    """How many questions of so many wordpieces to read at a time: a CPU has a small cache."""
-    return max(1, CACHED // wordpieces) if jax.default_backend() == "cpu" else None
 
 
 def _needed(corpus: Corpus, known: answering_batches.Known, lengths: Lengths) -> np.ndarray:

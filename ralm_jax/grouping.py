@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+CACHED = 2048  # wordpieces
+
 # (params, learnt rows, fixed rows) -> (sum of losses over the rows, metrics as sums)
 Loss = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
 
@@ -49,6 +51,12 @@ def in_groups(losses: Sequence[Loss], choose: Callable[[Any], jax.Array | int], 
 
     loss.defvjp(summed, backward)
     return loss
+
+
+def few(wordpieces: int) -> int | None:
+    """How many queries of so many wordpieces to take at a time: what a layer makes of them should stay in the
+    cache of a CPU; None, for all, on an accelerator."""
+    return max(1, CACHED // wordpieces) if jax.default_backend() == "cpu" else None
 
 
 def divisor(rows: int, most: int) -> int:

@@ -47,33 +47,50 @@ def ralm_step(
     judge: bool = False,
     hold_retriever: bool = False,
     hold_encoder: bool = False,
+    at_once: int | None = None,
 ):
     """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1).
 
     Or another objective; `judge`: one that is also given what the model's scorer says of the candidates.
+    `at_once`: queries that a device reads at a time (all): less memory, and the same step.
     """
-    key = partition.device_key(key, state.step)
+    local = len(batch.weights)
+    keys = jax.random.split(partition.device_key(key, state.step), local)
     count = partition.psum(batch.weights.sum())
-    call = functools.partial(state.apply_fn, rngs={"dropout": key})
+    few = grouping.divisor(local, at_once or local)
 
-    def loss(params):
-        if hold_retriever:  # no backward pass through the towers is built then
-            params = {**params, "retriever": jax.lax.stop_gradient(params["retriever"])}
-        if hold_encoder:  # of the reader, and with it the tied decoder
-            encoder = jax.lax.stop_gradient(params["reader"]["encoder"])
-            params = {**params, "reader": {**params["reader"], "encoder": encoder}}
-        scores, log_likelihood = call({"params": params}, batch, True)  # [B,K], [B,K,M]
+    def loss(params, _, part):
+        batch, keys = part
+        held = {"params": _held(params, hold_retriever, hold_encoder)}
+        call = functools.partial(state.apply_fn, held, rngs={"dropout": keys[0]})
+        scores, log_likelihood = call(batch, True)  # [B,K], [B,K,M]
         log_prior = losses.log_prior(scores, batch.valid)
         judged = ()
         if judge:
-            raw = call({"params": params}, batch.joint, True, method="judge")  # [B,K]
+            raw = call(batch.joint, True, method="judge")  # [B,K]
             judged = (losses.log_prior(raw, batch.valid),)
         total, n = objective(log_prior, log_likelihood, batch.weights, *judged)
         telemetry = losses.retrieval_telemetry(log_prior, log_likelihood, batch.weights)
-        return total / jnp.maximum(count, 1), {"loss": (total, n), **telemetry}
+        return total, {"loss": (total, n), **telemetry}
 
-    grads, metrics = jax.grad(loss, has_aux=True)(state.params)
+    summed = loss if few == local else grouping.in_groups([loss], lambda _: 0, few)
+
+    def mean(params):
+        total, metrics = summed(params, (), (batch, keys))
+        return total / jnp.maximum(count, 1), metrics
+
+    grads, metrics = jax.grad(mean, has_aux=True)(state.params)
     return apply(state, grads, metrics)
+
+
+def _held(params, retriever: bool, encoder: bool):
+    """Parameters without a backward pass through the towers, or the reader's encoder and its tied decoder."""
+    if retriever:
+        params = {**params, "retriever": jax.lax.stop_gradient(params["retriever"])}
+    if encoder:
+        held = jax.lax.stop_gradient(params["reader"]["encoder"])
+        params = {**params, "reader": {**params["reader"], "encoder": held}}
+    return params
 
 
 def openqa_step(

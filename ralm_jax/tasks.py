@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ralm_jax import losses, steps
+from ralm_jax import grouping, losses, steps
 from ralm_jax.data import answering_batches, pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.masking import Mask, salient_span
@@ -75,6 +75,7 @@ class Realm:
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: int = 1  # cores for ScaNN's process
+    at_once: int | None = None  # queries a device reads at a time; None: all, on a CPU few
 
     def __post_init__(self):
         least = 2 if self.own_passage else 1
@@ -92,6 +93,7 @@ class Realm:
             judge=self.needs_scorer,
             hold_retriever=self.hold_retriever,
             hold_encoder=self.hold_encoder,
+            at_once=self.at_once or grouping.few(self.candidates * self.lengths.joint),
         )
 
     @property
@@ -148,8 +150,12 @@ class OpenQuestions:
 
     @property
     def step(self) -> Callable:
-        how = {"at_once": self.at_once, "widths": self.widths, "distil": self.distil}
-        return functools.partial(steps.openqa_step, **how)
+        return functools.partial(
+            steps.openqa_step,
+            at_once=self.at_once or grouping.few(self.candidates * self.lengths.joint),
+            widths=self.widths,
+            distil=self.distil,
+        )
 
     @property
     def neighbours(self) -> int:
