@@ -40,7 +40,7 @@ def test_rows_differ_in_the_objective_and_the_start(place):
     strong, weak = (objectives.chain(place, "marginal_per_token", s) for s in ("strong", "weak"))
     assert strong[-1] == place.chain("realm")[-1]  # a row of table2
     short = next(t for t in weak if t.run.name == "ict_weak")
-    assert stage(short).steps == objectives.WEAK_STEPS < stage(weak[0]).steps / 5
+    assert stage(short).steps == objectives.WEAK_STEPS <= stage(weak[0]).steps / 5
 
 
 def test_the_static_scorer_is_not_taught(place):
