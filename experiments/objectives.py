@@ -24,8 +24,8 @@ from ralm_jax.errors import UserError
 from ralm_jax.writers import metrics_file, read_metrics
 
 REALM, SCORER, FINETUNE = (f"experiments/almanac/{x}.gin" for x in ("realm", "scorer", "finetune"))
-# Of inverse cloze, where the strong retriever has 300: it finds a third of the answers in its first five. After 30
-# steps (one in seven) no objective that was tried had anything to learn from, and retrieval fell (seed 0).
+# Of inverse cloze, where the strong retriever has 300: it finds a third of the answers in its first five.
+# After 30 (one in seven) no objective tried had anything to learn from, and retrieval fell (seed 0).
 WEAK_STEPS = 60
 TELEMETRY = ("prior_entropy", "retrieval_utility", "grad_norm_retriever", "grad_norm_reader")
 

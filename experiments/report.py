@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import table1, table2
+from experiments import masks, objectives, table1, table2
 from experiments.record import RESULTS
 from experiments.rows import percent
 
@@ -112,6 +112,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "almanac_answers": almanac_answers,
     "real_answers": real_answers,
     "bench_openqa": bench_openqa,
+    "masks": lambda: masks.table(result("masks", "masks.json")["rows"]),
+    "objectives": lambda: objectives.table(result("objectives", "objectives.json")["rows"]),
     "table1": lambda: table1.table(result("table1", "table1.json")["rows"]),
     "table2": lambda: table2.table(result("table2", "table2.json")["rows"]),
 }

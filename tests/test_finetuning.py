@@ -367,6 +367,7 @@ def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path
         ("finetune_small", {"RULE": "@matching.substring"}),
         ("finetune_both", {"REFRESH_EVERY": 1, "REFRESH_LAG": 1}),
         ("finetune_both", {"optim.towers.query": "@optim.held()"}),
+        ("finetune", {"DISTIL": "@distillation.supervised", "optim.towers.query": "@optim.held()"}),
     ],
 )
 def test_the_choices_that_ship(pretrained, tiny, tmp_path, config, more):
