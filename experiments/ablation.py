@@ -183,4 +183,6 @@ def answered(
     seconds = trained(out, finetuning.STAGE, steps, "finetune", *words, *told)
     figures = out / "dev.json"
     ralm("evaluate", "--run", out, "--questions", data.dev, "--json", figures)
-    return json.loads(figures.read_text("utf-8")), seconds
+    log = [x for x in read_metrics(metrics_file(out)) if "probe/exact_match" in x]
+    curve = [[x["step"], round(x["probe/exact_match"], 4)] for x in log]  # questions that select
+    return {**json.loads(figures.read_text("utf-8")), "selecting": curve}, seconds
