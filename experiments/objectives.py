@@ -50,7 +50,11 @@ OBJECTIVES = {
     ),
     "static": Objective(
         "listwise distillation, static",
-        ("OBJECTIVE = @distillation.label_free", "distillation.label_free.static = True"),
+        (
+            "OBJECTIVE = @distillation.label_free",
+            "distillation.label_free.static = True",
+            "realm/optim.by_part.scorer = @optim.held()",  # weight decay needs no gradient
+        ),
         scorer=True,
     ),
 }

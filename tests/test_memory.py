@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from ralm_jax import memory
+
 PROGRAM = """
 import ctypes
 from ralm_jax import memory
@@ -25,3 +27,12 @@ def test_memory_that_was_freed_is_not_asked_for_again():
     )
     first, *later = map(int, done.stdout.split())
     assert first > 100 and max(later) < first / 10
+
+
+def test_elsewhere_nothing_is_tried(monkeypatch):
+    def unknown(name):
+        raise TypeError("no such library")
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", unknown)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert not memory.keep_freed()

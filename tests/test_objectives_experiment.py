@@ -53,6 +53,19 @@ def test_the_static_scorer_is_not_taught(place):
     assert abs(moved["dynamic"]).max() > 0.1 and abs(moved["static"]).max() == 0
 
 
+def test_the_static_scorer_does_not_decay_either(place):
+    ends = {}
+    for name in ("dynamic", "static"):
+        optimizer = stage(objectives.chain(place, name, "weak")[-1]).optimizer
+        params = {part: {"kernel": jnp.ones((2, 2))} for part in ("retriever", "reader", "scorer")}
+        now = optimizer.init(params)
+        for _ in range(2):  # the first step of a warm-up has no rate
+            still = jax.tree.map(jnp.zeros_like, params)
+            updates, now = optimizer.update(still, now, params)
+        ends[name] = float(abs(updates["scorer"]["kernel"]).max())
+    assert ends["static"] == 0 < ends["dynamic"]
+
+
 def made(name, start, seed, recall, **more):
     joint = {"steps": 10, "flops": 1e12, "seconds": 5.0}
     row = {"objective": name, "start": start, "seed": seed, "recall@5": recall, "joint": joint}
