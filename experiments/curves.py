@@ -27,7 +27,7 @@ from ralm_jax.quickstart import measure
 REALM = "experiments/almanac/realm.gin"
 EVERY, LAG, K = 50, 20, 6  # of runs/quickstart.gin, and
 STEPS = {"ict": 300, "warmup": 800, "realm": 500}
-STALENESS = (1, 3, 10, 30)  # times as long from one index to the next; 30: the first one stays
+STALENESS = (1, 3, 5, 30)  # times as long between two indexes; 5: one more comes, 30: none
 CANDIDATES = (2, 4, K, 9, 12)
 PEOPLE = (175, 350, 700, 1400)
 COMPUTE = (0.25, 0.5, 1, 2)  # times the steps of every stage

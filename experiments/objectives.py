@@ -33,9 +33,19 @@ TELEMETRY = ("prior_entropy", "retrieval_utility", "grad_norm_retriever", "grad_
 class Objective(NamedTuple):
     label: str
     changes: tuple[str, ...]  # to experiments/almanac/realm.gin
-    scorer: bool = False
+    scorer: tuple[str, ...] | None = (
+        None  # changes to experiments/almanac/scorer.gin, where it has one
+    )
 
 
+# A reader's list at temperature 1, over the mean of the tokens, is nearly flat; Atlas has it at 0.01.
+SHARP = 0.1
+LISTWISE = "OBJECTIVE = @distillation.label_free"
+LISTWISE_SHARP = f"distillation.label_free.temperature = {SHARP}"
+STATIC = (
+    "distillation.label_free.static = True",
+    "realm/optim.by_part.scorer = @optim.held()",  # weight decay needs no gradient
+)
 OBJECTIVES = {
     "marginal_per_token": Objective("REALM, per token", ()),
     "marginal_per_span": Objective("REALM, per span", ("OBJECTIVE = @losses.marginal_per_span",)),
@@ -45,17 +55,24 @@ OBJECTIVES = {
     ),
     "loop": Objective("leave one out", ("OBJECTIVE = @objectives.leave_one_out",)),
     "list": Objective("lists of two", ("OBJECTIVE = @objectives.list_marginal",)),
-    "dynamic": Objective(
-        "listwise distillation, dynamic", ("OBJECTIVE = @distillation.label_free",), scorer=True
-    ),
-    "static": Objective(
-        "listwise distillation, static",
+    "dynamic": Objective("listwise distillation, dynamic", (LISTWISE,), ()),
+    "static": Objective("listwise distillation, static", (LISTWISE, *STATIC), ()),
+    "pdist_sharp": Objective(
+        f"perplexity distillation at {SHARP}",
         (
-            "OBJECTIVE = @distillation.label_free",
-            "distillation.label_free.static = True",
-            "realm/optim.by_part.scorer = @optim.held()",  # weight decay needs no gradient
+            "OBJECTIVE = @objectives.perplexity_distillation",
+            f"objectives.perplexity_distillation.temperature = {SHARP}",
         ),
-        scorer=True,
+    ),
+    "dynamic_sharp": Objective(
+        f"listwise distillation at {SHARP}, dynamic",
+        (LISTWISE, LISTWISE_SHARP),
+        (LISTWISE_SHARP,),
+    ),
+    "static_sharp": Objective(
+        f"listwise distillation at {SHARP}, static",
+        (LISTWISE, LISTWISE_SHARP, *STATIC),
+        (LISTWISE_SHARP,),
     ),
 }
 STARTS = ("strong", "weak")
@@ -63,7 +80,10 @@ STARTS = ("strong", "weak")
 QUESTIONS = (
     ("emdr2", "pdist", "weak"),
     ("emdr2", "pdist", "strong"),
-    ("dynamic", "static", "strong"),
+    ("pdist_sharp", "pdist", "weak"),
+    ("emdr2", "pdist_sharp", "weak"),
+    ("dynamic_sharp", "static_sharp", "strong"),
+    ("dynamic_sharp", "static_sharp", "weak"),
     ("dynamic", "static", "weak"),
 )
 
@@ -76,10 +96,10 @@ def chain(place: Place, name: str, start: str) -> list[Training]:
         short = known[0]._replace(run=place.run("ict_weak"))
         known.append(short._replace(changes=[*short.changes, f"ICT_STEPS = {WEAK_STEPS}"]))
         begin = place.run("weak")
-    if OBJECTIVES[name].scorer:
-        known.append(
-            Training(place.run(f"scorer_{start}"), SCORER, corpus, begin, known[0].changes)
-        )
+    if (scorer := OBJECTIVES[name].scorer) is not None:
+        named = f"scorer_{start}_sharp" if scorer else f"scorer_{start}"
+        changes = [*known[0].changes, *scorer]
+        known.append(Training(place.run(named), SCORER, corpus, begin, changes))
         begin = known[-1].run
     plain = name == "marginal_per_token" and start == "strong"  # a row of table2
     run = place.run("realm" if plain else f"{name}_{start}")

@@ -39,7 +39,7 @@ def test_one_thing_changes_along_a_curve(place):
     assert {times: policy.every for times, policy in stale.items()} == {
         1: 50,
         3: 150,
-        10: 500,
+        5: 250,
         30: 1500,
     }
     assert all(policy.lag * 5 == policy.every * 2 for policy in stale.values())

@@ -28,19 +28,32 @@ def test_rows_differ_in_the_objective_and_the_start(place):
     for start in objectives.STARTS:
         for name, objective in objectives.OBJECTIVES.items():
             *before, joint = objectives.chain(place, name, start)
-            runs = [t.run.name for t in before]
+            runs, has_scorer = [t.run.name for t in before], objective.scorer is not None
             assert ("ict_weak" in runs) == (start == "weak")
-            assert (f"scorer_{start}" in runs) == objective.scorer
-            begun = before[-1].run if objective.scorer or start == "strong" else place.run("weak")
+            assert any(r.startswith(f"scorer_{start}") for r in runs) == has_scorer
+            begun = before[-1].run if has_scorer or start == "strong" else place.run("weak")
             assert joint.start == begun
             task = stage(joint).task
-            assert task.needs_scorer == objective.scorer
+            assert task.needs_scorer == has_scorer
             asked.add((str(task.objective), task.candidates, stage(joint).steps))
-    assert len(asked) == len(objectives.OBJECTIVES) - 1  # dynamic and static: see below
+    assert len(asked) == 7  # perplexity and listwise distillation in several settings: see below
     strong, weak = (objectives.chain(place, "marginal_per_token", s) for s in ("strong", "weak"))
     assert strong[-1] == place.chain("realm")[-1]  # a row of table2
     short = next(t for t in weak if t.run.name == "ict_weak")
     assert stage(short).steps == objectives.WEAK_STEPS <= stage(weak[0]).steps / 5
+
+
+@pytest.mark.parametrize("name", ("pdist", "dynamic"))
+def test_a_sharper_list_is_further_from_a_flat_retriever(place, name):
+    flat, further = jnp.log(jnp.full((1, 2), 0.5)), {}
+    given = (flat, jnp.array([[[-1.0], [-1.5]]]), jnp.ones((1, 1)))
+    for kind in (name, f"{name}_sharp"):
+        *_, scorer, joint = objectives.chain(place, kind, "weak")
+        taught = [joint, scorer] if name == "dynamic" else [joint]  # the scorer's own stage too
+        more = (flat,) if name == "dynamic" else ()
+        further[kind] = [float(stage(t).task.objective(*given, *more)[0]) for t in taught]
+    for usual, sharp in zip(further[name], further[f"{name}_sharp"], strict=True):
+        assert sharp > usual + 0.1
 
 
 def test_the_static_scorer_is_not_taught(place):
