@@ -38,7 +38,7 @@ class Objective(NamedTuple):
     )
 
 
-# A reader's list at temperature 1, over the mean of the tokens, is nearly flat; Atlas has it at 0.01.
+# Of the reader's list, beside 1: Atlas has 0.01.
 SHARP = 0.1
 LISTWISE = "OBJECTIVE = @distillation.label_free"
 LISTWISE_SHARP = f"distillation.label_free.temperature = {SHARP}"

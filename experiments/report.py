@@ -158,6 +158,9 @@ def draw_curves(axis: Any, curve: str, points: list[dict[str, Any]]) -> None:
     axis.set(xlabel=label, ylim=(0, 1), title=f"quality against {curve}")
     if logarithmic:
         axis.set_xscale("log")
+        at = sorted({p[x] for p in own if (p["seed"], p["line"]) == (0, "REALM")})
+        axis.set_xticks(at, [f"{v:.2g}" if v > 1e6 else f"{v:,g}" for v in at])
+        axis.minorticks_off()
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
 
