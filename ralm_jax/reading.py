@@ -1,6 +1,7 @@
 """How well held-out masked spans are read, with retrieved passages and without."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ def measure_clozes(
     *,
     candidates: int = 8,
     limit: int = 1000,
+    measure: Callable[[Ralm, dict, ClozeBatch], dict[str, tuple]] | None = None,
 ) -> dict[str, Any]:
     """Held-out sentences, their own passage excluded: what is retrieved, and what is read from it.
 
@@ -36,6 +38,7 @@ def measure_clozes(
       span_accuracy (all predicted tokens of the span right) with the retrieved candidates and with the
       null passage alone, retrieval_utility (nats a token), and, where the corpus names facts,
       cloze_recall {k: share with a passage that states the same fact}.
+      `measure` in the place of `read`: means of what it gives of each batch.
     """
     usable = pipeline.held_out_sentences(corpus, held_out) & pipeline.with_span(
         corpus, lengths.query
@@ -51,7 +54,7 @@ def measure_clozes(
     found = search(embed_texts(model, params, asked.query), vectors, depth).rows
     chosen = pipeline.candidates(found, asked.passages, candidates)
     report: dict[str, Any] = {"sentences": len(rows)}
-    report |= _read_all(model, params, corpus, asked, chosen, lengths)
+    report |= _read_all(model, params, corpus, asked, chosen, lengths, measure or read)
     gold = same_fact(corpus, rows, asked.positions[:, 0] - 1)
     if any(gold):
         others = pipeline.candidates(found, asked.passages, depth)[:, 1:]
@@ -77,7 +80,7 @@ def same_fact(corpus: Corpus, sentences: np.ndarray, starts: np.ndarray) -> list
     return found
 
 
-def _read_all(model, params, corpus, asked: pipeline.Clozes, chosen, lengths: Lengths):
+def _read_all(model, params, corpus, asked: pipeline.Clozes, chosen, lengths: Lengths, measure):
     """Reads clozes with candidate rows [n,K]; one batch shape, so one compilation."""
     params = jax.device_put(params, jax.local_devices()[0])
     total, n = Mean(), len(chosen)
@@ -92,7 +95,7 @@ def _read_all(model, params, corpus, asked: pipeline.Clozes, chosen, lengths: Le
             passages=asked.passages[rows],
         )
         batch = pipeline.with_candidates(corpus, part, chosen[rows], lengths)
-        total = total.merge(Mean.of(read(model, params, batch)))
+        total = total.merge(Mean.of(measure(model, params, batch)))
     return total.compute()
 
 

@@ -29,8 +29,12 @@ def test_a_changed_figure_or_a_changed_result_is_seen(monkeypatch):
 def test_every_plot_is_of_the_results_beside_it():
     for name in ("curves",):
         file = report.RESULTS / name / f"{name}.json"
-        for plot in file.parent.glob("*.png"):
-            assert Image.open(plot).info[report.SOURCE] == report.digest(name, file.name), (
+        plots = list(file.parent.glob("*.png"))
+        assert len(plots) == len({p["curve"] for p in report.result(name, file.name)["points"]})
+        for plot in plots:
+            with Image.open(plot) as image:
+                drawn_from = image.info[report.SOURCE]
+            assert drawn_from == report.digest(name, file.name), (
                 f"{plot.name}: run python -m experiments.report"
             )
 

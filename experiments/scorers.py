@@ -1,0 +1,104 @@
+"""What a scorer knows of the passages: its list beside the reader's, on held-out sentences.
+
+    python -m experiments.scorers --out FILE RUN [RUN ...]
+
+Each RUN is a pretraining run with a scorer (tasks/scorer.gin, or an objective of `distillation`). A scorer
+teaches the retriever what it has learnt itself: one whose list is flat teaches indifference.
+"""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.ablation import HELD_OUT
+from experiments.rows import result
+from ralm_jax import losses, objectives, runs
+from ralm_jax.data.pipeline import Lengths
+from ralm_jax.errors import UserError
+from ralm_jax.kept_vectors import corpus_vectors
+from ralm_jax.models.ralm import ClozeBatch, Ralm
+from ralm_jax.reading import measure_clozes
+
+CANDIDATES = 6  # K, the null passage included, as in experiments.objectives
+SENTENCES = 600
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def beside(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
+    """{name: (sum, count)} over the clozes of a batch that have a masked token.
+
+    scorer_agrees, retriever_agrees: the candidate each puts first is the one that the reader reads best
+    from (chance: 1/K). to_scorer, to_flat: KL(reader's list || the scorer's, or a flat one), nats.
+    """
+    call: Any = functools.partial(model.apply, {"params": params})
+    scores, log_likelihood = call(batch, False)
+    prior = losses.log_prior(scores, batch.valid)  # [B,K]
+    scorer = losses.log_prior(call(batch.joint, False, method="judge"), batch.valid)
+    flat = losses.log_prior(jnp.zeros_like(scores), batch.valid)
+    return lists(prior, scorer, flat, log_likelihood, batch.weights)
+
+
+def lists(prior, scorer, flat, log_likelihood, weights) -> dict[str, tuple]:
+    """The figures of `beside`: log-probabilities [B,K] three times, [B,K,M], [B,M]."""
+    likelihood, valid = objectives.spans(prior, log_likelihood, weights)
+    target = objectives.readers_list(likelihood, valid, weights, 1.0)
+    asked = weights.any(-1)
+    best = jnp.where(valid, likelihood, -jnp.inf).argmax(-1)
+    entropy = -jnp.where(valid, jnp.exp(scorer) * scorer, 0.0).sum(-1)
+    found = {
+        "scorer_agrees": scorer.argmax(-1) == best,
+        "retriever_agrees": prior.argmax(-1) == best,
+        "scorer_entropy": entropy,
+        "to_scorer": objectives.divergence_from(target, scorer),
+        "to_flat": objectives.divergence_from(target, flat),
+    }
+    return {name: (jnp.where(asked, x, 0.0).sum(), asked.sum()) for name, x in found.items()}
+
+
+def of(run: Path) -> dict[str, Any]:
+    """All figures of a run. Raises UserError where it has no scorer."""
+    loaded, own = runs.load(run), runs.read_record(run)
+    if not isinstance(loaded.model, Ralm) or not loaded.model.with_scorer:
+        raise UserError(f"{run} has no scorer: train one with tasks/scorer.gin")
+    corpus, lengths = runs.open_its_corpus(run, None), Lengths(**own["lengths"])
+    vectors = corpus_vectors(run, loaded, corpus, lengths)
+    found = measure_clozes(
+        loaded.model,
+        loaded.params,
+        corpus,
+        vectors,
+        lengths,
+        HELD_OUT,
+        candidates=CANDIDATES,
+        limit=SENTENCES,
+        measure=beside,
+    )
+    return {"run": "/".join(run.parts[-2:]), "step": loaded.step, "seed": own["seed"], **found}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        found = [of(run) for run in arguments.runs]
+    except UserError as error:
+        print(f"scorers: {error}", file=sys.stderr)
+        return 2
+    arguments.out.write_text(result("python -m experiments.scorers --out FILE RUN ...", rows=found))
+    for row in found:
+        figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
+        print(row["run"], figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
