@@ -84,6 +84,7 @@ QUESTIONS = (
     ("emdr2", "pdist_sharp", "weak"),
     ("dynamic_sharp", "static_sharp", "strong"),
     ("dynamic_sharp", "static_sharp", "weak"),
+    ("dynamic", "static", "strong"),
     ("dynamic", "static", "weak"),
 )
 

@@ -32,7 +32,7 @@ def test_agreement_and_distance_by_hand():
     assert values["scorer_entropy"] == pytest.approx((entropies[0] + np.log(2)) / 2, rel=1e-5)
 
 
-def test_a_run_without_a_scorer_is_one_line(capsys, monkeypatch, tmp_path):
+def test_a_folder_that_is_no_run_is_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["scorers", "--out", str(tmp_path / "s.json"), str(tmp_path)])
     assert scorers.main() == 2
     said = capsys.readouterr().err
