@@ -93,7 +93,9 @@ def main() -> int:
     except UserError as error:
         print(f"scorers: {error}", file=sys.stderr)
         return 2
-    arguments.out.write_text(result("python -m experiments.scorers --out FILE RUN ...", rows=found))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    told = "python -m experiments.scorers --out FILE RUN ..."
+    arguments.out.write_text(result(told, rows=found), "utf-8")
     for row in found:
         figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
         print(row["run"], figures)
