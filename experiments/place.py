@@ -11,7 +11,8 @@ from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.models.ralm import Ralm
 
-SCALES = ("almanac", "wiki9k", "paper")
+SCALES = ("almanac", "wiki9k_cpu", "wiki9k", "paper")
+IMPORTED = ("wiki9k_cpu", "wiki9k")  # start from a released encoder: no inverse cloze
 # Each pretraining run, its configuration, and the run it starts from.
 ICT = {"ict": ("ict", None)}
 LATER = {
@@ -47,7 +48,7 @@ class Place(NamedTuple):
 
     def chain(self, name: str) -> list[Training]:
         """What is to be trained, in order, up to the run `name`."""
-        known = LATER if self.scale == "wiki9k" else {**ICT, **LATER}
+        known = LATER if self.scale in IMPORTED else {**ICT, **LATER}
         if name not in known:
             return []
         config, before = known[name]
@@ -96,7 +97,7 @@ def place_of(
         raise UserError(
             f"--scale {scale} needs --corpus, and questions to train and to measure with"
         )
-    if scale == "wiki9k" and arguments.init is None:
-        raise UserError("--scale wiki9k needs --init: a run that ralm import made")
+    if scale in IMPORTED and arguments.init is None:
+        raise UserError(f"--scale {scale} needs --init: a run that ralm import made")
     data = ablation.given_data(out / asks, arguments.corpus, train, dev, arguments.asked)
     return Place(scale, out, seed, data, arguments.init, asks)

@@ -1,6 +1,6 @@
 """Open-domain question answering in the layout of REALM's Table 1, with every baseline there is here.
 
-    python -m experiments.table1 --scale almanac|wiki9k|paper --out DIR [--questions NAME=TRAIN,DEV ...]
+    python -m experiments.table1 --scale almanac|wiki9k_cpu|wiki9k|paper --out DIR [--questions NAME=TRAIN,DEV ...]
         [--seeds 0,1,2] [--corpus CORPUS] [--init RUN] [--asked CORPUS] [--dry-run]
 
 A column for each --questions; almanac has its own. Runs, rows and resuming are those of experiments.table2,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import ablation, table2
-from experiments.place import Place
+from experiments.place import IMPORTED, Place
 from ralm_jax import cli, runs, state
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.almanac import World
@@ -24,7 +24,7 @@ DATA = ablation.Data(*map(Path, ("z", "train", "select", "dev", "x")))
 
 
 def place(scale, out="out"):
-    return Place(scale, Path(out), 1, DATA, Path("init") if scale == "wiki9k" else None)
+    return Place(scale, Path(out), 1, DATA, Path("init") if scale in IMPORTED else None)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_configurations_are_short_and_sound(file):
 
 
 def test_every_row_has_its_runs_in_order():
-    for scale in ("almanac", "wiki9k", "paper"):
+    for scale in ("almanac", "wiki9k_cpu", "wiki9k", "paper"):
         at = place(scale)
         for row in table2.ROWS.values():
             for half in (row.retriever, row.reader):
