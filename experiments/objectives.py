@@ -1,12 +1,14 @@
 """How the reader should teach the retriever: every objective, from a strong and from a weak retriever.
 
-    python -m experiments.objectives --out DIR [--objectives emdr2,...] [--starts strong,weak]
+    python -m experiments.objectives --scale almanac --out DIR [--objectives emdr2,...] [--starts strong,weak]
         [--measures retrieval,answers] [--seeds 0,1,2] [--dry-run]
 
-On almanac. All begin with one reader that has learnt to read; the strong retriever comes from a full inverse
-cloze, the weak one from a fifth of it. First every row's retriever is measured (recall@5 of questions about
-facts that pretraining never asked for), then each is fine-tuned for exact match. Runs that experiments.table2
-made in DIR are not made again; rows are kept in DIR/objectives, the same command goes on where it stopped.
+The other scales take what experiments.table2 takes; where the retriever is a released one there is no
+weak start. All begin with one reader that has learnt to read; the strong retriever comes from a full inverse
+cloze, the weak one from a fifth of it. First every row's retriever is measured (recall@5 of questions, on
+almanac about facts that it was never asked for), then each is fine-tuned for exact match. Runs that
+experiments.table2 made in DIR are not made again; rows are kept in DIR/objectives, and the same command goes
+on where it stopped.
 Writes DIR/objectives.md and DIR/objectives.json.
 """
 
@@ -18,12 +20,11 @@ from typing import Any, NamedTuple
 
 from experiments import ablation, pricing
 from experiments.ablation import Training
-from experiments.place import Place, model_of
+from experiments.place import Place, arguments_of, model_of, place_of
 from experiments.rows import Kept, Row, keep, percent, result
 from ralm_jax.errors import UserError
 from ralm_jax.writers import metrics_file, read_metrics
 
-REALM, SCORER, FINETUNE = (f"experiments/almanac/{x}.gin" for x in ("realm", "scorer", "finetune"))
 # Of inverse cloze, where the strong retriever has 300: it finds a third of the answers in its first five.
 # After 30 (one in seven) no objective tried had anything to learn from, and retrieval fell (seed 0).
 WEAK_STEPS = 60
@@ -89,23 +90,31 @@ QUESTIONS = (
 )
 
 
+def config(place: Place, name: str) -> str:
+    return f"experiments/{place.scale}/{name}.gin"
+
+
 def chain(place: Place, name: str, start: str) -> list[Training]:
     """What is to be trained for one objective, in order."""
     known = place.chain("warmup")
     begin, corpus = known[-1].run, place.data.corpus
     if start == "weak":
+        if known[0].run != place.run("ict"):
+            raise UserError(
+                f"--scale {place.scale} has no inverse cloze to shorten: --starts strong"
+            )
         short = known[0]._replace(run=place.run("ict_weak"))
         known.append(short._replace(changes=[*short.changes, f"ICT_STEPS = {WEAK_STEPS}"]))
         begin = place.run("weak")
     if (scorer := OBJECTIVES[name].scorer) is not None:
         named = f"scorer_{start}_sharp" if scorer else f"scorer_{start}"
         changes = [*known[0].changes, *scorer]
-        known.append(Training(place.run(named), SCORER, corpus, begin, changes))
+        known.append(Training(place.run(named), config(place, "scorer"), corpus, begin, changes))
         begin = known[-1].run
     plain = name == "marginal_per_token" and start == "strong"  # a row of table2
     run = place.run("realm" if plain else f"{name}_{start}")
     changes = [*place.changes("realm"), *OBJECTIVES[name].changes]
-    return [*known, Training(run, REALM, corpus, begin, changes)]
+    return [*known, Training(run, config(place, "realm"), corpus, begin, changes)]
 
 
 def trained(place: Place, name: str, start: str) -> dict[str, float]:
@@ -144,7 +153,9 @@ def answers(place: Place, name: str, start: str) -> dict[str, Any]:
     row = "realm" if run.name == "realm" else run.name
     out = place.run(f"{place.named(row)}_answers")  # table2's, where it is its row
     told = place.changes("")
-    report, seconds["finetune"] = ablation.answered(run, out, FINETUNE, place.data, told)
+    report, seconds["finetune"] = ablation.answered(
+        run, out, config(place, "finetune"), place.data, told
+    )
     return {**_name(place, name, start), "answers": report, "seconds": seconds}
 
 
@@ -161,7 +172,7 @@ def row(place: Place, name: str, start: str, kind: Callable[..., dict[str, Any]]
         label=f"{OBJECTIVES[name].label}, {start} start, seed {place.seed}, {kind.__name__}",
         model=model_of(place),
         rests_on=chain(place, name, start),
-        finetune=FINETUNE if kind is answers else None,
+        finetune=config(place, "finetune") if kind is answers else None,
         make=lambda: kind(place, name, start),
     )
 
@@ -206,14 +217,11 @@ def table(rows: Kept) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments_of(__doc__)
+    for name in ("train", "dev"):
+        parser.add_argument(f"--{name}", type=Path)
     for name, known in (("objectives", OBJECTIVES), ("starts", STARTS), ("measures", MEASURES)):
         parser.add_argument(f"--{name}", default=",".join(known))
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
     try:
         return compare(arguments)
@@ -231,8 +239,8 @@ def compare(arguments: argparse.Namespace) -> int:
             raise UserError(f"there is no {sorted(unknown)[0]}; there are {', '.join(known)}")
     out = arguments.out
     places = [
-        Place("almanac", out, seed, ablation.almanac_data(out, seed), None)
-        for seed in map(int, arguments.seeds.split(","))
+        place_of(arguments, int(seed), arguments.train, arguments.dev)
+        for seed in arguments.seeds.split(",")
     ]
     wanted = [
         row(place, name, start, MEASURES[kind])
@@ -241,7 +249,7 @@ def compare(arguments: argparse.Namespace) -> int:
         for start in starts
         for name in names
     ]
-    told = f"python -m experiments.objectives --seeds {arguments.seeds} --out DIR"
+    told = f"python -m experiments.objectives --scale {arguments.scale} --seeds {arguments.seeds} --out DIR"
 
     def write(rows: Kept) -> None:
         (out / "objectives.json").write_text(result(told, rows=rows), "utf-8")

@@ -1,7 +1,8 @@
 """Open-domain question answering in the layout of REALM's Table 1, with every baseline there is here.
 
-    python -m experiments.table1 --scale almanac|wiki9k_cpu|wiki9k|paper --out DIR [--questions NAME=TRAIN,DEV ...]
-        [--seeds 0,1,2] [--corpus CORPUS] [--init RUN] [--asked CORPUS] [--dry-run]
+    python -m experiments.table1 --scale almanac|wiki9k_cpu|wiki9k|paper --out DIR
+        [--questions NAME=TRAIN,DEV ...] [--corpus CORPUS] [--init RUN] [--asked CORPUS]
+        [--seeds 0,1,2] [--dry-run]
 
 A column for each --questions; almanac has its own. Runs, rows and resuming are those of experiments.table2,
 and so with its DIR what both need is made once. BM25 and the frozen retriever, each read by the reader that

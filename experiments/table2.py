@@ -3,9 +3,10 @@
     python -m experiments.table2 --scale almanac|wiki9k_cpu|wiki9k|paper --out DIR [--rows realm,stale,...]
         [--seeds 0,1,2] [--corpus CORPUS --train FILE --dev FILE] [--init RUN] [--asked CORPUS] [--dry-run]
 
-almanac makes its own worlds; the other scales take a corpus and questions; wiki9k and its part for two
-cores start from an imported encoder (--init); --asked is the corpus X of the row X != Z. Rows are made one by one, kept in DIR/rows: the
-same command goes on where it stopped. --dry-run says what is left, in steps and hours, and starts nothing.
+almanac makes its own worlds; the other scales take a corpus and questions; wiki9k, and wiki9k_cpu for a
+part of it on two cores, start from an imported encoder (--init); --asked is the corpus X of the row X != Z.
+Rows are made one by one, kept in DIR/rows: the same command goes on where it stopped. --dry-run says what is
+left, in steps and hours, and starts nothing.
 Writes DIR/table2.md and DIR/table2.json.
 """
 

@@ -101,6 +101,16 @@ class Realm:
         """Whether the objective is one of `distillation`, of which the model's scorer is a part."""
         return "log_scorer" in inspect.signature(self.objective).parameters
 
+    @property
+    def caution(self) -> str:
+        """What is allowed and has gone wrong wherever it was tried; empty: nothing."""
+        if self.hold_retriever or self.candidates != 2:
+            return ""
+        return (
+            "candidates is 2, the null passage and one other: the retriever was lost wherever this was"
+            " tried (experiments.curves, three worlds of three); 4 are enough"
+        )
+
     def queries(self, corpus: Corpus, held_out: float) -> pipeline.Queries:
         reason = "no salient span within the query length"
         return pipeline.queries(

@@ -10,6 +10,7 @@ from experiments import ablation, objectives
 from experiments.place import Place
 from ralm_jax import cli
 from ralm_jax.data.almanac import World
+from ralm_jax.errors import UserError
 
 SMALL = World(people=30, names=10)
 
@@ -41,6 +42,15 @@ def test_rows_differ_in_the_objective_and_the_start(place):
     assert strong[-1] == place.chain("realm")[-1]  # a row of table2
     short = next(t for t in weak if t.run.name == "ict_weak")
     assert stage(short).steps == objectives.WEAK_STEPS <= stage(weak[0]).steps / 5
+
+
+def test_at_another_scale_the_objective_alone_differs(place):
+    imported = place._replace(scale="wiki9k_cpu", init=place.out / "minilm")
+    plain, lists = (objectives.chain(imported, n, "strong") for n in ("marginal_per_token", "list"))
+    assert plain == imported.chain("realm") and plain[:-1] == lists[:-1]
+    assert stage(plain[-1]).task.candidates == stage(lists[-1]).task.candidates == 4
+    with pytest.raises(UserError, match="--scale wiki9k_cpu has no inverse cloze"):
+        objectives.chain(imported, "list", "weak")
 
 
 @pytest.mark.parametrize("name", ("pdist", "dynamic"))
@@ -104,8 +114,10 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     for words, said in (
         (["--objectives", "best"], "there is no best; there are marginal_per_token"),
         (["--starts", "cold"], "there is no cold; there are strong, weak"),
+        (["--scale", "wiki9k"], "--scale wiki9k needs --corpus, and questions"),
     ):
-        monkeypatch.setattr("sys.argv", ["objectives", "--out", str(tmp_path), *words])
+        told = ["--scale", "almanac", "--out", str(tmp_path), *words]
+        monkeypatch.setattr("sys.argv", ["objectives", *told])
         assert objectives.main() == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
@@ -123,7 +135,18 @@ def test_rows_are_made_and_kept(tmp_path, tiny_settings, monkeypatch):
     generate = ablation.almanac_data
     monkeypatch.setattr(ablation, "almanac_data", lambda out, seed: generate(out, seed, SMALL))
     monkeypatch.setattr(objectives, "WEAK_STEPS", 2)
-    told = ["--out", str(tmp_path), "--objectives", "static", "--starts", "weak", "--seeds", "0"]
+    told = [
+        "--scale",
+        "almanac",
+        "--out",
+        str(tmp_path),
+        "--objectives",
+        "static",
+        "--starts",
+        "weak",
+        "--seeds",
+        "0",
+    ]
     monkeypatch.setattr("sys.argv", ["objectives", *told])
     assert objectives.main() == 0
     first, second = json.loads((tmp_path / "objectives.json").read_text("utf-8"))["rows"]
