@@ -1,10 +1,16 @@
 """What a scorer knows: three lists beside the reader's, by hand."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import scorers
+from ralm_jax import runs, state
+from ralm_jax.checkpoint import Checkpoints
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.ralm import Ralm
 
 
 def test_agreement_and_distance_by_hand():
@@ -32,9 +38,45 @@ def test_agreement_and_distance_by_hand():
     assert values["scorer_entropy"] == pytest.approx((entropies[0] + np.log(2)) / 2, rel=1e-5)
 
 
-def test_a_folder_that_is_no_run_is_one_line(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["scorers", "--out", str(tmp_path / "s.json"), str(tmp_path)])
-    assert scorers.main() == 2
-    said = capsys.readouterr().err
-    assert said.startswith("scorers: ") and said.count("\n") == 1
-    assert not (tmp_path / "s.json").exists()
+@pytest.fixture
+def run(tiny, tmp_path):
+    """Makes a run on the small almanac, drawn at random, with a scorer or without."""
+
+    def make(with_scorer):
+        config = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64)
+        model = Ralm(config, config, embedding=8, with_scorer=with_scorer)
+        model = runs.sized(model, tiny.corpus.vocabulary.size)
+        lengths = {"query": 20, "passage": 56, "joint": 64, "masked": 4}
+        parts = {"lengths": lengths, "held_out": 0.2, "seed": 7}
+        runs.describe(tmp_path / "run", model, tiny.corpus, stages=["scorer"], **parts)
+        checkpoints = Checkpoints(runs.checkpoint_folder(tmp_path / "run", "scorer"))
+        checkpoints.save(3, {"state": {"params": state.drawn_params(model, 0)}}, wait=True)
+        checkpoints.close()
+        return tmp_path / "run"
+
+    return make
+
+
+def told(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["scorers", *map(str, words)])
+    return scorers.main()
+
+
+def test_a_run_of_random_parameters_knows_nothing(run, monkeypatch, tmp_path, capsys):
+    assert told(monkeypatch, "--out", tmp_path / "s.json", run(True)) == 0
+    (row,) = json.loads((tmp_path / "s.json").read_text("utf-8"))["rows"]
+    assert row["step"] == 3 and row["seed"] == 7 and row["sentences"] > 20
+    assert row["scorer_entropy"] <= np.log(scorers.CANDIDATES) + 1e-5
+    assert (
+        row["scorer_agrees"] < 0.5 and row["to_flat"] < 0.1
+    )  # its reader has no preference either
+    assert "scorer_entropy" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(run, capsys, monkeypatch, tmp_path):
+    (tmp_path / "none").mkdir()
+    for folder, wanted in ((tmp_path / "none", ""), (run(False), "has no scorer: train one with")):
+        assert told(monkeypatch, "--out", tmp_path / "s.json", folder) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("scorers: ") and wanted in said and said.count("\n") == 1
+        assert not (tmp_path / "s.json").exists()
