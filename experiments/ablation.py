@@ -173,10 +173,13 @@ def zero_shot(run: Path, dev: Path) -> dict[str, Any]:
 
 
 def answered(
-    run: Path, out: Path, config: str, data: Data, changes: list[str]
+    run: Path, out: Path, config: str, data: Data, changes: list[str], stage: str | None = None
 ) -> tuple[dict, float]:
-    """Fine-tunes a run, measures it on the reported questions; and the seconds of training."""
+    """Fine-tunes a run, from its last stage or `stage`, and measures it on the reported questions; the
+    report, and the seconds of training.
+    """
     told = [word for change in changes for word in ("--set", change)]
+    told += ["--stage", stage] if stage else []
     words = ["--config", config, "--run", run, "--out", out]
     words += ["--train", data.train, "--dev", data.select]
     steps = cli.bindings("finetuning.finetune", config, changes)["steps"]

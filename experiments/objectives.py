@@ -94,18 +94,23 @@ def config(place: Place, name: str) -> str:
     return f"experiments/{place.scale}/{name}.gin"
 
 
-def chain(place: Place, name: str, start: str) -> list[Training]:
-    """What is to be trained for one objective, in order."""
+def before(place: Place, start: str) -> list[Training]:
+    """What is to be trained before a start, in order."""
     known = place.chain("warmup")
-    begin, corpus = known[-1].run, place.data.corpus
     if start == "weak":
         if known[0].run != place.run("ict"):
             raise UserError(
-                f"--scale {place.scale} has no inverse cloze to shorten: --starts strong"
+                f"--scale {place.scale} has no inverse cloze to cut short: --starts strong"
             )
         short = known[0]._replace(run=place.run("ict_weak"))
         known.append(short._replace(changes=[*short.changes, f"ICT_STEPS = {WEAK_STEPS}"]))
-        begin = place.run("weak")
+    return known
+
+
+def chain(place: Place, name: str, start: str) -> list[Training]:
+    """What is to be trained for one objective, in order."""
+    known, corpus = before(place, start), place.data.corpus
+    begin = place.run("weak") if start == "weak" else known[-1].run
     if (scorer := OBJECTIVES[name].scorer) is not None:
         named = f"scorer_{start}_sharp" if scorer else f"scorer_{start}"
         changes = [*known[0].changes, *scorer]
