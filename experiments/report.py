@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import masks, objectives, table1, table2
+from experiments import labels, masks, objectives, table1, table2
 from experiments.record import RESULTS
 from experiments.rows import percent
 
@@ -107,6 +107,37 @@ def bench_openqa() -> str:
     return markdown(head, rows)
 
 
+def wikipedia() -> str:
+    """Table 2 and objectives on a part of Wikipedia, one seed: 95% intervals over questions."""
+    made = {table2.ROWS[r["row"]].label: [r] for r in result("wiki9k_cpu", "table2.json")["rows"]}
+    for row in result("wiki9k_cpu", "objectives.json")["rows"]:
+        if row["objective"] != "marginal_per_token":  # that is REALM's row
+            made.setdefault(objectives.OBJECTIVES[row["objective"]].label, []).append(row)
+    rows = []
+    for label, parts in made.items():  # an objective has a row for each measure
+        whole = {key: value for part in parts for key, value in part.items()}
+        answers = whole["answers"]["retriever"] if "answers" in whole else None
+        said, found = ["not run"], "not run"
+        if answers:
+            mean, low, high = (100 * x for x in answers["exact_match"])
+            said = [f"{mean:.1f} ({low:.1f} to {high:.1f})"]
+            found = f"{100 * answers['recall']['5']:.1f}"
+        rows.append([label, *said, *_recalls(whole["zero_shot"]["holds_answer"]), found])
+    return markdown(
+        ["", "EM", "recall@1, zero-shot", "recall@5, zero-shot", "recall@5, fine-tuned"], rows
+    )
+
+
+def _recalls(found: dict[str, Any]) -> list[str]:
+    """Recall@1 and @5 with the interval of so many questions (Wald)."""
+    told = []
+    for k in ("1", "5"):
+        share = found["recall"][k]
+        wide = 1.96 * (share * (1 - share) / found["questions"]) ** 0.5
+        told.append(f"{100 * share:.1f} ({100 * (share - wide):.1f} to {100 * (share + wide):.1f})")
+    return told
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "almanac_answers": almanac_answers,
@@ -114,6 +145,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench_openqa": bench_openqa,
     "masks": lambda: masks.table(result("masks", "masks.json")["rows"]),
     "objectives": lambda: objectives.table(result("objectives", "objectives.json")["rows"]),
+    "labels": lambda: labels.table(result("labels", "labels.json")["rows"]),
+    "wikipedia": wikipedia,
     "table1": lambda: table1.table(result("table1", "table1.json")["rows"]),
     "table2": lambda: table2.table(result("table2", "table2.json")["rows"]),
 }
