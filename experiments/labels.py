@@ -12,11 +12,12 @@ same command goes on where it stopped. Writes DIR/labels.md and DIR/labels.json.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments import ablation, objectives
-from experiments.place import Place, arguments_of, model_of, place_of
+from experiments.place import Place, arguments_of, asking, model_of, places_of
 from experiments.rows import Kept, Row, keep, percent, result
 from ralm_jax import cli, finetuning
 from ralm_jax.errors import UserError
@@ -37,17 +38,16 @@ KINDS = {
 STARTS = objectives.STARTS
 # The first above the second?
 QUESTIONS = (("dynamic", "static"), ("dynamic", "plain"), ("static", "plain"))
-COLUMNS = (("EM", "retriever"), ("EM, re-ranked", "reranked"))
 
 
-def begin(place: Place, start: str) -> tuple[Path, dict[str, float]]:
-    """The run that fine-tuning starts from, made where it is missing; and the seconds of its parts."""
-    trainings = objectives.before(place, start)
-    seconds = {t.run.name: round(ablation.pretrained(t), 1) for t in trainings}
-    if start == "weak":
-        ablation.combined(place.run("weak"), place.run("ict_weak"), place.run("warmup"))
-        return place.run("weak"), seconds
-    return trainings[-1].run, seconds
+# The columns of the table: by whom, and what.
+MEASURES: tuple[tuple[str, Callable[[dict], float]], ...] = (
+    ("retriever", lambda a: a["retriever"]["recall"]["1"]),
+    ("retriever", lambda a: a["retriever"]["recall"]["5"]),
+    ("reranked", lambda a: a["reranked"]["recall"]["1"]),
+    ("retriever", lambda a: a["retriever"]["exact_match"][0]),
+    ("reranked", lambda a: a["reranked"]["exact_match"][0]),
+)
 
 
 def taught_scorer(place: Place, run: Path, start: str) -> tuple[Path, float]:
@@ -63,15 +63,13 @@ def taught_scorer(place: Place, run: Path, start: str) -> tuple[Path, float]:
 
 def make(place: Place, kind: str, start: str) -> dict[str, Any]:
     """One row for one seed."""
-    run, seconds = begin(place, start)
-    stage = None
+    seconds, run, stage = objectives.started(place, start), objectives.start_run(place, start), None
+    name = f"{kind}_labels_{start}"
     if kind != "plain":
         run, seconds["scorer"] = taught_scorer(place, run, start)
-        stage = (
-            finetuning.STAGE
-        )  # as it was left: not the step at which a reader that is held did best
-    # The plain rows are those of table2 and objectives, where those were made.
-    name = f"{kind}_labels_{start}" if kind != "plain" else {"strong": "baseline"}.get(start, start)
+        stage = finetuning.STAGE  # as it ended: no step is better for a reader that is held
+    elif start == "strong":
+        name = "baseline"  # a row of table2
     changes = [*place.changes(""), *KINDS[kind][1]]
     config, out = objectives.config(place, "finetune"), place.run(f"{place.named(name)}_answers")
     report, seconds["finetune"] = ablation.answered(run, out, config, place.data, changes, stage)
@@ -95,10 +93,6 @@ def row(place: Place, kind: str, start: str) -> Row:
     )
 
 
-def recall(answers: dict[str, Any], found_by: str, k: str) -> float:
-    return answers[found_by]["recall"][k]
-
-
 def table(rows: Kept) -> str:
     """Markdown: mean and range over seeds; then what is asked, seed by seed."""
     head = ["fine-tuning", "start", "recall@1", "recall@5", "recall@1, re-ranked", "EM"]
@@ -111,12 +105,8 @@ def table(rows: Kept) -> str:
         for kind, (label, _) in KINDS.items():
             made = list(of(kind, start).values())
             cells = [
-                percent([recall(a, by, k) for a in made]) if made and by in made[0] else ""
-                for by, k in (("retriever", "1"), ("retriever", "5"), ("reranked", "1"))
-            ]
-            cells += [
-                percent([a[by]["exact_match"][0] for a in made]) if made and by in made[0] else ""
-                for _, by in COLUMNS
+                percent([value(a) for a in made if by in a]) if made and by in made[0] else ""
+                for by, value in MEASURES
             ]
             cells = cells if made else ["not run"] * len(cells)
             lines.append(f"| {label} | {start} | " + " | ".join(cells) + " |")
@@ -126,11 +116,8 @@ def table(rows: Kept) -> str:
             first, second = of(above, start), of(below, start)
             both = [(first[s], second[s]) for s in sorted(first) if s in second]
             pairs = [
-                [100 * (value(a) - value(b)) for a, b in both]
-                for value in (
-                    lambda x: x["retriever"]["exact_match"][0],
-                    lambda x: recall(x, "retriever", "1"),
-                )
+                [100 * (MEASURES[at][1](a) - MEASURES[at][1](b)) for a, b in both]
+                for at in (3, 0)  # EM, recall@1
             ]
             said = [", ".join(f"{gap:+.1f}" for gap in gaps) or "not run" for gaps in pairs]
             lines.append(f"| {above} above {below}, {start} start | " + " | ".join(said) + " |")
@@ -138,9 +125,7 @@ def table(rows: Kept) -> str:
 
 
 def main() -> int:
-    parser = arguments_of(__doc__)
-    for name in ("train", "dev"):
-        parser.add_argument(f"--{name}", type=Path)
+    parser = asking(arguments_of(__doc__))
     parser.add_argument("--starts", default=",".join(STARTS))
     arguments = parser.parse_args()
     try:
@@ -155,10 +140,7 @@ def compare(arguments: argparse.Namespace) -> int:
     starts, out = arguments.starts.split(","), arguments.out
     if unknown := set(starts) - set(STARTS):
         raise UserError(f"there is no {sorted(unknown)[0]}; there are {', '.join(STARTS)}")
-    places = [
-        place_of(arguments, int(seed), arguments.train, arguments.dev)
-        for seed in arguments.seeds.split(",")
-    ]
+    places = places_of(arguments)
     wanted = [row(place, kind, start) for start in starts for place in places for kind in KINDS]
     told = f"python -m experiments.labels --scale {arguments.scale} --seeds {arguments.seeds} --out DIR"
 

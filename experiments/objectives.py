@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from experiments import ablation, pricing
 from experiments.ablation import Training
-from experiments.place import Place, arguments_of, model_of, place_of
+from experiments.place import Place, arguments_of, asking, model_of, places_of
 from experiments.rows import Kept, Row, keep, percent, result
 from ralm_jax.errors import UserError
 from ralm_jax.writers import metrics_file, read_metrics
@@ -107,10 +107,23 @@ def before(place: Place, start: str) -> list[Training]:
     return known
 
 
+def start_run(place: Place, start: str) -> Path:
+    """What is begun with: of a weak start the retriever of one run and the reader of another."""
+    return place.run("weak") if start == "weak" else before(place, start)[-1].run
+
+
+def started(place: Place, start: str) -> dict[str, float]:
+    """Makes what a start lacks; seconds of each run."""
+    seconds = {t.run.name: round(ablation.pretrained(t), 1) for t in before(place, start)}
+    if start == "weak":
+        ablation.combined(start_run(place, start), place.run("ict_weak"), place.run("warmup"))
+    return seconds
+
+
 def chain(place: Place, name: str, start: str) -> list[Training]:
     """What is to be trained for one objective, in order."""
     known, corpus = before(place, start), place.data.corpus
-    begin = place.run("weak") if start == "weak" else known[-1].run
+    begin = start_run(place, start)
     if (scorer := OBJECTIVES[name].scorer) is not None:
         named = f"scorer_{start}_sharp" if scorer else f"scorer_{start}"
         changes = [*known[0].changes, *scorer]
@@ -124,10 +137,8 @@ def chain(place: Place, name: str, start: str) -> list[Training]:
 
 def trained(place: Place, name: str, start: str) -> dict[str, float]:
     """Makes what is missing of a chain; seconds of each run."""
-    seconds = {}
-    for training in chain(place, name, start):
-        if training.start == place.run("weak"):
-            ablation.combined(place.run("weak"), place.run("ict_weak"), place.run("warmup"))
+    seconds = started(place, start)
+    for training in chain(place, name, start)[len(seconds) :]:
         seconds[training.run.name] = round(ablation.pretrained(training), 1)
     return seconds
 
@@ -222,9 +233,7 @@ def table(rows: Kept) -> str:
 
 
 def main() -> int:
-    parser = arguments_of(__doc__)
-    for name in ("train", "dev"):
-        parser.add_argument(f"--{name}", type=Path)
+    parser = asking(arguments_of(__doc__))
     for name, known in (("objectives", OBJECTIVES), ("starts", STARTS), ("measures", MEASURES)):
         parser.add_argument(f"--{name}", default=",".join(known))
     arguments = parser.parse_args()
@@ -243,10 +252,7 @@ def compare(arguments: argparse.Namespace) -> int:
         if unknown := set(given) - set(known):
             raise UserError(f"there is no {sorted(unknown)[0]}; there are {', '.join(known)}")
     out = arguments.out
-    places = [
-        place_of(arguments, int(seed), arguments.train, arguments.dev)
-        for seed in arguments.seeds.split(",")
-    ]
+    places = places_of(arguments)
     wanted = [
         row(place, name, start, MEASURES[kind])
         for kind in measures

@@ -86,6 +86,13 @@ def arguments_of(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """One set of questions, for scales that make none of their own."""
+    for name in ("train", "dev"):
+        parser.add_argument(f"--{name}", type=Path)
+    return parser
+
+
 def place_of(
     arguments: argparse.Namespace, seed: int, train: Path | None, dev: Path | None, asks: str = ""
 ) -> Place:
@@ -101,3 +108,9 @@ def place_of(
         raise UserError(f"--scale {scale} needs --init: a run that ralm import made")
     data = ablation.given_data(out / asks, arguments.corpus, train, dev, arguments.asked)
     return Place(scale, out, seed, data, arguments.init, asks)
+
+
+def places_of(arguments: argparse.Namespace) -> list[Place]:
+    """One for each seed; see `place_of`."""
+    seeds = map(int, arguments.seeds.split(","))
+    return [place_of(arguments, seed, arguments.train, arguments.dev) for seed in seeds]

@@ -12,12 +12,11 @@ Writes DIR/table2.md and DIR/table2.json.
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import ablation
 from experiments.ablation import Training
-from experiments.place import Place, arguments_of, model_of, place_of
+from experiments.place import Place, arguments_of, asking, model_of, places_of
 from experiments.rows import Kept, Row, keep, percent, result
 from ralm_jax.errors import UserError
 
@@ -141,9 +140,7 @@ def agreement(rows: list[dict[str, Any]], above: str, below: str, column: str) -
 
 
 def main() -> int:
-    parser = arguments_of(__doc__)
-    for name in ("train", "dev"):
-        parser.add_argument(f"--{name}", type=Path)
+    parser = asking(arguments_of(__doc__))
     parser.add_argument("--rows", default=",".join(ROWS))
     arguments = parser.parse_args()
     try:
@@ -160,10 +157,7 @@ def tabulate(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}"
         )
-    places = [
-        place_of(arguments, int(seed), arguments.train, arguments.dev)
-        for seed in arguments.seeds.split(",")
-    ]
+    places = places_of(arguments)
     if "elsewhere" in names and places[0].data.asked is None:
         names.remove("elsewhere")  # no other corpus to ask from
     wanted = [row(place, name) for place in places for name in names]

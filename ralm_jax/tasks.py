@@ -108,7 +108,7 @@ class Realm:
             return ""
         return (
             "candidates is 2, the null passage and one other: the retriever was lost wherever this was"
-            " tried (experiments.curves, three worlds of three); 4 are enough"
+            " tried (experiments.curves, three almanacs of three); 4 were enough there"
         )
 
     def queries(self, corpus: Corpus, held_out: float) -> pipeline.Queries:

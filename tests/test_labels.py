@@ -2,6 +2,9 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import ablation, labels, objectives
@@ -23,6 +26,17 @@ def test_rows_differ_in_the_scorer_alone():
         {k: v for k, v in x.items() if k not in ("distil", "optimizer")} for x in (plain, static)
     ]
     assert same[0] == same[1]
+    params = {part: {"kernel": jnp.ones((2, 2))} for part in ("reader", "scorer")}
+    params["retriever"] = {
+        t: {"kernel": jnp.ones((2, 2))} for t in ("query_tower", "passage_tower")
+    }
+    still, moved = jax.tree.map(jnp.zeros_like, params), {}
+    for kind, given_to in (("dynamic", dynamic), ("static", static)):
+        now = given_to["optimizer"].init(params)
+        for _ in range(2):  # the first step of a warm-up has no rate; the second decays weights
+            updates, now = given_to["optimizer"].update(still, now, params)
+        moved[kind] = float(abs(updates["scorer"]["kernel"]).max())
+    assert moved["static"] == 0 < moved["dynamic"]
 
 
 def made(kind, seed, exact_match, first, reranked=None):
@@ -59,9 +73,6 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_rows_are_made_and_the_static_scorer_stays(tmp_path, tiny_settings, monkeypatch):
-    import jax
-    import numpy as np
-
     sizes = tiny_settings[1::2]
     tuned = ["STEPS = 3", "BATCH = 8", "DEV_EVERY = 3", "DEV_QUESTIONS = 4", "CANDIDATES = 4"]
     tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]

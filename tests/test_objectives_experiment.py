@@ -135,18 +135,7 @@ def test_rows_are_made_and_kept(tmp_path, tiny_settings, monkeypatch):
     generate = ablation.almanac_data
     monkeypatch.setattr(ablation, "almanac_data", lambda out, seed: generate(out, seed, SMALL))
     monkeypatch.setattr(objectives, "WEAK_STEPS", 2)
-    told = [
-        "--scale",
-        "almanac",
-        "--out",
-        str(tmp_path),
-        "--objectives",
-        "static",
-        "--starts",
-        "weak",
-        "--seeds",
-        "0",
-    ]
+    told = f"--scale almanac --out {tmp_path} --objectives static --starts weak --seeds 0".split()
     monkeypatch.setattr("sys.argv", ["objectives", *told])
     assert objectives.main() == 0
     first, second = json.loads((tmp_path / "objectives.json").read_text("utf-8"))["rows"]
