@@ -37,9 +37,10 @@ def evaluate_answers(
       predictions: a JSON line for each question is written there: what was answered, and from where.
 
     Returns:
-      {"questions", "answerable": n, row: {"exact_match", "f1": [value, low, high], "reader_oracle",
-      "recall", ...}} for the rows "retriever" (as fine-tuned), "frozen" (the tower of the passages asks, as
-      before), "bm25", and where the run has a scorer "reranked", of the best passages alone.
+      {"questions", "answerable": n, "asking": row, row: {"exact_match", "f1": [value, low, high],
+      "reader_oracle", "recall", ...}} for the rows "retriever" (as fine-tuned), "frozen" (the tower of the
+      passages asks, as before), "bm25", and where the run has a scorer "reranked", of the best passages
+      alone. asking: the one of these that `ralm ask` does, and what is predicted.
       reader_oracle: the share of questions with an answer in a passage that is read. Under "answerable":
       exact match and F1 of the questions that some passage of the corpus answers, by wordpieces.
     """
@@ -60,11 +61,11 @@ def evaluate_answers(
     answerable = np.array([len(rows) > 0 for rows in wordpieces(opened.corpus, questions)])
     report: dict[str, Any] = {"questions": len(questions), "answerable": int(answerable.sum())}
     report |= {"left_out": given.notes, "read": candidates}
+    report["asking"] = "reranked" if opened.rerank else "retriever"
     for name, answered in found.items():
         report[name] = _score(judge, questions, answered, candidates, answerable)
     if predictions is not None:
-        said = found.get("reranked", found["retriever"])  # as `ralm ask` answers
-        _write(predictions, opened, questions, said)
+        _write(predictions, opened, questions, found[report["asking"]])
     return report
 
 
@@ -91,6 +92,9 @@ def table(report: dict[str, Any]) -> str:
         )
         if row["nothing_found"]:
             lines.append(f"  ({row['nothing_found']:,} questions for which no passage was found)")
+    if "reranked" in report:
+        does = "re-ranks" if report["asking"] == "reranked" else "does not re-rank"
+        lines.append(f"ralm ask {does}: development questions decide, and without any it does not")
     return "\n".join(lines)
 
 

@@ -39,6 +39,7 @@ class Opened(NamedTuple):
     lengths: Lengths
     tokenizer: Tokenizer
     texts: Any  # random access to id, documents, title and text of each passage
+    rerank: bool = False  # its scorer puts passages in order before they are read
 
 
 class Answer(NamedTuple):
@@ -80,6 +81,7 @@ def open_run(run: str | Path, corpus: str | Path | None = None, stage: str | Non
         lengths,
         text.tokenizer(),
         text.texts(),
+        loaded.rerank,
     )
 
 
@@ -115,11 +117,11 @@ def answer(
 ) -> list[Answered]:
     """Answers questions: `beam` passages ranked, the first `candidates` of them read.
 
-    Where the run has a scorer, it puts the best of the beam in order first.
+    Where the run's scorer answered more of the development questions, it puts the best of the beam in order.
     """
     asked = encode(opened, questions)
     ranked = rank(opened, asked, beam)
-    if opened.model.with_scorer:
+    if opened.rerank:
         ranked = reranked(opened, asked, ranked)
     return read(opened, asked, [ranked], candidates)[0]
 

@@ -69,7 +69,7 @@ def timed_answer(
     ranked = search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
     searched = time.perf_counter()
     seconds = {"embed": embedded - began, "search": searched - embedded}
-    if opened.model.with_scorer:
+    if opened.rerank:
         ranked = answering.reranked(opened, asked, ranked)
         seconds["re-rank"] = time.perf_counter() - searched
     begun = time.perf_counter()

@@ -1,4 +1,7 @@
-"""Which of the parameters of a fine-tuning are kept: those that answer most of the development questions."""
+"""Which of the parameters of a fine-tuning are kept: those that answer most of the development questions.
+
+And where there is a scorer, whether its order of the passages is the one to answer from.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +28,11 @@ def spread(questions: Sequence[Question], most: int) -> Sequence[Question]:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """A probe of training: exact match and F1 over development questions; the best are checkpointed."""
+    """A probe of training: exact match and F1 over development questions; the best are checkpointed.
+
+    With a scorer, in the better of two orders, the retriever's where they are alike; and
+    `reranking_gain`, the exact match of the scorer's less that of the retriever's.
+    """
 
     run: Path
     corpus: Corpus
@@ -46,14 +53,29 @@ class Selection:
             self.corpus.tokenizer(),
             self.corpus.texts(),
         )
-        asked = [q.question for q in self.questions]
-        found = answering.answer(opened, asked, beam=self.candidates, candidates=self.candidates)
+        scores = [self._score(found) for found in self._answered(opened)]
+        exact, f1 = max(scores, key=lambda score: score[0])  # of equals the first
+        if exact > self._best(stage, step):
+            self._keep(params, step, rerank=exact > scores[0][0])
+        gain = {"reranking_gain": scores[1][0] - scores[0][0]} if len(scores) > 1 else {}
+        return {"exact_match": exact, "f1": f1, **gain}
+
+    def _answered(self, opened: answering.Opened) -> list[list[answering.Answered]]:
+        """From passages in the retriever's order, and where there is a scorer in its own."""
+        scored = opened.model.with_scorer
+        beam = max(self.candidates, answering.RERANKED) if scored else self.candidates
+        asked = answering.encode(opened, [q.question for q in self.questions])
+        orders = [answering.rank(opened, asked, beam)]
+        if scored:
+            orders.append(answering.reranked(opened, asked, orders[0]))
+        return answering.read(opened, asked, orders, self.candidates)
+
+    def _score(self, found: Sequence[answering.Answered]) -> tuple[float, float]:
+        """Exact match and F1."""
         said = [a.answers[0].text if a.answers else "" for a in found]
         pairs = list(zip(said, self.questions, strict=True))
         exact = float(np.mean([q.answered_by(text) for text, q in pairs]))
-        if exact > self._best(stage, step):
-            self._keep(params, step)
-        return {"exact_match": exact, "f1": float(np.mean([q.f1(text) for text, q in pairs]))}
+        return exact, float(np.mean([q.f1(text) for text, q in pairs]))
 
     def _best(self, stage: str, step: int) -> float:
         """Of earlier probes, of which a resumed run has those up to where it went on."""
@@ -62,11 +84,12 @@ class Selection:
         probes = (x for x in lines if x["stage"] == stage and x["step"] < step)
         return max((x.get("probe/exact_match", -1.0) for x in probes), default=-1.0)
 
-    def _keep(self, params: dict, step: int) -> None:
+    def _keep(self, params: dict, step: int, rerank: bool) -> None:
         checkpoints = Checkpoints(runs.checkpoint_folder(self.run, runs.BEST))
         try:
             latest = checkpoints.latest()
             if latest is None or latest < step:  # else a lost run came as far, by the same steps
-                checkpoints.save(step, {"state": {"params": params}}, wait=True)
+                tree = {"state": {"params": params}, runs.RERANK: np.array(rerank)}
+                checkpoints.save(step, tree, wait=True)
         finally:
             checkpoints.close()

@@ -25,6 +25,7 @@ from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 
 MODEL, RUN, CONFIG = "model.json", "run.json", "config.gin"
+RERANK = "rerank"  # beside the state of the best: is the scorer's order the better one?
 BEST = "best"  # not a stage that is trained: the parameters that did best where that is measured
 
 
@@ -35,6 +36,7 @@ class Loaded(NamedTuple):
     params: dict
     stage: str
     step: int
+    rerank: bool = False  # its scorer answered more of the development questions than its retriever
 
 
 def sized(model: Ralm, vocab_size: int) -> Ralm:
@@ -157,7 +159,7 @@ def load(run: Path, stage: str | None = None) -> Loaded:
             if step is not None:
                 tree = checkpoints.load(step)
                 params = jax.tree.map(jnp.asarray, tree["state"]["params"])
-                return Loaded(load_model(run), params, name, step)
+                return Loaded(load_model(run), params, name, step, bool(tree.get(RERANK)))
         finally:
             checkpoints.close()
     raise UserError(f"{run} has no checkpoint yet; let ralm pretrain run on")

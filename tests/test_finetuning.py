@@ -128,12 +128,12 @@ def test_the_parameters_that_answer_most_are_kept(pretrained, tiny, tmp_path, mo
     asked = read_questions(tiny.questions).asked[:10]
     right = iter([1, 6, 3])
 
-    def said(opened, questions, **_):
+    def said(opened, *_):
         share = next(right)
         texts = [q.answers[0] if i < share else "?" for i, q in enumerate(asked)]
-        return [Answered([Answer(t, 1.0, 0, 0, 0)], np.zeros(1), np.ones(1)) for t in texts]
+        return [[Answered([Answer(t, 1.0, 0, 0, 0)], np.zeros(1), np.ones(1)) for t in texts]]
 
-    monkeypatch.setattr(answering, "answer", said)
+    monkeypatch.setattr(answering, "read", said)
     with pytest.raises(training.Stopped):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "told_to_stop", lambda loop, done: done == 2)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data import answering_batches
 from ralm_jax.data.masking import salient_span
 from ralm_jax.data.question_sources import read_questions
+from ralm_jax.dev_selection import Selection
 from ralm_jax.errors import UserError
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.tasks import Realm
@@ -163,17 +165,61 @@ def test_it_puts_passages_in_order(tuned, tiny):
         assert np.isneginf(found.scores[b][~real]).all()
 
 
-def test_evaluate_and_ask_use_it(tuned, tiny, capsys):
+@pytest.mark.parametrize(("exact", "reranks"), [(0.75, True), (0.5, False), (0.25, False)])
+def test_development_questions_decide_whether_it_is_used(
+    exact, reranks, tuned, tiny, tmp_path, monkeypatch
+):
+    """Where its order answers more of them, and only there; the step that is kept is that of the better."""
+    run = shutil.copytree(tuned, tmp_path / "run")
+    questions = read_questions(tiny.questions).asked[:4]
+    select = Selection(run, tiny.corpus, questions, LENGTHS, 2)
+    opened = answering.open_run(run)
+    scores = iter([(0.5, 0.5), (exact, exact)])
+    monkeypatch.setattr(Selection, "_score", lambda self, found: next(scores))
+    said = select(opened.model, opened.params, "finetune", 20)
+    best = max(exact, 0.5)
+    assert said == {"exact_match": best, "f1": best, "reranking_gain": exact - 0.5}
+    assert runs.load(run).stage == runs.BEST and runs.load(run).rerank == reranks
+    assert answering.open_run(run).rerank == reranks
+    assert not runs.load(run, "finetune").rerank  # of a step that was not chosen nothing is known
+
+
+def test_both_orders_of_development_questions_are_read(tuned, tiny):
+    questions = read_questions(tiny.questions).asked[:4]
+    select = Selection(tuned, tiny.corpus, questions, LENGTHS, 2)
+    opened = answering.open_run(tuned)
+    first, second = select._answered(opened)
+    asked = [q.question for q in questions]
+    for found, reranks in ((first, False), (second, True)):
+        wanted = answering.answer(
+            opened._replace(rerank=reranks), asked, beam=answering.RERANKED, candidates=2
+        )
+        assert [a.answers[0].text for a in found] == [a.answers[0].text for a in wanted]
+        assert [a.rows.tolist() for a in found] == [a.rows.tolist() for a in wanted]
+    assert [a.rows.tolist() for a in first] != [a.rows.tolist() for a in second]
+
+
+@pytest.mark.parametrize("reranks", [True, False])
+def test_evaluate_and_ask_use_it(reranks, tuned, tiny, tmp_path, capsys):
+    loaded, run = runs.load(tuned), shutil.copytree(tuned, tmp_path / "run")
+    tree = {"state": {"params": loaded.params}, runs.RERANK: np.array(reranks)}
+    checkpoints = Checkpoints(runs.checkpoint_folder(run, runs.BEST))
+    checkpoints.save(21, tree, wait=True)
+    checkpoints.close()
+    tuned = run
     opened = answering.open_run(tuned)
     given = read_questions(tiny.questions)
     few = given._replace(asked=given.asked[:6])
     report = evaluate_answers(opened, few, beam=20, candidates=2)
     assert 0 <= report["reranked"]["exact_match"][0] <= 1
     assert report["reranked"]["recall"]["20"] == report["retriever"]["recall"]["20"]
+    assert report["asking"] == ("reranked" if reranks else "retriever")
     assert "fine-tuned, re-ranked by scorer" in table(report)
+    assert ("ralm ask re-ranks:" in table(report)) == reranks
     question = few.asked[0].question
     assert cli.main(["ask", question, "--run", str(tuned), "--json", "-"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert list(record["seconds"]) == ["embed", "search", "re-rank", "read"]
+    ranking = ["re-rank"] if reranks else []
+    assert list(record["seconds"]) == ["embed", "search", *ranking, "read"]
     (found,) = answering.answer(opened, [question])
     assert record["answer"] == found.answers[0].text
