@@ -108,34 +108,40 @@ def bench_openqa() -> str:
 
 
 def wikipedia() -> str:
-    """Table 2 and objectives on a part of Wikipedia, one seed: 95% intervals over questions."""
-    made = {table2.ROWS[r["row"]].label: [r] for r in result("wiki9k_cpu", "table2.json")["rows"]}
+    """Table 2 and objectives on a part of Wikipedia: mean and range over seeds; then pairs, seed by seed."""
+    made: dict[str, dict[int, dict[str, Any]]] = {}  # {label: {seed: row}}
+    for row in result("wiki9k_cpu", "table2.json")["rows"]:
+        made.setdefault(table2.ROWS[row["row"]].label, {})[row["seed"]] = row
     for row in result("wiki9k_cpu", "objectives.json")["rows"]:
         if row["objective"] != "marginal_per_token":  # that is REALM's row
-            made.setdefault(objectives.OBJECTIVES[row["objective"]].label, []).append(row)
-    rows = []
-    for label, parts in made.items():  # an objective has a row for each measure
-        whole = {key: value for part in parts for key, value in part.items()}
-        answers = whole["answers"]["retriever"] if "answers" in whole else None
-        said, found = ["not run"], "not run"
-        if answers:
-            mean, low, high = (100 * x for x in answers["exact_match"])
-            said = [f"{mean:.1f} ({low:.1f} to {high:.1f})"]
-            found = f"{100 * answers['recall']['5']:.1f}"
-        rows.append([label, *said, *_recalls(whole["zero_shot"]["holds_answer"]), found])
-    return markdown(
-        ["", "EM", "recall@1, zero-shot", "recall@5, zero-shot", "recall@5, fine-tuned"], rows
-    )
+            own = made.setdefault(objectives.OBJECTIVES[row["objective"]].label, {})
+            own.setdefault(row["seed"], {}).update(row)  # one for each measure
+    lines = [
+        [
+            label,
+            f"{len(own)}",
+            *(percent([of(r) for r in own.values()]) for of in WIKIPEDIA.values()),
+        ]
+        for label, own in made.items()
+    ]
+    pairs = []
+    for above, below in (("REALM", "baseline (ORQA)"), ("lists of two", "REALM")):
+        seeds = sorted(made[above].keys() & made[below].keys())
+        gaps = [
+            ", ".join(f"{100 * (of(made[above][s]) - of(made[below][s])):+.1f}" for s in seeds)
+            for of in WIKIPEDIA.values()
+        ]
+        pairs.append([f"{above} above {below}", *gaps])
+    compared = markdown(["is it above? seed by seed", *WIKIPEDIA], pairs)
+    return markdown(["", "seeds", *WIKIPEDIA], lines) + "\n" + compared
 
 
-def _recalls(found: dict[str, Any]) -> list[str]:
-    """Recall@1 and @5 with the interval of so many questions (Wald)."""
-    told = []
-    for k in ("1", "5"):
-        share = found["recall"][k]
-        wide = 1.96 * (share * (1 - share) / found["questions"]) ** 0.5
-        told.append(f"{100 * share:.1f} ({100 * (share - wide):.1f} to {100 * (share + wide):.1f})")
-    return told
+WIKIPEDIA: dict[str, Callable[[dict], float]] = {
+    "EM": lambda r: r["answers"]["retriever"]["exact_match"][0],
+    "recall@1, zero-shot": lambda r: r["zero_shot"]["holds_answer"]["recall"]["1"],
+    "recall@5, zero-shot": lambda r: r["zero_shot"]["holds_answer"]["recall"]["5"],
+    "recall@5, fine-tuned": lambda r: r["answers"]["retriever"]["recall"]["5"],
+}
 
 
 TABLES: dict[str, Callable[[], str]] = {

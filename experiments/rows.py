@@ -70,6 +70,7 @@ def result(command: str, **parts: Any) -> str:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Mean, and least to greatest over the seeds."""
+    """Mean, and least to greatest over the seeds where there are several."""
     mean = 100 * sum(values) / len(values)
-    return f"{mean:.1f} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+    spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
+    return f"{mean:.1f}{spread}"
