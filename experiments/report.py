@@ -1,9 +1,9 @@
-"""The tables of README.md and the plots beside the results, made from experiments/results and nothing else.
+"""The tables of both README.md and the plots beside the results, from experiments/results and nothing else.
 
     python -m experiments.report
 
 A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. A plot carries the digest of the
-JSON it was drawn from; tests/test_report.py fails where README or a plot is not of the results here.
+JSON it was drawn from; tests/test_report.py fails where a README or a plot is not of the results here.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from experiments import labels, masks, objectives, table1, table2
 from experiments.record import RESULTS
 from experiments.rows import percent
 
-README = RESULTS.parents[1] / "README.md"
+PAGES = [RESULTS.parents[n] / "README.md" for n in (1, 0)]  # of the project, and of its experiments
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SOURCE = "Source"  # of a PNG: the digest of its JSON
 
@@ -218,7 +218,8 @@ def plot_curves() -> list[Path]:
 
 
 def main() -> int:
-    README.write_text(readme(README.read_text("utf-8")), "utf-8")
+    for page in PAGES:
+        page.write_text(readme(page.read_text("utf-8")), "utf-8")
     if (RESULTS / "curves" / "curves.json").exists():
         plot_curves()
     return 0

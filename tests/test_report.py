@@ -9,16 +9,25 @@ from PIL import Image
 from experiments import report
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results():
-    text = report.README.read_text("utf-8")
-    assert report.readme(text) == text, "run python -m experiments.report"
-    named = re.findall(r"<!-- table: (\w+) -->", text)
-    assert {"quickstart", "almanac_answers"} <= set(named)
-    assert text.count("<!-- end of table -->") == len(named) == len(set(named))
+def test_the_tables_of_the_pages_are_those_of_the_results():
+    texts = [page.read_text("utf-8") for page in report.PAGES]
+    assert [report.readme(text) for text in texts] == texts, "run python -m experiments.report"
+    named = re.findall(r"<!-- table: (\w+) -->", "".join(texts))
+    assert sorted(named) == sorted(report.TABLES)  # each stands once
+    assert "".join(texts).count("<!-- end of table -->") == len(named)
+
+
+def test_what_the_pages_point_to_is_there():
+    for page in report.PAGES:
+        text = page.read_text("utf-8")
+        links = re.findall(r"\]\(([^)#:]+)\)", text)
+        links += re.findall(r"`((?:experiments/)?results/[\w/.]+)`", text)
+        assert links
+        assert not [link for link in links if not (page.parent / link).exists()]
 
 
 def test_a_changed_figure_or_a_changed_result_is_seen(monkeypatch):
-    text = report.README.read_text("utf-8")
+    text = report.PAGES[0].read_text("utf-8")
     assert report.readme(text.replace("84.2 (82.7", "84.3 (82.7")) == text != ""
     kept = report.result("quickstart")
     kept["seeds"][0]["realm"]["question_recall"]["5"] = 0.0
