@@ -102,8 +102,7 @@ def test_the_table_and_what_is_asked_of_it():
     rows.append({"objective": "emdr2", "start": "weak", "seed": 0, "answers": {"retriever": read}})
     shown = objectives.table(rows)
     assert (
-        "| EMDR2 | weak | 50.0 (50.0 to 50.0) | 70.0 (65.0 to 75.0) | 60.0 (60.0 to 60.0) |  "
-        "| 1.25 | 1.0e+12 |"
+        "| EMDR2 | weak | 50.0 (50.0 to 50.0) | 70.0 (65.0 to 75.0) | 60.0 |  | 1.25 | 1.0e+12 |"
     ) in shown
     assert "| EMDR2 | strong | not run | not run | not run |" in shown
     assert "| EMDR2 above perplexity distillation, weak start | +15.0 |" in shown
