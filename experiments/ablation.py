@@ -67,11 +67,11 @@ def almanac_data(out: Path, seed: int, world: World = World()) -> Data:  # noqa:
         parts["dev" if kept else "train"].append(question)
     parts["select"] = parts["train"][seed % 10 :: 10]
     del parts["train"][seed % 10 :: 10]
-    files = {name: _write(folder / f"{name}.jsonl", lines) for name, lines in parts.items()}
+    files = {name: write_records(folder / f"{name}.jsonl", lines) for name, lines in parts.items()}
     for name, edition, vocab in (("z", 0, None), ("x", 1, folder / "z" / "vocab.txt")):
         if not (folder / name).exists():
             documents = almanac.generate(world, seed, edition).documents
-            source = _write(folder / f"{name}.jsonl.gz", documents)
+            source = write_records(folder / f"{name}.jsonl.gz", documents)
             prepare(
                 str(source),
                 folder / name,
@@ -90,14 +90,15 @@ def given_data(out: Path, corpus: Path, train: Path, dev: Path, asked: Path | No
     for number, q in enumerate(questions):
         record = {"id": q.id, "question": q.question, "answers": q.answers, "regex": q.patterns}
         kept["select" if number % 10 == 0 else "train"].append(record)
-    files = {name: _write(out / f"{name}.jsonl", lines) for name, lines in kept.items()}
+    files = {name: write_records(out / f"{name}.jsonl", lines) for name, lines in kept.items()}
     return Data(corpus, **files, dev=dev, asked=asked)
 
 
-def _write(path: Path, records: list[dict]) -> Path:
+def write_records(path: Path, records: Sequence[dict]) -> Path:
+    """JSON lines, gzipped where the name says so; the same records are the same bytes."""
     text = "".join(json.dumps(record) + "\n" for record in records)
     if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(text.encode()))
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
     else:
         path.write_text(text, "utf-8")
     return path

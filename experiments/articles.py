@@ -11,12 +11,13 @@ that hit these. What is chosen by BM25 leans towards BM25.
 
 import argparse
 import collections
-import gzip
-import json
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.ablation import write_records
+from ralm_jax.data.question_sources import json_lines
 from ralm_jax.errors import UserError
 
 HITS = "bm25_hits_wiki9k"
@@ -40,29 +41,17 @@ def hit_in(questions: Sequence[dict], chosen: set[str]) -> list[dict]:
 def read(path: Path, field: str) -> list[dict]:
     """Records of a file of JSON lines, gzipped or not, each with `field`.
 
-    Raises UserError: no such file, a line that is no JSON object, one without the field.
+    Raises UserError: no file that can be read, a line that is no JSON object, one without the field.
     """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
     records = []
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open() as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                raise UserError(f"{path}, line {number}: not JSON") from None
+    try:
+        for place, record in json_lines(path):
             if not isinstance(record, dict) or field not in record:
-                raise UserError(f"{path}, line {number}: no field {field!r}")
+                raise UserError(f"{place}: no field {field!r}")
             records.append(record)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
     return records
-
-
-def write(path: Path, records: Sequence[dict]) -> None:
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(text.encode(), mtime=0))
-    else:
-        path.write_text(text, "utf-8")
 
 
 def main() -> int:
@@ -85,9 +74,9 @@ def main() -> int:
     kept = [passage for passage in passages if article(passage["id"]) in chosen]
     asked = {"train": hit_in(train, chosen), "dev": hit_in(dev, chosen)}
     told.out.mkdir(parents=True, exist_ok=True)
-    write(told.out / "corpus.jsonl.gz", kept)
+    write_records(told.out / "corpus.jsonl.gz", kept)
     for name, questions in asked.items():
-        write(told.out / f"{name}.jsonl", questions)
+        write_records(told.out / f"{name}.jsonl", questions)
     counts = ", ".join(f"{len(questions):,} to {name}" for name, questions in asked.items())
     print(f"{told.out}: {len(chosen):,} articles, {len(kept):,} passages; questions: {counts}")
     return 0

@@ -59,7 +59,7 @@ def test_files_are_written_whole_and_alike(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"train": ["{\n"]}, "train.gz, line 1: not JSON"),
+        ({"train": ["{\n"]}, "train.gz, line 1: not JSON (Expecting"),
         ({"train": [TRAIN[0], {"id": "a"}]}, f"train.gz, line 2: no field '{HITS}'"),
         ({"corpus": ["[]\n"]}, "corpus.gz, line 1: no field 'id'"),
     ],
@@ -72,4 +72,8 @@ def test_bad_input_is_one_line(bad, said, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
     (tmp_path / "dev.gz").unlink()
     assert run(monkeypatch, tmp_path, corpus=PASSAGES, train=TRAIN) == 2
-    assert f"there is no file {tmp_path / 'dev.gz'}" in capsys.readouterr().err
+    assert f"{tmp_path / 'dev.gz'} cannot be read: " in capsys.readouterr().err
+    (tmp_path / "dev.gz").write_bytes(gzip.compress(b"{}" * 99)[:-9])
+    assert articles.main() == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'dev.gz'} cannot be read: " in error and error.count("\n") == 1

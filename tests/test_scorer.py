@@ -206,8 +206,7 @@ def test_evaluate_and_ask_use_it(reranks, tuned, tiny, tmp_path, capsys):
     checkpoints = Checkpoints(runs.checkpoint_folder(run, runs.BEST))
     checkpoints.save(21, tree, wait=True)
     checkpoints.close()
-    tuned = run
-    opened = answering.open_run(tuned)
+    opened = answering.open_run(run)
     given = read_questions(tiny.questions)
     few = given._replace(asked=given.asked[:6])
     report = evaluate_answers(opened, few, beam=20, candidates=2)
@@ -217,7 +216,7 @@ def test_evaluate_and_ask_use_it(reranks, tuned, tiny, tmp_path, capsys):
     assert "fine-tuned, re-ranked by scorer" in table(report)
     assert ("ralm ask re-ranks:" in table(report)) == reranks
     question = few.asked[0].question
-    assert cli.main(["ask", question, "--run", str(tuned), "--json", "-"]) == 0
+    assert cli.main(["ask", question, "--run", str(run), "--json", "-"]) == 0
     record = json.loads(capsys.readouterr().out)
     ranking = ["re-rank"] if reranks else []
     assert list(record["seconds"]) == ["embed", "search", *ranking, "read"]

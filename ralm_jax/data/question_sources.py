@@ -31,7 +31,7 @@ def read_questions(source: str | Path) -> Questions:
     if not path.is_file():
         raise UserError(f"there is no file of questions at {path}; give {FORMS}")
     bare = path.with_suffix("") if path.suffix == ".gz" else path
-    read = {".jsonl": _jsonl, ".json": _squad, ".tsv": _trec}.get(bare.suffix)
+    read = {".jsonl": json_lines, ".json": _squad, ".tsv": _trec}.get(bare.suffix)
     if read is None:
         raise UserError(f"{path}: questions are read from {FORMS}")
     try:
@@ -48,7 +48,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
 
 
-def _jsonl(path: Path) -> Records:
+def json_lines(path: Path) -> Records:
+    """Each line's place and what it says. Raises UserError for one that is not JSON."""
     for number, line in _lines(path):
         try:
             yield f"{path}, line {number}", json.loads(line)
