@@ -14,19 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.record import summary
-from ralm_jax import cli, evaluation, finetuning, runs
-from ralm_jax.checkpoint import Checkpoints
-from ralm_jax.data import almanac, pipeline
+from ralm_jax import cli
+from ralm_jax.batches import Lengths
+from ralm_jax.data import almanac
 from ralm_jax.data.almanac import World
 from ralm_jax.data.cutting import fact_group
-from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.prepare import prepare
-from ralm_jax.data.question_sources import read_questions
 from ralm_jax.errors import UserError
-from ralm_jax.kept_vectors import corpus_vectors
+from ralm_jax.evaluation import retrieval
+from ralm_jax.evaluation.cloze import KS
+from ralm_jax.examples import cloze_batches
+from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.reading import KS
-from ralm_jax.writers import metrics_file, read_metrics
+from ralm_jax.runs import directory
+from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.writers import metrics_file, read_metrics
+from ralm_jax.training import finetune
 
 HELD_OUT = 0.2  # of the facts of an almanac, as runs/quickstart.gin
 VOCABULARY = 2000  # wordpieces of an almanac
@@ -61,7 +65,7 @@ def almanac_data(out: Path, seed: int, world: World = World()) -> Data:  # noqa:
     folder.mkdir(parents=True, exist_ok=True)
     made = almanac.generate(world, seed)
     asked = np.array([fact_group(q["id"]) for q in made.questions], np.uint64)
-    unasked = pipeline.held_out(asked, HELD_OUT)
+    unasked = cloze_batches.held_out(asked, HELD_OUT)
     parts: dict[str, list[dict]] = {"train": [], "dev": []}
     for question, kept in zip(made.questions, unasked, strict=True):
         parts["dev" if kept else "train"].append(question)
@@ -125,7 +129,7 @@ def trained(run: Path, stage: str, steps: int, *words: object) -> float:
 
 
 def _reached(run: Path, stage: str) -> int:
-    folder = runs.checkpoint_folder(run, stage)
+    folder = directory.checkpoint_folder(run, stage)
     if not folder.is_dir():
         return 0
     checkpoints = Checkpoints(folder)
@@ -137,7 +141,7 @@ def _reached(run: Path, stage: str) -> int:
 
 def pretrained(training: Training) -> float:
     """Makes a run, or goes on with it; the seconds it was trained for."""
-    last = cli.bindings("training.pretrain", training.config, training.changes)["stages"][-1]
+    last = cli.bindings("pretrain.pretrain", training.config, training.changes)["stages"][-1]
     told = [word for change in training.changes for word in ("--set", change)]
     begin = ["--init", training.start] if training.start else []
     words = ["--config", training.config, "--corpus", training.corpus, "--run", training.run]
@@ -146,16 +150,16 @@ def pretrained(training: Training) -> float:
 
 def combined(out: Path, retriever: Path, reader: Path) -> Path:
     """A run of the retriever of one and the reader of another, as they were left."""
-    if runs.checkpoint_folder(out, "combined").is_dir():
+    if directory.checkpoint_folder(out, "combined").is_dir():
         return out
-    first, second = runs.load(retriever), runs.load(reader)
+    first, second = directory.load(retriever), directory.load(reader)
     assert isinstance(first.model, Ralm)
-    corpus = runs.open_its_corpus(retriever, None)
-    own = runs.read_record(retriever)
+    corpus = directory.open_its_corpus(retriever, None)
+    own = directory.read_record(retriever)
     parts = {name: own[name] for name in ("lengths", "held_out", "seed")}
-    runs.describe(out, first.model, corpus, stages=["combined"], **parts)
+    directory.describe(out, first.model, corpus, stages=["combined"], **parts)
     params = {"retriever": first.params["retriever"], "reader": second.params["reader"]}
-    checkpoints = Checkpoints(runs.checkpoint_folder(out, "combined"))
+    checkpoints = Checkpoints(directory.checkpoint_folder(out, "combined"))
     checkpoints.save(0, {"state": {"params": params}}, wait=True)
     checkpoints.close()
     return out
@@ -163,14 +167,14 @@ def combined(out: Path, retriever: Path, reader: Path) -> Path:
 
 def zero_shot(run: Path, dev: Path) -> dict[str, Any]:
     """Recall and MRR on questions before any fine-tuning."""
-    loaded, own = runs.load(run), runs.read_record(run)
-    corpus, questions = runs.open_its_corpus(run, None), read_questions(dev).asked
+    loaded, own = directory.load(run), directory.read_record(run)
+    corpus, questions = directory.open_its_corpus(run, None), read_questions(dev).asked
     lengths = Lengths(**own["lengths"])
     vectors = corpus_vectors(run, loaded, corpus, lengths)
-    ranked = evaluation.rank(
+    ranked = retrieval.rank(
         loaded.model, loaded.params, corpus, vectors, lengths, questions, max(KS)
     )
-    return evaluation.Judge(corpus, questions).score(ranked)
+    return retrieval.Judge(corpus, questions).score(ranked)
 
 
 def answered(
@@ -183,8 +187,8 @@ def answered(
     told += ["--stage", stage] if stage else []
     words = ["--config", config, "--run", run, "--out", out]
     words += ["--train", data.train, "--dev", data.select]
-    steps = cli.bindings("finetuning.finetune", config, changes)["steps"]
-    seconds = trained(out, finetuning.STAGE, steps, "finetune", *words, *told)
+    steps = cli.bindings("finetune.finetune", config, changes)["steps"]
+    seconds = trained(out, finetune.STAGE, steps, "finetune", *words, *told)
     figures = out / "dev.json"
     ralm("evaluate", "--run", out, "--questions", data.dev, "--json", figures)
     log = [x for x in read_metrics(metrics_file(out)) if "probe/exact_match" in x]

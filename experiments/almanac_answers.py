@@ -16,7 +16,7 @@ from typing import Any
 from experiments.ablation import HELD_OUT, ralm
 from experiments.quickstart_seeds import spread
 from experiments.record import RESULTS, commit, hardware
-from ralm_jax.data.question_sources import read_questions
+from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.quickstart import unasked
 
 STAGES = {"realm": "REALM", "ict": "ICT alone", "warmup": "ICT + reader warm-up"}

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.ablation import write_records
-from ralm_jax.data.question_sources import json_lines
 from ralm_jax.errors import UserError
+from ralm_jax.examples.question_sources import json_lines
 
 HITS = "bm25_hits_wiki9k"
 

@@ -19,8 +19,9 @@ from typing import Any
 from experiments import ablation, objectives
 from experiments.place import Place, arguments_of, asking, model_of, places_of
 from experiments.rows import Kept, Row, keep, percent, result
-from ralm_jax import cli, finetuning
+from ralm_jax import cli
 from ralm_jax.errors import UserError
+from ralm_jax.training import finetune
 
 LISTWISE = "DISTIL = @distillation.supervised"
 STILL = "optim.by_part.scorer = @optim.held()"
@@ -55,10 +56,10 @@ def taught_scorer(place: Place, run: Path, start: str) -> tuple[Path, float]:
     config, out = objectives.config(place, "finetune"), place.run(f"labelled_scorer_{start}")
     changes = [*place.changes(""), *TAUGHT]
     told = [word for change in changes for word in ("--set", change)]
-    steps = cli.bindings("finetuning.finetune", config, changes)["steps"]
+    steps = cli.bindings("finetune.finetune", config, changes)["steps"]
     words = ["--config", config, "--run", run, "--out", out]
     words += ["--train", place.data.train, "--dev", place.data.select]
-    return out, ablation.trained(out, finetuning.STAGE, steps, "finetune", *words, *told)
+    return out, ablation.trained(out, finetune.STAGE, steps, "finetune", *words, *told)
 
 
 def make(place: Place, kind: str, start: str) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def make(place: Place, kind: str, start: str) -> dict[str, Any]:
     name = f"{kind}_labels_{start}"
     if kind != "plain":
         run, seconds["scorer"] = taught_scorer(place, run, start)
-        stage = finetuning.STAGE  # as it ended: no step is better for a reader that is held
+        stage = finetune.STAGE  # as it ended: no step is better for a reader that is held
     elif start == "strong":
         name = "baseline"  # a row of table2
     changes = [*place.changes(""), *KINDS[kind][1]]

@@ -19,9 +19,9 @@ from experiments.ablation import Training
 from experiments.place import Place, model_of
 from experiments.rows import Kept, Row, keep, percent, result
 from ralm_jax import cli
-from ralm_jax.data import pipeline
 from ralm_jax.data.corpus import open_corpus
-from ralm_jax.writers import metrics_file, read_metrics
+from ralm_jax.examples import cloze_batches
+from ralm_jax.runs.writers import metrics_file, read_metrics
 
 REALM = "experiments/almanac/realm.gin"
 MASKS = {"salient": "salient_span", "span": "random_span", "uniform": "random_uniform"}
@@ -40,10 +40,12 @@ def chain(place: Place, mask: str, warm: str) -> list[Training]:
 
 def in_salient_spans(corpus_path: Path, last: Training) -> float:
     """Share of the masked wordpieces that are part of a salient span."""
-    task = cli.bindings("training.pretrain", last.config, last.changes)["stages"][-1].task
+    task = cli.bindings("pretrain.pretrain", last.config, last.changes)["stages"][-1].task
     corpus = open_corpus(corpus_path)
-    rows = np.flatnonzero(pipeline.with_span(corpus, task.lengths.query))[:LIMIT]
-    asked = pipeline.clozes(corpus, rows, np.arange(len(rows)), task.mask, task.lengths, seed=0)
+    rows = np.flatnonzero(cloze_batches.with_span(corpus, task.lengths.query))[:LIMIT]
+    asked = cloze_batches.clozes(
+        corpus, rows, np.arange(len(rows)), task.mask, task.lengths, seed=0
+    )
     inside = total = 0
     for row, positions, weights in zip(rows, asked.positions, asked.weights, strict=True):
         start = int(corpus.sentences[row, 1])

@@ -23,7 +23,7 @@ from experiments.ablation import Training
 from experiments.place import Place, arguments_of, asking, model_of, places_of
 from experiments.rows import Kept, Row, keep, percent, result
 from ralm_jax.errors import UserError
-from ralm_jax.writers import metrics_file, read_metrics
+from ralm_jax.runs.writers import metrics_file, read_metrics
 
 # Of inverse cloze, where the strong retriever has 300: it finds a third of the answers in its first five.
 # After 30 (one in seven) no objective tried had anything to learn from, and retrieval fell (seed 0).
@@ -49,7 +49,7 @@ STATIC = (
 )
 OBJECTIVES = {
     "marginal_per_token": Objective("REALM, per token", ()),
-    "marginal_per_span": Objective("REALM, per span", ("OBJECTIVE = @losses.marginal_per_span",)),
+    "marginal_per_span": Objective("REALM, per span", ("OBJECTIVE = @marginal.marginal_per_span",)),
     "emdr2": Objective("EMDR2", ("OBJECTIVE = @objectives.emdr2",)),
     "pdist": Objective(
         "perplexity distillation", ("OBJECTIVE = @objectives.perplexity_distillation",)

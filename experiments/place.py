@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from experiments import ablation
 from experiments.ablation import Data, Training
-from ralm_jax import cli, runs
+from ralm_jax import cli
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs import directory
 
 SCALES = ("almanac", "wiki9k_cpu", "wiki9k", "paper")
 IMPORTED = ("wiki9k_cpu", "wiki9k")  # start from a released encoder: no inverse cloze
@@ -64,12 +65,12 @@ class Place(NamedTuple):
 def model_of(place: Place) -> Ralm:
     """Sizes that every run of a place shares."""
     if place.init is not None:
-        model = runs.load_model(place.init)
+        model = directory.load_model(place.init)
         assert isinstance(model, Ralm)
         return model
     config = f"experiments/{place.scale}/ict.gin"
-    model = cli.bindings("training.pretrain", config)["model"]
-    return runs.sized(model, open_corpus(place.data.corpus).vocabulary.size)
+    model = cli.bindings("pretrain.pretrain", config)["model"]
+    return directory.sized(model, open_corpus(place.data.corpus).vocabulary.size)
 
 
 def arguments_of(description: str | None) -> argparse.ArgumentParser:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.ablation import Training
 from ralm_jax import cli, estimate
-from ralm_jax.data.answering_batches import Known
 from ralm_jax.data.corpus import open_corpus
-from ralm_jax.finetuning import question_answerer
+from ralm_jax.examples.question_batches import Known
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import Loaded
-from ralm_jax.tasks import OpenQuestions
+from ralm_jax.runs.directory import Loaded
+from ralm_jax.training.finetune import question_answerer
+from ralm_jax.training.tasks import OpenQuestions
 
 if TYPE_CHECKING:
     from experiments.rows import Row
@@ -21,7 +21,7 @@ SHARE = 0.25  # of the rate of bare matrix products that training reaches, where
 
 def pretraining(training: Training, model: Ralm) -> list[estimate.Cost]:
     """Of each stage of a run."""
-    given = cli.bindings("training.pretrain", training.config, training.changes)
+    given = cli.bindings("pretrain.pretrain", training.config, training.changes)
     size = open_corpus(training.corpus).size
     return [
         estimate.stage(model, s.task, passages=size, batch=s.batch, steps=s.steps)
@@ -31,7 +31,7 @@ def pretraining(training: Training, model: Ralm) -> list[estimate.Cost]:
 
 def answering(config: str, model: Ralm, corpus: Path) -> estimate.Cost:
     """Of fine-tuning."""
-    given = cli.bindings("finetuning.finetune", config)
+    given = cli.bindings("finetune.finetune", config)
     size = open_corpus(corpus).size
     sizes = {"beam": min(given["beam"], size), "candidates": given["candidates"]}
     task = OpenQuestions(given["lengths"], Known([], [], []), {}, **sizes)

@@ -16,7 +16,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ralm_jax.writers import metrics_file, read_metrics
+from ralm_jax.runs.writers import metrics_file, read_metrics
 
 RESULTS = Path(__file__).parent / "results"
 PANELS = {

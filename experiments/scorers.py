@@ -17,12 +17,13 @@ import jax.numpy as jnp
 
 from experiments.ablation import HELD_OUT
 from experiments.rows import result
-from ralm_jax import losses, objectives, runs
-from ralm_jax.data.pipeline import Lengths
+from ralm_jax.batches import ClozeBatch, Lengths
 from ralm_jax.errors import UserError
-from ralm_jax.kept_vectors import corpus_vectors
-from ralm_jax.models.ralm import ClozeBatch, Ralm
-from ralm_jax.reading import measure_clozes
+from ralm_jax.evaluation.cloze import measure_clozes
+from ralm_jax.inference.vector_cache import corpus_vectors
+from ralm_jax.losses import marginal, objectives
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs import directory
 
 CANDIDATES = 6  # K, the null passage included, as in experiments.objectives
 SENTENCES = 600
@@ -37,9 +38,9 @@ def beside(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
     """
     call: Any = functools.partial(model.apply, {"params": params})
     scores, log_likelihood = call(batch, False)
-    prior = losses.log_prior(scores, batch.valid)  # [B,K]
-    scorer = losses.log_prior(call(batch.joint, False, method="judge"), batch.valid)
-    flat = losses.log_prior(jnp.zeros_like(scores), batch.valid)
+    prior = marginal.log_prior(scores, batch.valid)  # [B,K]
+    scorer = marginal.log_prior(call(batch.joint, False, method="judge"), batch.valid)
+    flat = marginal.log_prior(jnp.zeros_like(scores), batch.valid)
     return lists(prior, scorer, flat, log_likelihood, batch.weights)
 
 
@@ -62,10 +63,10 @@ def lists(prior, scorer, flat, log_likelihood, weights) -> dict[str, tuple]:
 
 def of(run: Path) -> dict[str, Any]:
     """All figures of a run. Raises UserError where it has no scorer."""
-    loaded, own = runs.load(run), runs.read_record(run)
+    loaded, own = directory.load(run), directory.read_record(run)
     if not isinstance(loaded.model, Ralm) or not loaded.model.with_scorer:
         raise UserError(f"{run} has no scorer: train one with tasks/scorer.gin")
-    corpus, lengths = runs.open_its_corpus(run, None), Lengths(**own["lengths"])
+    corpus, lengths = directory.open_its_corpus(run, None), Lengths(**own["lengths"])
     vectors = corpus_vectors(run, loaded, corpus, lengths)
     found = measure_clozes(
         loaded.model,

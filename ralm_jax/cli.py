@@ -43,12 +43,12 @@ def _check_folder(file: str | None) -> None:
 
 
 def _prepare(arguments) -> None:
-    from ralm_jax import runs
     from ralm_jax.data.prepare import prepare
+    from ralm_jax.runs import directory
 
     vocab, lowercase = arguments.vocab, not arguments.cased
     if vocab and Path(vocab).is_dir():
-        vocab, lowercase = runs.vocabulary(Path(vocab))
+        vocab, lowercase = directory.vocabulary(Path(vocab))
     counts = prepare(
         arguments.source,
         arguments.out,
@@ -77,7 +77,7 @@ def _pretrain(arguments) -> None:
     from ralm_jax.data.corpus import open_corpus
 
     corpus = open_corpus(arguments.corpus)
-    call = configure("training.pretrain", arguments.config, arguments.set, Path(arguments.run))
+    call = configure("pretrain.pretrain", arguments.config, arguments.set, Path(arguments.run))
     given = {"init": arguments.init} if arguments.init else {}
     _until_stopped(call, run=arguments.run, corpus=corpus, **given)
 
@@ -101,62 +101,65 @@ def _spread_over_cores() -> None:
 
 
 def _finetune(arguments) -> None:
-    from ralm_jax import answer_evaluation, answering
-    from ralm_jax.data.question_sources import read_questions
+    from ralm_jax.evaluation import qa
+    from ralm_jax.examples.question_sources import read_questions
+    from ralm_jax.inference import answering
 
     asked = read_questions(arguments.dev)
-    call = configure("finetuning.finetune", arguments.config, arguments.set, Path(arguments.out))
+    call = configure("finetune.finetune", arguments.config, arguments.set, Path(arguments.out))
     given = {name: getattr(arguments, name) for name in ("out", "run", "stage", "train", "corpus")}
     if _until_stopped(call, dev=asked.asked, **given) is None:
         return
     opened = answering.open_run(arguments.out, arguments.corpus)
-    report = answer_evaluation.evaluate_answers(opened, asked)
-    print(answer_evaluation.table(report))
+    report = qa.evaluate_answers(opened, asked)
+    print(qa.table(report))
     _write_json(arguments.json, report)
 
 
 def _ask(arguments) -> None:
-    from ralm_jax.asking import ask
+    from ralm_jax.inference.ask import ask
 
     given = {"run": arguments.run, "corpus": arguments.corpus}
     ask(**given, question=arguments.question, as_json=arguments.json == "-")
 
 
 def _evaluate(arguments) -> None:
-    from ralm_jax import answer_evaluation, answering, evaluation, runs
-    from ralm_jax.data.question_sources import read_questions
+    from ralm_jax.evaluation import qa, retrieval
+    from ralm_jax.examples.question_sources import read_questions
+    from ralm_jax.inference import answering
     from ralm_jax.models.openqa import OpenQA
+    from ralm_jax.runs import directory
 
     run = Path(arguments.run)
-    runs.read_record(run)
-    if isinstance(runs.load_model(run), OpenQA):
+    directory.read_record(run)
+    if isinstance(directory.load_model(run), OpenQA):
         asked = read_questions(arguments.questions)
         file = arguments.predictions and Path(arguments.predictions)
         opened = answering.open_run(run, arguments.corpus, arguments.stage)
-        report = answer_evaluation.evaluate_answers(opened, asked, predictions=file)
-        print(answer_evaluation.table(report))
+        report = qa.evaluate_answers(opened, asked, predictions=file)
+        print(qa.table(report))
         _write_json(arguments.json, report)
         return
     if arguments.predictions:
         raise UserError(
             f"--predictions: the run {run} does not answer; ralm finetune makes one that does"
         )
-    report = evaluation.evaluate(
+    report = retrieval.evaluate(
         run=arguments.run,
         questions=arguments.questions,
         corpus=arguments.corpus,
         stage=arguments.stage,
     )
-    print(evaluation.table(report))
+    print(retrieval.table(report))
     _write_json(arguments.json, report)
 
 
 def _until_stopped(call: Callable[..., Any], **given) -> Any:
-    from ralm_jax import training
+    from ralm_jax.training import loop
 
     try:
         return call(**given)
-    except training.Stopped as stopped:
+    except loop.Stopped as stopped:
         said = f"ralm: {stopped}".splitlines()[0]
         print(f"{said}; run the same command again to go on", file=sys.stderr)
 
@@ -169,7 +172,7 @@ def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Ca
     """
     import gin
 
-    from ralm_jax.runs import keep_config
+    from ralm_jax.runs.directory import keep_config
 
     resolved = _parse(config, changes)
     bound = gin.get_configurable(target)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.tasks import InverseCloze, OpenQuestions, Realm
+from ralm_jax.training.tasks import InverseCloze, OpenQuestions, Realm
 
 TRAINED = 3  # forward, and backward at twice that
 

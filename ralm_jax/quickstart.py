@@ -11,20 +11,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from ralm_jax import evaluation, plots, runs, state, training
-from ralm_jax.data import almanac, pipeline
+from ralm_jax.data import almanac
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
-from ralm_jax.data.question_sources import read_questions
-from ralm_jax.data.questions import Question
-from ralm_jax.embedding import embed_corpus
 from ralm_jax.errors import UserError
-from ralm_jax.metrics import Mean, recall_at_k
+from ralm_jax.evaluation import retrieval
+from ralm_jax.evaluation.cloze import measure_clozes
+from ralm_jax.examples import cloze_batches
+from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.examples.questions import Question
+from ralm_jax.inference.embedding import embed_corpus
+from ralm_jax.metrics.means import Mean
+from ralm_jax.metrics.ranking import recall_at_k
+from ralm_jax.models import initial
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.reading import measure_clozes
-from ralm_jax.tasks import Realm
-from ralm_jax.writers import metrics_file, read_metrics
+from ralm_jax.runs import directory, plots
+from ralm_jax.runs.writers import metrics_file, read_metrics
+from ralm_jax.training import pretrain, schedule
+from ralm_jax.training.tasks import Realm
 
 KS = (1, 5, 20)
 VOCABULARY = 2000  # wordpieces: enough for every word of the almanac
@@ -51,7 +56,7 @@ def quickstart(
     *,
     run: str | Path,
     model: Ralm,
-    stages: Sequence[training.Stage],
+    stages: Sequence[schedule.Stage],
     seed: int = 0,
     world: almanac.World = WORLD,
     held_out: float = 0.2,
@@ -75,7 +80,7 @@ def quickstart(
     if not isinstance(task, Realm):
         raise UserError("the last stage of the quickstart must be tasks.Realm")
     probe = functools.partial(measure, corpus, asked, task, held_out, PROBE_CLOZES)
-    training.pretrain(
+    pretrain.pretrain(
         run=path,
         corpus=corpus,
         model=model,
@@ -85,12 +90,12 @@ def quickstart(
         probe=lambda model, params, stage, step: flat(probe(model, params)),
         probe_every=probe_every,
     )
-    model = runs.sized(model, corpus.vocabulary.size)
+    model = directory.sized(model, corpus.vocabulary.size)
     first, last = stages[0].name, stages[-1].name
     snapshots = {
-        "untrained": state.initial_params(model, jax.random.key(seed)),
-        "ict": runs.load(path, first).params,
-        "realm": runs.load(path, last).params,
+        "untrained": initial.initial_params(model, jax.random.key(seed)),
+        "ict": directory.load(path, first).params,
+        "realm": directory.load(path, last).params,
     }
     report: dict[str, Any] = {"seed": seed, "wall_seconds": 0.0}
     for name, params in snapshots.items():
@@ -126,7 +131,7 @@ def encyclopedia(path: Path, world: almanac.World, seed: int, say) -> tuple[Corp
 def unasked(questions: list[Question], held_out: float) -> list[Question]:
     """Questions about facts that training never asks for."""
     groups = np.array([fact_group(q.id) for q in questions], np.uint64)
-    kept = np.flatnonzero(pipeline.held_out(groups, held_out))
+    kept = np.flatnonzero(cloze_batches.held_out(groups, held_out))
     return [questions[i] for i in kept]
 
 
@@ -142,7 +147,7 @@ def measure(
     """Recall of held-out questions and clozes, and accuracy of masked spans with and without evidence."""
     lengths = task.lengths
     vectors = embed_corpus(model, params, corpus, lengths)
-    ranked = evaluation.rank(model, params, corpus, vectors, lengths, questions, max(KS))
+    ranked = retrieval.rank(model, params, corpus, vectors, lengths, questions, max(KS))
     rows = {doc: row for row, doc in enumerate(documents(corpus))}
     gold = [{rows[g] for g in q.gold_ids} for q in questions]
     recall = {str(k): pair for k, pair in recall_at_k(ranked.rows, gold, KS).items()}
@@ -191,7 +196,7 @@ def evidence(corpus: Corpus, questions, task: Realm, model: Ralm, snapshots) -> 
     ranked = {}
     for name in ("ict", "realm"):
         vectors = embed_corpus(model, snapshots[name], corpus, task.lengths)
-        ranked[name] = evaluation.rank(
+        ranked[name] = retrieval.rank(
             model, snapshots[name], corpus, vectors, task.lengths, questions, 1
         ).rows[:, 0]
     right = {

@@ -4,6 +4,7 @@ Warnings are errors too, see filterwarnings in pyproject.toml. The plain suite n
 no accelerator.
 """
 
+import functools
 import json
 import os
 from importlib.metadata import version
@@ -74,3 +75,15 @@ def tiny_settings():
         "REALM_BATCH": 8, "CANDIDATES": 3, "REFRESH_EVERY": 4, "REFRESH_LAG": 3,
     }  # fmt: skip
     return [word for name, size in sizes.items() for word in ("--set", f"{name} = {size}")]
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """make(features, rows) -> the name of a dataset that has been prepared in TFDS_DATA_DIR."""
+    # Imported here, for it takes half a second and most tests have no use for it.
+    import tensorflow_datasets as tfds
+    import tfds_datasets
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+    return functools.partial(tfds_datasets.prepared, tmp_path)

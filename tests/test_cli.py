@@ -8,10 +8,12 @@ import gin
 import jax
 import pytest
 
-from ralm_jax import cli, embedding, runs
+from ralm_jax import cli
 from ralm_jax.data.almanac import World
 from ralm_jax.data.prepare import prepare
+from ralm_jax.inference import embedding
 from ralm_jax.models.reader import Reader
+from ralm_jax.runs import directory
 
 STAGES = ("ict", "warmup", "realm")
 ONE_STEP = [word for name in STAGES for word in ("--set", f"{name.upper()}_STEPS = 1")]
@@ -73,10 +75,10 @@ def test_help_is_written_for_a_person(capsys, verb):
         ("HIDDEN =", "write it as 'NAME = VALUE'"),
         ("= 8", "write it as 'NAME = VALUE'"),
         ("HIDDEN = 8)", "HIDDEN"),
-        ("training.pretrain.sed = 1", "sed"),
+        ("pretrain.pretrain.sed = 1", "sed"),
         ("trainin.pretrain.seed = 1", "trainin"),
         ("training.pretrian.seed = 1", "pretrian"),
-        ("realm/training.Stage.step = 1", "step"),
+        ("realm/schedule.Stage.step = 1", "step"),
         ("SEED = %SEEED", "SEEED"),
         ("MASK = @masking.salient_spam", "salient_spam"),
         ("HIDDEN = 9", "hidden 9 does not divide into 2 heads"),
@@ -90,7 +92,7 @@ def test_a_bad_setting_is_one_line_and_leaves_no_run(pretrain, capsys, tmp_path,
     run = tmp_path / "run"
     assert said in fails(capsys, pretrain(run, "--set", change))
     # The mended command is not refused for what the bad one left behind.
-    runs.keep_config(run, "mended")
+    directory.keep_config(run, "mended")
 
 
 def test_a_configuration_that_is_not_there_or_not_gin(pretrain, capsys, tmp_path):
@@ -100,7 +102,7 @@ def test_a_configuration_that_is_not_there_or_not_gin(pretrain, capsys, tmp_path
     assert "bad.gin" in fails(capsys, pretrain(tmp_path / "a", config=bad))
     bad.write_text("from __gin__ import dynamic_registration\nfrom ralm_jax import trainin\n")
     assert "trainin" in fails(capsys, pretrain(tmp_path / "a", config=bad))
-    bad.write_text("include 'runs/pretrain.gin'\ntraining.pretrain.sede = 1\n")
+    bad.write_text("include 'runs/pretrain.gin'\npretrain.pretrain.sede = 1\n")
     assert "sede" in fails(capsys, pretrain(tmp_path / "a", config=bad))
     bad.write_text("include 'runs/pretrain.gin'\nPASSAGE_LENGHT = 56\n")
     said = fails(capsys, pretrain(tmp_path / "a", config=bad))
@@ -205,12 +207,12 @@ def test_the_quickstart_takes_a_step_in_each_stage(tmp_path, tiny_settings):
     assert set(report) >= {"seed", "wall_seconds", "untrained", "ict", "realm"}
     moment = {"question_recall", "cloze_recall", "span_accuracy", "span_accuracy_null"}
     assert moment <= set(report["realm"])
-    assert [runs.load(run, stage).step for stage in STAGES] == [1, 1, 1]
+    assert [directory.load(run, stage).step for stage in STAGES] == [1, 1, 1]
 
 
 def test_the_resolved_configuration_is_kept_and_can_be_run(ran, tmp_path):
     kept = ran / "config.gin"
     assert "HIDDEN = 8" in kept.read_text()
     again = tmp_path / "again"
-    cli.configure("training.pretrain", str(kept), [], again)
+    cli.configure("pretrain.pretrain", str(kept), [], again)
     assert (again / "config.gin").read_text() == kept.read_text()

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ralm_jax import estimate, state
-from ralm_jax.data.answering_batches import Known
-from ralm_jax.data.pipeline import Lengths
+from ralm_jax import estimate
+from ralm_jax.batches import Lengths, Text
+from ralm_jax.examples.question_batches import Known
+from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
-from ralm_jax.models.ralm import Ralm, Text
+from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.refresh import Asynchronous
-from ralm_jax.tasks import InverseCloze, OpenQuestions, Realm
+from ralm_jax.training.tasks import InverseCloze, OpenQuestions, Realm
 
 LENGTHS = Lengths(query=16, passage=32, joint=48, masked=4)
 C = EncoderConfig(
@@ -24,7 +25,7 @@ MODEL = Ralm(C, C, embedding=16)
 
 def test_an_embedding_is_what_the_compiler_counts():
     model = MODEL.clone(pooling="mean")  # for [CLS] alone the last layer is computed there alone
-    params = state.drawn_params(model, seed=0)
+    params = initial.drawn_params(model, seed=0)
     text = Text(*(jnp.ones((8, 32), jnp.int32),) * 2)
     compiled = jax.jit(lambda p: model.apply({"params": p}, text, method="passages"))
     cost = compiled.lower(params).compile().cost_analysis()

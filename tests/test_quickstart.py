@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ralm_jax import quickstart
-from ralm_jax.data.questions import Question
+from ralm_jax.examples.questions import Question
 
 
 def test_only_questions_about_unasked_facts_are_measured():

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.record import RESULTS, commit, hardware
-from ralm_jax import runs
-from ralm_jax.data.question_sources import read_questions
+from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.runs import directory
 
 ASK = [sys.executable, "-m", "ralm_jax.cli", "ask", "--json", "-", "--run"]
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50)
     arguments = parser.parse_args()
     questions = [q.question for q in read_questions(arguments.questions).asked[: arguments.count]]
-    model = runs.load_model(arguments.run)
+    model = directory.load_model(arguments.run)
     load = round(os.getloadavg()[0], 2)
     cold = [first_answer(arguments.run, question) for question in questions[:3]]
     warm = later_answers(arguments.run, questions)
@@ -61,7 +61,7 @@ def main() -> None:
         "commit": commit(),
         "hardware": hardware(),
         "load_average_at_start": load,
-        "passages": runs.open_its_corpus(arguments.run, None).size,
+        "passages": directory.open_its_corpus(arguments.run, None).size,
         "reader layers, hidden": [model.reader_config.layers, model.reader_config.hidden],
         "first_answer_seconds": [round(s, 2) for s in cold],
         "later_answer_milliseconds": {

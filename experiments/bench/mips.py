@@ -23,7 +23,8 @@ import time
 
 import numpy as np
 
-from ralm_jax.retrieval import index, mips
+from ralm_jax.retrieval import index
+from ralm_jax.retrieval import searcher as mips
 from ralm_jax.retrieval.exact import Exact
 from ralm_jax.retrieval.scann_index import FOLDER, SETTINGS, ScannConfig
 from ralm_jax.retrieval.scann_process import ScannProcess

@@ -31,17 +31,20 @@ import torch  # pyrefly: ignore[missing-import]
 import transformers  # pyrefly: ignore[missing-import]
 
 from experiments.record import RESULTS, commit, hardware
-from ralm_jax import embedding, finetuning, memory, optim, runs
-from ralm_jax.data.answering_batches import ask, know
+from ralm_jax import memory
+from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus, open_corpus
-from ralm_jax.data.pipeline import Lengths
-from ralm_jax.data.question_sources import read_questions
-from ralm_jax.data.questions import Question
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
-from ralm_jax.kept_vectors import corpus_vectors
+from ralm_jax.examples.question_batches import ask, know
+from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.examples.questions import Question
+from ralm_jax.inference import embedding
+from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.retrieval import index
+from ralm_jax.runs import directory
+from ralm_jax.runs.writers import metrics_file, read_metrics
+from ralm_jax.training import finetune, optim
 from ralm_jax.weights.importing import import_model
-from ralm_jax.writers import metrics_file, read_metrics
 
 SIZES = {  # layers, hidden, heads
     "tiny": (2, 128, 2),
@@ -81,7 +84,7 @@ def ours(run: Path, corpus: Path, train: Path, out: Path, steps: int) -> list[fl
     command line sets it up: its allocator would slow theirs down."""
     memory.keep_freed()
     tower = optim.towers(query=optim.adamw(RATE), passage=optim.held())
-    finetuning.finetune(
+    finetune.finetune(
         out=out,
         run=run,
         corpus=corpus,
@@ -122,7 +125,7 @@ def theirs(model, tokenizer, records, questions: list[Question]) -> list[float]:
 
 def readable(run: Path, corpus: Corpus, questions: Sequence[Question]) -> list[Question]:
     """Those of which a passage that is read first holds an answer."""
-    loaded, known = runs.load(run), know(corpus, questions)
+    loaded, known = directory.load(run), know(corpus, questions)
     vectors = corpus_vectors(run, loaded, corpus, LENGTHS)
     asked = ask(corpus, known, np.arange(len(questions)), LENGTHS).query
     queries = embedding.embed_texts(loaded.model, loaded.params, asked)
@@ -153,7 +156,7 @@ def measure(size: str, corpus: Path, train: Path, rounds: int) -> dict[str, Any]
             with multiprocessing.get_context("spawn").Pool(1) as alone:
                 steps += alone.apply(ours, (folder / "run", corpus, asked, out, 4))
             made = index.open_version(
-                runs.index_folder(out, finetuning.STAGE), 0, opened.fingerprint
+                directory.index_folder(out, finetune.STAGE), 0, opened.fingerprint
             )
             model.block_emb.copy_(torch.tensor(np.array(made.vectors)))
             few = answered[3 * number : 3 * number + 3]

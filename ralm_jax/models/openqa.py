@@ -1,29 +1,15 @@
 """Retriever and span reader together: question to answer (ORQA; REALM's downstream model)."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ralm_jax.batches import Array, QuestionBatch, Text
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Retriever
-from ralm_jax.models.ralm import Array, Text, judged
+from ralm_jax.models.ralm import judged
 from ralm_jax.models.scorer import Scorer
 from ralm_jax.models.span_reader import SpanReader
-
-
-class QuestionBatch(NamedTuple):
-    """Questions with a wide beam of passages, of which the first K are read. R passages, R >= K."""
-
-    question: Text  # [B,L]     [CLS] question [SEP]
-    beam: Array  # [B,R,E]    vectors of the index, which stay as they are
-    found: Array  # [B,R]      bool; false where the corpus has fewer than R passages
-    holds: Array  # [B,R]      bool; the passage holds an answer
-    joint: Text  # [B,K,S]    [CLS] question [SEP] passage [SEP]
-    within: Array  # [B,K,S]    bool; where an answer may lie
-    gold: Array  # [B,K,S,W]  bool; the spans that are an answer, by first wordpiece and width less one
-    candidates: Text | None = None  # [B,K,P]  to embed afresh, where the passage tower learns too
 
 
 class OpenQA(nn.Module):

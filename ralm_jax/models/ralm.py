@@ -5,44 +5,15 @@ the null passage. Query and candidates are embedded afresh with current paramete
 flow into both towers; the index has only chosen which candidates appear.
 """
 
-from typing import Any, NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ralm_jax.batches import ClozeBatch, Text
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Retriever
 from ralm_jax.models.reader import Reader
 from ralm_jax.models.scorer import Scorer
-
-Array = Any  # numpy on the host, jax in a step
-
-
-class Text(NamedTuple):
-    """Token ids and segment types, int32 [..., length]; padding is 0 in both."""
-
-    tokens: Array
-    types: Array
-
-
-class ClozeBatch(NamedTuple):
-    """Masked queries with their candidates; leading axis B, or devices x B before a pmapped step."""
-
-    query: Text  # [B,L]      [CLS] masked sentence [SEP]
-    candidates: Text  # [B,K,P]    [CLS] title [SEP] body [SEP]; candidate 0 is null
-    joint: Text  # [B,K,S]    [CLS] masked sentence [SEP] body [SEP]
-    valid: Array  # [B,K]      bool; false where fewer than K candidates were found
-    positions: Array  # [B,M]      of the masked tokens in query and joint; 0 where unused
-    targets: Array  # [B,M]      the tokens that stood there
-    weights: Array  # [B,M]      1 where a token is to be predicted
-
-
-class ClozePair(NamedTuple):
-    """Inverse cloze: row b of `query` [B,L] was taken from row b of `passage` [B,P]."""
-
-    query: Text
-    passage: Text
 
 
 class Ralm(nn.Module):

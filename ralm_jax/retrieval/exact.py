@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ralm_jax.retrieval.index import Version
-from ralm_jax.retrieval.mips import Found, Published
+from ralm_jax.retrieval.searcher import Found, Published
 
 BLOCK = 1 << 14  # vectors scored at a time, which bounds the scores in memory to [B, BLOCK]
 

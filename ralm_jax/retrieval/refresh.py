@@ -20,8 +20,8 @@ import numpy as np
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.churn import churn
-from ralm_jax.retrieval.flight import Embed, Flight
-from ralm_jax.retrieval.mips import Published, Searcher
+from ralm_jax.retrieval.refresh_job import Embed, Flight
+from ralm_jax.retrieval.searcher import Published, Searcher
 
 
 class Policy(Protocol):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ralm_jax.retrieval.index import VECTORS, sync
-from ralm_jax.retrieval.mips import Found, exact, recall
+from ralm_jax.retrieval.searcher import Found, exact, recall
 
 FOLDER, SETTINGS, WRITING = "scann", "settings.json", ".scann_"
 SAMPLE = 512  # queries that recall is measured with: half to choose the effort, half to report

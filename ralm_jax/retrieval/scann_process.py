@@ -28,9 +28,9 @@ import numpy as np
 
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval.index import Version, disk_full
-from ralm_jax.retrieval.mips import Found, Published
 from ralm_jax.retrieval.scann_index import ScannConfig
 from ralm_jax.retrieval.scann_server import Message, receive, send
+from ralm_jax.retrieval.searcher import Found, Published
 
 ATTEMPTS = 3  # at one request, before its death is taken to be the request's doing
 

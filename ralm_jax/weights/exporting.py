@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from ralm_jax import runs
-from ralm_jax.data.pipeline import Lengths
+from ralm_jax.batches import Lengths
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
 from ralm_jax.errors import UserError
-from ralm_jax.kept_vectors import corpus_vectors
+from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval import index
+from ralm_jax.runs import directory
 from ralm_jax.weights import families, layout, sentence_modules
 from ralm_jax.weights.importing import PASSAGES, RECORDS, STAGE, UNUSED
 from ralm_jax.weights.tensors import WHOLE, Tensors, write_tensors
@@ -47,7 +47,7 @@ def export_model(
     run, out = Path(run), Path(out)
     if to not in FORMATS:
         raise UserError(f"--to is one of {', '.join(FORMATS)}, not {to!r}")
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     if out.exists():
         raise UserError(f"{out} exists; choose another --out")
     partial = out.with_name(f".{out.name}.partial")
@@ -69,9 +69,9 @@ def export_model(
     return sorted(file for file in out.rglob("*") if file.is_file())
 
 
-def _sentence_transformers(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+def _sentence_transformers(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
     model, retriever = loaded.model, loaded.params["retriever"]
-    lengths = Lengths(**runs.read_record(run)["lengths"])
+    lengths = Lengths(**directory.read_record(run)["lengths"])
     towers = {"": "passage_tower"}
     if not model.share_towers:
         towers = {"passage": "passage_tower", "query": "query_tower"}
@@ -83,7 +83,7 @@ def _sentence_transformers(out: Path, run: Path, loaded: runs.Loaded, corpus) ->
         sentence_modules.write(target, model, params, max(lengths.query, lengths.passage))
 
 
-def _transformers(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+def _transformers(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
     c, params = loaded.model.reader_config, loaded.params
     if isinstance(loaded.model, OpenQA):
         _realm_reader(out, run, loaded)
@@ -93,7 +93,7 @@ def _transformers(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
     _write(out, run, "BertForMaskedLM", c, {}, layout.give(slots, params))
 
 
-def _realm(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+def _realm(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
     model, params = loaded.model, loaded.params
     if model.head != "layer_norm" or model.pooling != "cls":
         raise UserError(
@@ -132,7 +132,7 @@ def _reader_settings(model: OpenQA) -> dict[str, Any]:
     }
 
 
-def _realm_reader(out: Path, run: Path, loaded: runs.Loaded) -> None:
+def _realm_reader(out: Path, run: Path, loaded: directory.Loaded) -> None:
     model = loaded.model
     assert isinstance(model, OpenQA)
     slots = families.span_reader(model.reader_config, "", model.span_hidden)
@@ -140,11 +140,11 @@ def _realm_reader(out: Path, run: Path, loaded: runs.Loaded) -> None:
     _write(out, run, "RealmReader", model.reader_config, _reader_settings(model), tensors)
 
 
-def _open_qa(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+def _open_qa(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
     model = loaded.model
     assert isinstance(model, OpenQA)
     passages, vectors = _passages(run, loaded, corpus)
-    lengths = Lengths(**runs.read_record(run)["lengths"])
+    lengths = Lengths(**directory.read_record(run)["lengths"])
     settings = _reader_settings(model) | {
         "num_block_records": len(vectors),
         "reader_seq_len": lengths.joint,
@@ -162,7 +162,7 @@ def _open_qa(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
     np.save(out / RECORDS, np.array([p["text"].encode() for p in passages]), allow_pickle=False)
 
 
-def _vectors(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
+def _vectors(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
     passages, vectors = _passages(run, loaded, corpus)
     np.save(out / "vectors.npy", vectors, allow_pickle=False)
     np.save(out / "ids.npy", np.array([p["id"] for p in passages]), allow_pickle=False)
@@ -170,19 +170,19 @@ def _vectors(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
     (out / PASSAGES).write_text("".join(lines), "utf-8")
 
 
-def _passages(run: Path, loaded: runs.Loaded, corpus) -> tuple[list[dict], np.ndarray]:
+def _passages(run: Path, loaded: directory.Loaded, corpus) -> tuple[list[dict], np.ndarray]:
     """Passages (id, title, text, documents) and their vectors [N,E], in one order.
 
     Those that an import brought along, unless a corpus is given.
     """
-    own = runs.read_record(run)
+    own = directory.read_record(run)
     if corpus is None and own["corpus"] is None:
-        folder = runs.index_folder(run, loaded.stage)
+        folder = directory.index_folder(run, loaded.stage)
         if not index.versions(folder) or not (run / PASSAGES).is_file():
             raise UserError(f"the run {run} was imported and has no passages: give --corpus")
         with (run / PASSAGES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file], index.open_version(folder, 0, STAGE).vectors
-    text = runs.open_its_corpus(run, corpus)
+    text = directory.open_its_corpus(run, corpus)
     records = text.texts()
     passages = [_record(records[row]) for row in range(text.size)]
     return passages, corpus_vectors(run, loaded, text, Lengths(**own["lengths"]))
@@ -221,12 +221,12 @@ def _write(
         **settings,
     }
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-    if (run / UNUSED).is_file() and runs.read_record(run).get("class") == kind:
+    if (run / UNUSED).is_file() and directory.read_record(run).get("class") == kind:
         tensors = {**load_file(run / UNUSED), **tensors}
     elif kind == "BertModel":  # it has a pooler, which pooling here does not use
         pooler = {"weight": np.zeros((c.hidden, c.hidden), "f"), "bias": np.zeros(c.hidden, "f")}
         tensors = {f"pooler.dense.{name}": x for name, x in pooler.items()} | {**tensors}
     write_tensors(tensors, out / WHOLE)
-    vocab, lowercase = runs.vocabulary(run)
+    vocab, lowercase = directory.vocabulary(run)
     tokenizer = load_tokenizer(vocab, lowercase)
     write_vocabulary(out, pieces_of(tokenizer), lowercase)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ralm_jax import state
-from ralm_jax.data.pipeline import Lengths
+from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
+from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
@@ -188,7 +188,7 @@ def _tied(tensors: Tensors, trunk: str, folder: Path) -> None:
 
 def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, drawn) -> Read:
     """The parameters: tensors where the source has them, drawn (seed 0) where it does not."""
-    params = state.drawn_params(model, seed=0)
+    params = initial.drawn_params(model, seed=0)
     used = layout.take(slots, tensors, params, folder)
     for name in sorted(tensors.keys() - used):
         if not name.endswith(IGNORED) and "cls.predictions." not in name and name != BLOCKS:

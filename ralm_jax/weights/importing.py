@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax import runs
-from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.tokenizer import write_vocabulary
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
+from ralm_jax.runs import directory
+from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.weights import block_records, families, sources
 from ralm_jax.weights.tensors import write_tensors
 
@@ -82,12 +82,12 @@ def _write(run: Path, read: families.Read, source: str) -> None:
         "drawn": read.drawn,
         "class": read.kind,
     }
-    runs.write_atomically(run / runs.RUN, json.dumps(record, indent=1) + "\n")
-    runs.keep_model(run, read.model)
+    directory.write_atomically(run / directory.RUN, json.dumps(record, indent=1) + "\n")
+    directory.keep_model(run, read.model)
     unused = {name: x for name, x in read.unused.items() if name != families.BLOCKS}
     if unused:
         write_tensors(unused, run / UNUSED)
-    checkpoints = Checkpoints(runs.checkpoint_folder(run, STAGE))
+    checkpoints = Checkpoints(directory.checkpoint_folder(run, STAGE))
     try:
         checkpoints.save(0, {"state": {"params": read.params}}, wait=True)
     finally:
@@ -104,7 +104,7 @@ def _keep_passages(run: Path, folder: Path, read: families.Read) -> dict[str, An
             f"{folder}: the tensor {families.BLOCKS} is {vectors.shape}, and its config asks for "
             f"(passages, {read.model.embedding})"
         )
-    writer = index.create(runs.index_folder(run, STAGE), 0, vectors.shape, fingerprint=STAGE)
+    writer = index.create(directory.index_folder(run, STAGE), 0, vectors.shape, fingerprint=STAGE)
     writer.write(0, np.asarray(vectors, np.float32))
     writer.commit()
     texts = folder / RECORDS

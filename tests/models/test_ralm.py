@@ -5,9 +5,10 @@ import jax
 import numpy as np
 import pytest
 
+from ralm_jax.batches import ClozeBatch, Text
 from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.ralm import ClozeBatch, Ralm, Text
-from ralm_jax.state import initial_params
+from ralm_jax.models.initial import initial_params
+from ralm_jax.models.ralm import Ralm
 
 SMALL = EncoderConfig(vocab_size=20, hidden=8, layers=1, heads=2, intermediate=16, positions=16)
 MODEL = Ralm(SMALL, SMALL, embedding=4)

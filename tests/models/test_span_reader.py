@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax import finetuning, runs, state
+from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.models.span_reader import SpanReader
+from ralm_jax.runs import directory
+from ralm_jax.training import finetune
 
 SMALL = EncoderConfig(
     hidden=8, layers=1, heads=2, intermediate=8, positions=32, vocab_size=50, dropout=0.0
@@ -31,6 +33,6 @@ def test_spans_are_those_within(length, width):
 
 def test_a_question_answerer_of_the_default_width_is_drawn():
     model = Ralm(SMALL, SMALL, embedding=8)
-    loaded = runs.Loaded(model, state.drawn_params(model, 0), "ict", 1)
-    answerer, params = finetuning.question_answerer(loaded, span_width=10, seed=0)
+    loaded = directory.Loaded(model, initial.drawn_params(model, 0), "ict", 1)
+    answerer, params = finetune.question_answerer(loaded, span_width=10, seed=0)
     assert isinstance(answerer, OpenQA) and set(params["reader"]) >= {"encoder", "span_score"}

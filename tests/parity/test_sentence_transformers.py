@@ -7,14 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax import embedding, runs, state
-from ralm_jax.checkpoint import Checkpoints
-from ralm_jax.data import features
+from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import open_corpus
-from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.prepare import prepare
+from ralm_jax.examples import features
+from ralm_jax.inference import embedding
+from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs import directory
+from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
 
@@ -69,17 +71,17 @@ QUESTIONS = ["Who founded it?", "In which year was the bridge built, and by whom
     ids=lambda s: "-".join(map(str, s.values())),
 )
 def test_a_trained_retriever(sentence_transformers, tiny, tmp_path, settings):
-    model = runs.sized(Ralm(SIZES, SIZES, **settings), tiny.corpus.vocabulary.size)
-    shapes = jax.eval_shape(lambda key: state.initial_params(model, key), jax.random.key(0))
+    model = directory.sized(Ralm(SIZES, SIZES, **settings), tiny.corpus.vocabulary.size)
+    shapes = jax.eval_shape(lambda key: initial.initial_params(model, key), jax.random.key(0))
     rng = np.random.default_rng(3)
     params = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype("f"), shapes)
     run = tmp_path / "run"
     parts = {"stages": ["ict"], "lengths": dataclasses.asdict(LENGTHS), "held_out": 0.1, "seed": 0}
-    runs.describe(run, model, tiny.corpus, **parts)
-    checkpoints = Checkpoints(runs.checkpoint_folder(run, "ict"))
+    directory.describe(run, model, tiny.corpus, **parts)
+    checkpoints = Checkpoints(directory.checkpoint_folder(run, "ict"))
     checkpoints.save(3, {"state": {"params": params}}, wait=True)
     checkpoints.close()
-    passages, queries = vectors_here(runs.load(run), tiny.corpus, LENGTHS, QUESTIONS)
+    passages, queries = vectors_here(directory.load(run), tiny.corpus, LENGTHS, QUESTIONS)
     export_model(run, "sentence-transformers", tmp_path / "out")
     there = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
     np.testing.assert_allclose(there.encode(QUESTIONS), queries, atol=1e-5)
@@ -102,13 +104,13 @@ def test_minilm_is_what_it_is_there(sentence_transformers, minilm, tiny, tmp_pat
 
     lines = "".join(json.dumps(d) + "\n" for d in tiny.almanac.documents[:40])
     (tmp_path / "some.jsonl").write_text(lines, "utf-8")
-    vocab, _ = runs.vocabulary(minilm)
+    vocab, _ = directory.vocabulary(minilm)
     prepare(
         str(tmp_path / "some.jsonl"), tmp_path / "corpus", vocab_file=vocab, say=lambda line: None
     )
     corpus = open_corpus(tmp_path / "corpus")
-    lengths = Lengths(**runs.read_record(minilm)["lengths"])
-    passages, queries = vectors_here(runs.load(minilm), corpus, lengths, QUESTIONS)
+    lengths = Lengths(**directory.read_record(minilm)["lengths"])
+    passages, queries = vectors_here(directory.load(minilm), corpus, lengths, QUESTIONS)
     origin = str(sources.find(f"package:{MINILM}"))
     export_model(minilm, "sentence-transformers", tmp_path / "out")
     states = []
@@ -125,7 +127,7 @@ def test_minilm_is_what_it_is_there(sentence_transformers, minilm, tiny, tmp_pat
 def test_exported_vectors_load_in_faiss(minilm, tiny, tmp_path):
     """The three lines of the README."""
     faiss = pytest.importorskip("faiss")
-    vocab, _ = runs.vocabulary(minilm)
+    vocab, _ = directory.vocabulary(minilm)
     lines = "".join(json.dumps(d) + "\n" for d in tiny.almanac.documents[:40])
     (tmp_path / "some.jsonl").write_text(lines, "utf-8")
     prepare(

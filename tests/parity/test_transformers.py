@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from state_dicts import PIECES
 
-from ralm_jax import losses, runs
+from ralm_jax.batches import ClozeBatch, Text
 from ralm_jax.data.tokenizer import load_tokenizer, write_vocabulary
-from ralm_jax.models.ralm import ClozeBatch, Text
+from ralm_jax.inference.span_reading import best_spans
+from ralm_jax.losses import marginal
 from ralm_jax.retrieval import index
-from ralm_jax.span_reading import best_spans
+from ralm_jax.runs import directory
 from ralm_jax.weights import families, layout
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
@@ -125,7 +126,7 @@ def test_embedder(theirs, saved, tmp_path):
     text = texts(0, 6, P)
     wanted = model(**inputs(theirs[0], text)).projected_score
     for tower in ("queries", "passages"):
-        close(apply(runs.load(run), text, method=tower), wanted)
+        close(apply(directory.load(run), text, method=tower), wanted)
     comes_back(theirs, model, run, "realm", tmp_path / "out", "embedder")
 
 
@@ -136,7 +137,7 @@ def test_scorer(theirs, saved, tmp_path, shared):
     wanted = model(
         **inputs(theirs[0], batch.query), **inputs(theirs[0], batch.candidates, "candidate_")
     )
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     assert loaded.model.share_towers == shared
     close(apply(loaded, batch, method="scores"), wanted.relevance_score)
     export_model(run, "realm", tmp_path / "out")
@@ -186,7 +187,7 @@ def test_encoder_loss_and_gradient_to_both_towers(theirs, saved, tmp_path):
     )
     out.loss.backward()
 
-    towers, reader = runs.load(run), runs.load(reader_run)
+    towers, reader = directory.load(run), directory.load(reader_run)
     params = {"retriever": towers.params["retriever"], "reader": reader.params["reader"]}
     model = towers.model
     logits = model.apply({"params": params}, batch, method="read")  # [B,K,M,V]
@@ -196,8 +197,8 @@ def test_encoder_loss_and_gradient_to_both_towers(theirs, saved, tmp_path):
 
     def loss(params):
         scores, likelihood = model.apply({"params": params}, batch)
-        total, count = losses.marginal_per_token(
-            losses.log_prior(scores, batch.valid), likelihood, batch.weights
+        total, count = marginal.marginal_per_token(
+            marginal.log_prior(scores, batch.valid), likelihood, batch.weights
         )
         return total / count
 
@@ -238,7 +239,7 @@ def selected(loaded, joint: Text, within, relevance) -> tuple[int, int, int]:
 def test_reader_scores_and_spans(theirs, saved, tmp_path):
     torch, _ = theirs
     model, run = saved("RealmReader", safe=False)  # its tensors are shared: not safetensors
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     for seed in range(5):
         text = texts(10 + seed, K, S)
         within = (text.types == 1) & (text.tokens != 3) & (text.tokens != 0)
@@ -263,7 +264,7 @@ def test_the_losses_of_fine_tuning(theirs, saved):
     """The sum of both terms, with and without a correct passage and span; beam and read are one here."""
     torch, _ = theirs
     model, run = saved("RealmReader", safe=False)
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     for seed, (some, held) in enumerate([(True, True), (True, False), (False, False)]):
         rng = np.random.default_rng(seed)
         text = texts(20 + seed, K, S)
@@ -291,8 +292,8 @@ def test_the_losses_of_fine_tuning(theirs, saved):
                 if s >= 0 and e - s < gold.shape[-1]:
                     gold[0, k, s, e - s] = True
         total = (spans + relevance[None, :, None, None]).reshape(1, -1)
-        retrieval, _ = losses.answer_likelihood(jnp.asarray(relevance)[None], holds[None])
-        reading, _ = losses.answer_likelihood(total, jnp.asarray(gold.reshape(1, -1)))
+        retrieval, _ = marginal.answer_likelihood(jnp.asarray(relevance)[None], holds[None])
+        reading, _ = marginal.answer_likelihood(total, jnp.asarray(gold.reshape(1, -1)))
         close(retrieval, out.retriever_loss)
         close(reading, out.reader_loss)
         close(retrieval + reading, out.loss)
@@ -308,10 +309,10 @@ def test_open_qa_from_question_to_answer(theirs, saved, tmp_path):
         np.save(path / "block_records.npy", records, allow_pickle=True)
 
     model, run = saved("RealmForOpenQA", safe=False, prepare=prepare)
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     tokenizer = transformers.RealmTokenizer(str(run / "vocab.txt"))
     model.retriever = transformers.RealmRetriever(records, tokenizer)
-    vectors = index.open_version(runs.index_folder(run, "import"), 0, "import").vectors
+    vectors = index.open_version(directory.index_folder(run, "import"), 0, "import").vectors
     np.testing.assert_array_equal(vectors, model.block_emb.numpy())
     ours = load_tokenizer(run / "vocab.txt")
     answers = set()
@@ -350,7 +351,7 @@ def test_bert_for_masked_lm(theirs, saved, tmp_path, act):
     model, run = saved("BertForMaskedLM", hidden_act=act)
     text = texts(0, 5, S)
     positions = np.tile(np.array([[1, 2, 3]], np.int32), (5, 1))
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     found = jax.jit(
         lambda p: loaded.model.apply(
             {"params": p}, *text, positions, method=lambda m, *a: m.reader(*a)
@@ -364,7 +365,7 @@ def test_bert_model(theirs, saved):
     """Its states, through the pooled and projected retriever that is drawn around them."""
     model, run = saved("BertModel")
     text = texts(4, 5, P)
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     tower = loaded.params["retriever"]["passage_tower"]
     pooled = model(**inputs(theirs[0], text)).pooler_output.detach().numpy()
     projected = pooled @ tower["projection"]["kernel"]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ralm_jax.retrieval import exact, mips
+from ralm_jax.retrieval import exact
+from ralm_jax.retrieval import searcher as mips
 from ralm_jax.retrieval.index import Version
 
 

@@ -9,12 +9,15 @@ import pytest
 from safetensors.numpy import load_file
 from state_dicts import REALM, draw, embedder, mlm, reader, trunk
 
-from ralm_jax import cli, embedding, runs, state
-from ralm_jax.data.pipeline import Lengths
+from ralm_jax import cli
+from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
 from ralm_jax.errors import UserError
+from ralm_jax.inference import embedding
+from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.ralm import Ralm, Text
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs import directory
 from ralm_jax.weights import families, sentence_modules
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
@@ -51,8 +54,8 @@ def test_a_masked_lm_comes_back(folder, tmp_path):
     for part in ("encoder", "head"):
         jax.tree.map(
             np.testing.assert_array_equal,
-            runs.load(tmp_path / "again").params["reader"][part],
-            runs.load(tmp_path / "run").params["reader"][part],
+            directory.load(tmp_path / "again").params["reader"][part],
+            directory.load(tmp_path / "run").params["reader"][part],
         )
 
 
@@ -94,16 +97,16 @@ def run(tiny, tmp_path):
     """(model) -> a run of it over the small almanac, as training leaves one, and its parameters."""
 
     def make(**settings):
-        from ralm_jax.checkpoint import Checkpoints
+        from ralm_jax.runs.checkpoint import Checkpoints
 
         path = tmp_path / "trained"
-        model = runs.sized(Ralm(SIZES, SIZES, **settings), tiny.corpus.vocabulary.size)
-        shapes = jax.eval_shape(lambda key: state.initial_params(model, key), jax.random.key(0))
+        model = directory.sized(Ralm(SIZES, SIZES, **settings), tiny.corpus.vocabulary.size)
+        shapes = jax.eval_shape(lambda key: initial.initial_params(model, key), jax.random.key(0))
         rng = np.random.default_rng(3)
         params = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype("f"), shapes)
         parts = {"stages": ["ict"], "lengths": vars(LENGTHS), "held_out": 0.1, "seed": 0}
-        runs.describe(path, model, tiny.corpus, **parts)
-        checkpoints = Checkpoints(runs.checkpoint_folder(path, "ict"))
+        directory.describe(path, model, tiny.corpus, **parts)
+        checkpoints = Checkpoints(directory.checkpoint_folder(path, "ict"))
         checkpoints.save(3, {"state": {"params": params}}, wait=True)
         checkpoints.close()
         return path, model, params

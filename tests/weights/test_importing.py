@@ -8,9 +8,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from state_dicts import PIECES, REALM, draw, embedder, mlm, reader, trunk
 
-from ralm_jax import cli, runs
+from ralm_jax import cli
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
+from ralm_jax.runs import directory
 from ralm_jax.weights import sources
 from ralm_jax.weights.importing import import_model
 
@@ -33,14 +34,14 @@ def refused(folder, out, said):
 def test_a_run_is_made(folder, out):
     lines = []
     report = import_model(str(folder(BERT)), out, say=lines.append)
-    loaded = runs.load(out)
+    loaded = directory.load(out)
     assert (loaded.stage, loaded.step, report["vocabulary"]) == ("import", 0, 40)
     assert loaded.model.reader_config.layers == 3
     np.testing.assert_array_equal(
         loaded.params["reader"]["encoder"]["word_embeddings"]["embedding"],
         draw(np.random.default_rng(0), BERT)["bert.embeddings.word_embeddings.weight"],
     )
-    vocab, lowercase = runs.vocabulary(out)
+    vocab, lowercase = directory.vocabulary(out)
     assert vocab.read_text("utf-8").splitlines() == PIECES and lowercase
     assert report["drawn"] == ["retriever: pooler and projection"]
     assert "drawn at random" in lines[1] and "pooler" in lines[1]
@@ -178,13 +179,13 @@ def test_an_open_qa_model_brings_its_passages(folder, out):
     report = import_model(str(path), out)
     assert (report["model"], report["vectors"], report["passages"]) == ("OpenQA", 3, 3)
     assert report["drawn"] == []
-    version = index.open_version(runs.index_folder(out, "import"), 0, "import")
+    version = index.open_version(directory.index_folder(out, "import"), 0, "import")
     np.testing.assert_array_equal(
         version.vectors, draw(np.random.default_rng(0), names)["block_emb"]
     )
     lines = [json.loads(x) for x in (out / "passages.jsonl").read_text().splitlines()]
     assert [x["text"] for x in lines] == ["one", "two", "three"]
-    loaded = runs.load(out)
+    loaded = directory.load(out)
     assert (loaded.model.span_width, loaded.model.embedding) == (3, 4)
     np.save(path / "block_records.npy", np.array([b"one", b"two"]), allow_pickle=False)
     refused(path, out.with_name("other"), "holds 2 texts for 3 vectors")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from state_dicts import REALM, draw, embedder, mlm, reader, trunk
 
+from ralm_jax.batches import Text
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.ralm import Text
 from ralm_jax.weights import families, layout
 
 TOKENS = np.array([[2, 7, 9, 5, 3, 0, 0], [2, 11, 3, 6, 6, 19, 3]], np.int32)

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax import runs
+from ralm_jax.batches import Text
 from ralm_jax.data.tokenizer import load_tokenizer
-from ralm_jax.models.ralm import Text
 from ralm_jax.retrieval import index
+from ralm_jax.runs import directory
 from ralm_jax.weights.importing import import_model
 
 FOLDER = os.environ.get("REALM_WEIGHTS")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 def released(tmp_path):
     def load(name):
         import_model(str(Path(FOLDER or "") / name), tmp_path / name)
-        return runs.load(tmp_path / name), tmp_path / name
+        return directory.load(tmp_path / name), tmp_path / name
 
     return load
 
@@ -120,7 +120,7 @@ def test_open_qa(released):
     asked = np.array([[cls, *question, sep]], np.int32)
     text = Text(asked, np.zeros_like(asked))
     vector = np.asarray(loaded.model.apply({"params": loaded.params}, text, method="queries"))[0]
-    vectors = index.open_version(runs.index_folder(run, "import"), 0, "import").vectors
+    vectors = index.open_version(directory.index_folder(run, "import"), 0, "import").vectors
     scores = vectors @ vector
     best = np.argsort(-scores)[:5]
     with (run / "passages.jsonl").open(encoding="utf-8") as file:

@@ -7,9 +7,12 @@ import pytest
 from safetensors.numpy import save_file
 from state_dicts import SIZES, draw, trunk
 
-from ralm_jax import cli, embedding, runs, starting
+from ralm_jax import cli
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
+from ralm_jax.inference import embedding
+from ralm_jax.runs import directory
+from ralm_jax.training import initialize
 
 SMALL = {
     "QUERY_LENGTH": 20, "PASSAGE_LENGTH": 56, "JOINT_LENGTH": 64, "HEAD_JOINT_LENGTH": 21,
@@ -69,29 +72,29 @@ def differs(one, other):
 
 
 def test_it_starts_from_what_was_imported(imported, warm):
-    begun, head = runs.load(imported), runs.load(warm, "head")
+    begun, head = directory.load(imported), directory.load(warm, "head")
     assert head.model == begun.model and head.model.score_scale == 20
-    assert runs.read_record(warm)["init"] == {"stage": "import", "step": 0}
+    assert directory.read_record(warm)["init"] == {"stage": "import", "step": 0}
     words = lambda loaded, part: loaded.params["reader"]["encoder"]["word_embeddings"]["embedding"]  # noqa: E731
     np.testing.assert_array_equal(words(head, "reader"), words(begun, "reader"))
     assert differs(
         head.params["reader"]["head"]["kernel"], begun.params["reader"]["head"]["kernel"]
     )
     tower = lambda x: x.params["retriever"]["passage_tower"]["encoder"]["embedding_norm"]["bias"]  # noqa: E731
-    np.testing.assert_array_equal(tower(runs.load(warm, "warmup")), tower(begun))
-    assert differs(tower(runs.load(warm)), tower(begun))
+    np.testing.assert_array_equal(tower(directory.load(warm, "warmup")), tower(begun))
+    assert differs(tower(directory.load(warm)), tower(begun))
 
 
 def test_the_same_command_again_changes_nothing(imported, pretrain, warm):
-    before = runs.load(warm).params
+    before = directory.load(warm).params
     assert cli.main(pretrain(warm, "--init", str(imported), *SETTINGS)) == 0
-    after = runs.load(warm).params
+    after = directory.load(warm).params
     np.testing.assert_array_equal(after["reader"]["head_bias"], before["reader"]["head_bias"])
 
 
 def test_a_run_may_start_from_a_run(warm, tiny):
-    model, params, started = starting.starting_point(None, warm, tiny.corpus, seed=0)
-    ended = runs.load(warm)
+    model, params, started = initialize.starting_point(None, warm, tiny.corpus, seed=0)
+    ended = directory.load(warm)
     assert model == ended.model and started == {"stage": "realm", "step": 2}
     np.testing.assert_array_equal(
         params["reader"]["head_bias"], ended.params["reader"]["head_bias"]

@@ -1,0 +1,58 @@
+"""What crosses from the host to a step: texts, batches, and how long each of them may be.
+
+Arrays are numpy on the host and jax inside a step. Dimensions are those of `models.config`.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+Array = Any  # numpy on the host, jax in a step
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Tokens per input, special tokens included; the defaults are REALM's."""
+
+    query: int = 96  # L
+    passage: int = 288  # P
+    joint: int = 384  # S
+    masked: int = 10  # M: further masked tokens stay hidden but are not predicted
+
+
+class Text(NamedTuple):
+    """Token ids and segment types, int32 [..., length]; padding is 0 in both."""
+
+    tokens: Array
+    types: Array
+
+
+class ClozeBatch(NamedTuple):
+    """Masked queries with their candidates; leading axis B, or devices x B before a pmapped step."""
+
+    query: Text  # [B,L]      [CLS] masked sentence [SEP]
+    candidates: Text  # [B,K,P]    [CLS] title [SEP] body [SEP]; candidate 0 is null
+    joint: Text  # [B,K,S]    [CLS] masked sentence [SEP] body [SEP]
+    valid: Array  # [B,K]      bool; false where fewer than K candidates were found
+    positions: Array  # [B,M]      of the masked tokens in query and joint; 0 where unused
+    targets: Array  # [B,M]      the tokens that stood there
+    weights: Array  # [B,M]      1 where a token is to be predicted
+
+
+class ClozePair(NamedTuple):
+    """Inverse cloze: row b of `query` [B,L] was taken from row b of `passage` [B,P]."""
+
+    query: Text
+    passage: Text
+
+
+class QuestionBatch(NamedTuple):
+    """Questions with a wide beam of passages, of which the first K are read. R passages, R >= K."""
+
+    question: Text  # [B,L]     [CLS] question [SEP]
+    beam: Array  # [B,R,E]    vectors of the index, which stay as they are
+    found: Array  # [B,R]      bool; false where the corpus has fewer than R passages
+    holds: Array  # [B,R]      bool; the passage holds an answer
+    joint: Text  # [B,K,S]    [CLS] question [SEP] passage [SEP]
+    within: Array  # [B,K,S]    bool; where an answer may lie
+    gold: Array  # [B,K,S,W]  bool; the spans that are an answer, by first wordpiece and width less one
+    candidates: Text | None = None  # [B,K,P]  to embed afresh, where the passage tower learns too

@@ -1,0 +1,126 @@
+"""How well held-out masked spans are read, with retrieved passages and without."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ralm_jax.batches import ClozeBatch, Lengths, Text
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.examples import cloze_batches, masking
+from ralm_jax.inference.embedding import embed_texts, search
+from ralm_jax.losses import marginal as losses
+from ralm_jax.metrics.means import Mean
+from ralm_jax.metrics.ranking import recall_at_k
+from ralm_jax.models.ralm import Ralm
+
+KS = (1, 5, 20, 100)
+READ_BATCH = 16  # clozes read at a time: [16,K,M,V] logits are held
+
+
+def measure_clozes(
+    model: Ralm,
+    params: dict,
+    corpus: Corpus,
+    vectors: np.ndarray,
+    lengths: Lengths,
+    held_out: float,
+    *,
+    candidates: int = 8,
+    limit: int = 1000,
+    measure: Callable[[Ralm, dict, ClozeBatch], dict[str, tuple]] | None = None,
+) -> dict[str, Any]:
+    """Held-out sentences, their own passage excluded: what is retrieved, and what is read from it.
+
+    Returns:
+      span_accuracy (all predicted tokens of the span right) with the retrieved candidates and with the
+      null passage alone, retrieval_utility (nats a token), and, where the corpus names facts,
+      cloze_recall {k: share with a passage that states the same fact}.
+      `measure` in the place of `read`: means of what it gives of each batch.
+    """
+    usable = cloze_batches.held_out_sentences(corpus, held_out) & cloze_batches.with_span(
+        corpus, lengths.query
+    )
+    rows = np.flatnonzero(usable)
+    if not len(rows) or not limit:
+        return {"sentences": 0}
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
+    asked = cloze_batches.clozes(
+        corpus, rows, np.arange(len(rows)), masking.salient_span, lengths, seed=0
+    )
+    depth = min(max(KS) + 1, corpus.size)
+    found = search(embed_texts(model, params, asked.query), vectors, depth).rows
+    chosen = cloze_batches.candidates(found, asked.passages, candidates)
+    report: dict[str, Any] = {"sentences": len(rows)}
+    report |= _read_all(model, params, corpus, asked, chosen, lengths, measure or read)
+    gold = same_fact(corpus, rows, asked.positions[:, 0] - 1)
+    if any(gold):
+        others = cloze_batches.candidates(found, asked.passages, depth)[:, 1:]
+        known = np.array([bool(g) for g in gold])
+        ks = [k for k in KS if k <= others.shape[1]]
+        pairs = recall_at_k(others[known], [g for g in gold if g], ks)
+        report["cloze_recall"] = Mean.of({str(k): p for k, p in pairs.items()}).compute()
+    return report
+
+
+def same_fact(corpus: Corpus, sentences: np.ndarray, starts: np.ndarray) -> list[set[int]]:
+    """For sentence rows [n], the other passages that state the fact of the span beginning at `starts`."""
+    groups, spans = np.asarray(corpus.span_groups), np.asarray(corpus.spans)
+    passages: dict[int, set[int]] = {}
+    for group, sentence in zip(groups.tolist(), spans[:, 0], strict=True):
+        passages.setdefault(group, set()).add(int(corpus.sentences[sentence, 0]))
+    found = []
+    for row, start in zip(sentences, starts, strict=True):
+        passage, offset, _ = corpus.sentences[row]
+        low, high = np.searchsorted(spans[:, 0], [row, row + 1])
+        span = low + int(np.flatnonzero(spans[low:high, 1] == offset + start)[0])
+        found.append(passages[int(groups[span])] - {int(passage)})
+    return found
+
+
+def _read_all(
+    model, params, corpus, asked: cloze_batches.Clozes, chosen, lengths: Lengths, measure
+):
+    """Reads clozes with candidate rows [n,K]; one batch shape, so one compilation."""
+    params = jax.device_put(params, jax.local_devices()[0])
+    total, n = Mean(), len(chosen)
+    for start in range(0, n, READ_BATCH):
+        real = np.arange(start, start + READ_BATCH) < n
+        rows = np.minimum(np.arange(start, start + READ_BATCH), n - 1)
+        part = cloze_batches.Clozes(
+            query=Text(asked.query.tokens[rows], asked.query.types[rows]),
+            positions=asked.positions[rows],
+            targets=asked.targets[rows],
+            weights=asked.weights[rows] * real[:, None],
+            passages=asked.passages[rows],
+        )
+        batch = cloze_batches.with_candidates(corpus, part, chosen[rows], lengths)
+        total = total.merge(Mean.of(measure(model, params, batch)))
+    return total.compute()
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def read(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
+    """{name: (sum, count)} for a batch; rows whose weights are all 0 do not count."""
+    variables = {"params": params}
+    call: Any = functools.partial(model.apply, variables, batch)
+    logits = jax.nn.log_softmax(call(method="read"))  # [B,K,M,V]
+    prior = losses.log_prior(call(method="scores"), batch.valid)  # [B,K]
+    marginal = jax.nn.logsumexp(prior[:, :, None, None] + logits, axis=1)  # [B,M,V]
+    unused = batch.weights == 0
+    asked = (~unused).any(-1)
+
+    def right(guess):  # [B,M,V] -> spans wholly right
+        return (((guess.argmax(-1) == batch.targets) | unused).all(-1) & asked).sum()
+
+    targets = jnp.broadcast_to(batch.targets[:, None, :, None], (*logits.shape[:-1], 1))
+    likelihood = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]  # [B,K,M]
+    telemetry = losses.retrieval_telemetry(prior, likelihood, batch.weights)
+    return {
+        "span_accuracy": (right(marginal), asked.sum()),
+        "span_accuracy_null": (right(logits[:, 0]), asked.sum()),
+        "retrieval_utility": telemetry["retrieval_utility"],
+    }

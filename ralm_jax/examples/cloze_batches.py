@@ -1,0 +1,182 @@
+"""Batches as a pure function of (seed, step): which sentence is asked, and what of it is masked.
+
+The order is grain's index shuffle, so that any step can be asked for at once and a resumed run
+sees the same examples; the draw within an example is keyed by (seed, position in the order).
+"""
+
+import dataclasses
+
+import grain
+import numpy as np
+
+from ralm_jax.batches import ClozeBatch, ClozePair, Lengths, Text
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
+from ralm_jax.examples import features
+from ralm_jax.examples.masking import Mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Queries:
+    """Which sentences may be asked: rows of `corpus.sentences`, and why the others may not."""
+
+    rows: np.ndarray  # int64 [n]
+    left_out: dict[str, int]
+
+
+def held_out(groups: np.ndarray, share: float) -> np.ndarray:
+    """uint64 group hashes -> bool: the same share of groups in every run and for every seed."""
+    return (groups >> np.uint64(11)).astype(np.float64) / 2.0**53 < share
+
+
+def held_out_sentences(corpus: Corpus, share: float) -> np.ndarray:
+    """bool [num_sentences]: sentences with a span whose fact (or passage) is held out."""
+    out = np.zeros(len(corpus.sentences), bool)
+    out[corpus.spans[held_out(np.asarray(corpus.span_groups), share), 0]] = True
+    return out
+
+
+def with_span(corpus: Corpus, query_length: int) -> np.ndarray:
+    """bool [num_sentences]: has a salient span that the query length does not cut off."""
+    start = corpus.sentences[corpus.spans[:, 0], 1]
+    fits = corpus.spans[:, 2] - start <= query_length - 2
+    out = np.zeros(len(corpus.sentences), bool)
+    out[corpus.spans[fits, 0]] = True
+    return out
+
+
+def queries(corpus: Corpus, share: float, usable: dict[str, np.ndarray]) -> Queries:
+    """Sentences to train on: not held out, and true in every mask of `usable` (reason -> bool [n])."""
+    keep = ~held_out_sentences(corpus, share)
+    left_out = {"held out for evaluation": int((~keep).sum())}
+    for reason, mask in usable.items():
+        left_out[reason] = int((keep & ~mask).sum())
+        keep &= mask
+    rows = np.flatnonzero(keep)
+    if not len(rows):
+        raise UserError(f"no sentence of {corpus.path} can be a query: {left_out}")
+    return Queries(rows, left_out)
+
+
+def draw(rows: np.ndarray, seed: int, step: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a step, in an order shuffled anew each epoch: (rows [B], positions in the order [B])."""
+    order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
+    positions = np.arange(step * batch, (step + 1) * batch)
+    return rows[np.array([order[int(i)] for i in positions])], positions
+
+
+def generator(seed: int, position: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, position]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Clozes:
+    """Masked queries of a batch, before any passage is retrieved for them."""
+
+    query: Text  # [B,L]
+    positions: np.ndarray  # int32 [B,M]
+    targets: np.ndarray  # int32 [B,M]
+    weights: np.ndarray  # float32 [B,M]
+    passages: np.ndarray  # int32 [B]: the passage each query was taken from
+
+
+def sentence_spans(corpus: Corpus, row: int, query_length: int) -> np.ndarray:
+    """int [s,2]: spans of a sentence, relative to it, that fit the query."""
+    low, high = np.searchsorted(corpus.spans[:, 0], [row, row + 1])
+    spans = corpus.spans[low:high, 1:3] - corpus.sentences[row, 1]
+    return spans[spans[:, 1] <= query_length - 2]
+
+
+def sentence_tokens(corpus: Corpus, row: int) -> np.ndarray:
+    passage, start, stop = corpus.sentences[row]
+    title = int(corpus.lengths[passage, 0])
+    return np.asarray(corpus.tokens[passage, title + start : title + stop])
+
+
+def clozes(corpus: Corpus, rows, positions, mask: Mask, lengths: Lengths, seed: int) -> Clozes:
+    """Sentence rows [B] -> masked queries. Every masked piece becomes [MASK]; the first M count."""
+    v = corpus.vocabulary
+    hidden, where, targets = [], [], []
+    for row, position in zip(rows, positions, strict=True):
+        tokens = sentence_tokens(corpus, row)[: lengths.query - 2]
+        spans = sentence_spans(corpus, row, lengths.query)
+        chosen = mask(tokens, spans, v, generator(seed, int(position)))
+        index = np.flatnonzero(chosen)[: lengths.masked]
+        hidden.append(np.where(chosen, v.mask, tokens))
+        where.append(index + 1)  # behind [CLS]
+        targets.append(tokens[index])
+    weights = features.pad([np.ones(len(w)) for w in where], lengths.masked)
+    return Clozes(
+        query=features.query_text(corpus, hidden, lengths.query),
+        positions=features.pad(where, lengths.masked),
+        targets=features.pad(targets, lengths.masked),
+        weights=weights.astype(np.float32),
+        passages=np.asarray(corpus.sentences[rows, 0]),
+    )
+
+
+def with_candidates(corpus: Corpus, asked: Clozes, found: np.ndarray, lengths: Lengths):
+    """Clozes and candidate rows [B,K] -> ClozeBatch. Column 0 is NULL; -2 marks no candidate."""
+    valid = found > -2
+    rows = np.where(valid, found, features.NULL)
+    b, k = rows.shape
+    passages = features.passage_text(corpus, rows.reshape(-1), lengths.passage)
+    return ClozeBatch(
+        query=asked.query,
+        candidates=Text(*(x.reshape(b, k, lengths.passage) for x in passages)),
+        joint=features.joint_text(corpus, asked.query, rows, lengths.joint),
+        valid=valid,
+        positions=asked.positions,
+        targets=asked.targets,
+        weights=asked.weights,
+    )
+
+
+def candidates(found: np.ndarray, own: np.ndarray | None, k: int) -> np.ndarray:
+    """Neighbours [B,n], best first -> candidate rows [B,K]: null, then the best that are not own.
+
+    Dropped: the query's own passage (`own` [B]; None allows it) and -1, which an index gives where
+    it has fewer than n. Places left over hold -2. n = K is enough: one for the own passage.
+    """
+    keep = found >= 0
+    if own is not None:
+        keep &= found != own[:, None]
+    order = np.argsort(~keep, axis=1, kind="stable")[:, : k - 1]
+    best = np.where(np.take_along_axis(keep, order, 1), np.take_along_axis(found, order, 1), -2)
+    missing = k - 1 - best.shape[1]
+    best = np.pad(best, ((0, 0), (0, max(0, missing))), constant_values=-2)
+    return np.concatenate([np.full((len(found), 1), features.NULL), best], axis=1).astype(np.int32)
+
+
+def inverse_cloze_pairs(
+    corpus: Corpus,
+    rows: np.ndarray,
+    positions: np.ndarray,
+    lengths: Lengths,
+    seed: int,
+    *,
+    keep_share: float = 0.1,
+    mask: Mask | None = None,
+    mask_share: float = 0.0,
+) -> ClozePair:
+    """Sentence rows [B] -> each sentence and its passage without it (ORQA: kept in 10%).
+
+    mask_share of the queries have spans masked as in pretraining, so that masked queries are not
+    foreign to the retriever when joint training begins.
+    """
+    v = corpus.vocabulary
+    sentences, cuts = [], corpus.sentences[rows, 1:3].astype(np.int32)
+    for i, (row, position) in enumerate(zip(rows, positions, strict=True)):
+        rng = generator(seed, int(position))
+        if rng.random() < keep_share:
+            cuts[i] = 0
+        tokens = sentence_tokens(corpus, row)
+        if mask is not None and rng.random() < mask_share:
+            tokens = tokens[: lengths.query - 2]
+            hide = mask(tokens, sentence_spans(corpus, row, lengths.query), v, rng)
+            tokens = np.where(hide, v.mask, tokens)
+        sentences.append(tokens)
+    return ClozePair(
+        query=features.query_text(corpus, sentences, lengths.query),
+        passage=features.passage_text(corpus, corpus.sentences[rows, 0], lengths.passage, cuts),
+    )

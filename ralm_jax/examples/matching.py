@@ -1,0 +1,92 @@
+"""Which passages answer a question, and where: found once, before training, for all questions together.
+
+Two rules of distant supervision: an answer is a substring of the raw text, case and all (ORQA's
+retriever), or its wordpieces stand in the passage one after the other (its reader; lower case, no accents).
+Spans to read are always found by wordpieces. Patterns are matched with the raw text under both rules.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.examples.answer_spans import Spans, join
+from ralm_jax.examples.pattern_matching import pattern_spans
+from ralm_jax.examples.questions import Question
+
+# (corpus, questions) -> for each question the rows of the passages that hold an answer, ascending
+Rule = Callable[[Corpus, Sequence[Question]], list[np.ndarray]]
+
+
+class BodyIndex:
+    """The wordpieces of all bodies in a row, and where each wordpiece stands."""
+
+    def __init__(self, corpus: Corpus):
+        title, body = np.asarray(corpus.lengths).astype(np.int64).T
+        column = np.arange(corpus.tokens.shape[1])[None, :]
+        within = (column >= title[:, None]) & (column < (title + body)[:, None])
+        self._pieces = np.asarray(corpus.tokens)[within].astype(np.int64)
+        self._row = np.repeat(np.arange(corpus.size), body)
+        self._begins = np.concatenate([[0], np.cumsum(body)])
+        self._places = np.argsort(self._pieces, kind="stable")
+        self._first = np.searchsorted(
+            self._pieces[self._places], np.arange(corpus.vocabulary.size + 1)
+        )
+
+    def find(self, wanted: Sequence[int]) -> Spans:
+        """Every place where the wordpieces `wanted` stand one after the other in one passage."""
+        if not wanted:
+            return join([])
+        counts = [self._first[piece + 1] - self._first[piece] for piece in wanted]
+        rarest = int(np.argmin(counts))
+        piece = wanted[rarest]
+        start = self._places[self._first[piece] : self._first[piece + 1]] - rarest
+        stop = start + len(wanted) - 1
+        start, stop = (x[(start >= 0) & (stop < len(self._pieces))] for x in (start, stop))
+        same = self._row[start] == self._row[stop]
+        for i, piece in enumerate(wanted):
+            same &= self._pieces[start + i] == piece
+        start, stop = start[same], stop[same]
+        row = self._row[start]
+        return Spans(row, start - self._begins[row], stop - self._begins[row])
+
+
+def spans(corpus: Corpus, questions: Sequence[Question]) -> list[Spans]:
+    """For each question all places of its answers, sorted by row and place; none twice."""
+    tokenizer, index = corpus.tokenizer(), BodyIndex(corpus)
+    answers = sorted({a for q in questions if not q.patterns for a in q.answers})
+    pieces = tokenizer.encode_batch(answers, add_special_tokens=False)
+    places = {a: index.find(p.ids) for a, p in zip(answers, pieces, strict=True)}
+    matched = pattern_spans(corpus, (a for q in questions if q.patterns for a in q.answers))
+    return [join([(matched if q.patterns else places)[a] for a in q.answers]) for q in questions]
+
+
+def wordpieces(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]:
+    """The rule by wordpieces."""
+    return [np.unique(found.rows) for found in spans(corpus, questions)]
+
+
+def substring(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]:
+    """The rule by raw text: an answer is found in the middle of a word too, and in its own case only."""
+    texts = corpus.texts()
+    bodies = [texts[row]["text"] for row in range(corpus.size)]
+    begins = np.cumsum([0, *(len(body) + 1 for body in bodies)])
+    joined = b"\x00".join(bodies)  # what no text holds
+    held: dict[bytes, np.ndarray] = {}
+    for answer in {a.encode() for q in questions if not q.patterns for a in q.answers if a}:
+        rows, place = [], joined.find(answer)
+        while place >= 0:  # on from the next passage: once is enough
+            rows.append(int(np.searchsorted(begins, place, side="right")) - 1)
+            place = joined.find(answer, int(begins[rows[-1] + 1]))
+        held[answer] = np.array(rows, np.int64)
+    matched = pattern_spans(corpus, (a for q in questions if q.patterns for a in q.answers))
+    none = [np.empty(0, np.int64)]
+    return [
+        np.unique(
+            np.concatenate(
+                [matched[a].rows if q.patterns else held[a.encode()] for a in q.answers if a]
+                or none
+            )
+        )
+        for q in questions
+    ]

@@ -1,0 +1,114 @@
+"""Batches of questions with their beams: what to read, and which of it is an answer."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ralm_jax.batches import Lengths, QuestionBatch, Text
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.examples import features, matching
+from ralm_jax.examples.answer_spans import Spans
+from ralm_jax.examples.questions import Question
+
+
+class Known(NamedTuple):
+    """Questions, tokenised, and where their answers stand in the corpus."""
+
+    pieces: list[np.ndarray]  # wordpieces of each question
+    holds: list[np.ndarray]  # rows of the passages that hold an answer, ascending
+    spans: list[Spans]
+
+    @property
+    def answerable(self) -> np.ndarray:
+        """bool [n]: some passage holds an answer."""
+        return np.array([len(rows) > 0 for rows in self.holds], bool)
+
+
+def know(
+    corpus: Corpus, questions: Sequence[Question], rule: matching.Rule = matching.wordpieces
+) -> Known:
+    """Tokenises and matches questions, once for a whole run."""
+    asked = [q.question for q in questions]
+    encoded = corpus.tokenizer().encode_batch(asked, add_special_tokens=False)
+    spans = matching.spans(corpus, questions)
+    by_pieces = rule is matching.wordpieces
+    holds = [np.unique(s.rows) for s in spans] if by_pieces else rule(corpus, questions)
+    return Known([np.array(e.ids, np.int32) for e in encoded], holds, spans)
+
+
+class Asked(NamedTuple):
+    """Questions of a batch, before anything is retrieved for them."""
+
+    query: Text  # [B,L]
+    numbers: np.ndarray  # int64 [B]: which questions
+
+
+class Reading(Protocol):
+    """What is read of a beam; see `tasks.OpenQuestions`."""
+
+    @property
+    def lengths(self) -> Lengths: ...
+    @property
+    def candidates(self) -> int: ...
+    @property
+    def span_width(self) -> int: ...
+    @property
+    def train_passages(self) -> bool: ...
+
+
+def ask(corpus: Corpus, known: Known, rows: np.ndarray, lengths: Lengths) -> Asked:
+    pieces = [known.pieces[row] for row in rows]
+    return Asked(features.query_text(corpus, pieces, lengths.query), np.asarray(rows))
+
+
+def batch(
+    corpus: Corpus, reading: Reading, known: Known, asked: Asked, found: np.ndarray, vectors
+) -> QuestionBatch:
+    """Beams [B,R] of passage rows, best first (-1: none), and the index [N,E] -> QuestionBatch."""
+    real = found >= 0
+    rows = np.where(real, found, 0)
+    read, lengths = found[:, : reading.candidates], reading.lengths
+    joint, within = joint_text(corpus, asked.query, read, lengths.joint)
+    holds = [np.isin(row, known.holds[n]) for row, n in zip(found, asked.numbers, strict=True)]
+    candidates = None
+    if reading.train_passages:
+        flat = features.passage_text(corpus, read.reshape(-1), lengths.passage)
+        candidates = Text(*(x.reshape(*read.shape, -1) for x in flat))
+    return QuestionBatch(
+        question=asked.query,
+        beam=np.asarray(vectors[rows], np.float32) * real[..., None].astype(np.float32),
+        found=real,
+        holds=np.stack(holds) & real,
+        joint=joint,
+        within=within,
+        gold=gold_spans(known, asked, read, within, reading.span_width),
+        candidates=candidates,
+    )
+
+
+def joint_text(corpus: Corpus, query: Text, rows: np.ndarray, length: int):
+    """Questions [B,L] and rows [B,K] -> joint Text [B,K,S], and where an answer may lie, bool [B,K,S]."""
+    joint = features.joint_text(corpus, query, rows, length)
+    column = np.arange(length)
+    end = (joint.tokens != 0).sum(-1, keepdims=True) - 1  # of the last [SEP]
+    return joint, (joint.types == 1) & (column < end)
+
+
+def gold_spans(
+    known: Known, asked: Asked, rows: np.ndarray, within: np.ndarray, width: int
+) -> np.ndarray:
+    """bool [B,K,S,W]: spans of the passages `rows` [B,K] that are an answer, and not cut off."""
+    gold = np.zeros((*within.shape, width), bool)
+    front = (asked.query.tokens != 0).sum(1)  # where bodies begin
+    for b, number in enumerate(asked.numbers):
+        spans = known.spans[number]
+        for k, row in enumerate(rows[b]):
+            here = slice(*np.searchsorted(spans.rows, [row, row + 1]))
+            start = spans.starts[here] + front[b]
+            wide = spans.stops[here] - spans.starts[here]
+            fits = (wide < width) & (start + wide < within.shape[2])
+            start, wide = start[fits], wide[fits]
+            whole = within[b, k, start] & within[b, k, start + wide]
+            gold[b, k, start[whole], wide[whole]] = True
+    return gold

@@ -1,0 +1,127 @@
+"""Where questions come from: JSONL, SQuAD's JSON, CuratedTREC's TSV, or a TFDS dataset."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ralm_jax.data.tfds_source import open_split
+from ralm_jax.errors import UserError
+from ralm_jax.examples.questions import Questions, collect
+
+Records = Iterator[tuple[str, dict[str, Any]]]  # where it stands, what it says
+FORMS = "FILE.jsonl[.gz], a SQuAD FILE.json, a CuratedTREC FILE.tsv, or tfds:NAME[/CONFIG][:SPLIT]"
+
+
+def read_questions(source: str | Path) -> Questions:
+    """Reads questions and answers.
+
+    FILE.jsonl[.gz]   an object a line: question, answers (or answer), maybe id, gold_ids, regex
+    FILE.json[.gz]    of SQuAD 1.1 or 2.0
+    FILE.tsv          of CuratedTREC: id, kind, question, regular expression
+    tfds:NAME[/CONFIG][:SPLIT]    natural_questions_open, natural_questions/longt5, trivia_qa,
+                      web_questions, squad, or any with fields of one of those; by default the split train
+
+    Raises UserError, naming file and line, for what cannot be read or is not as described.
+    """
+    if str(source).startswith("tfds:"):
+        return collect(_tfds(str(source)), source)
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(f"there is no file of questions at {path}; give {FORMS}")
+    bare = path.with_suffix("") if path.suffix == ".gz" else path
+    read = {".jsonl": json_lines, ".json": _squad, ".tsv": _trec}.get(bare.suffix)
+    if read is None:
+        raise UserError(f"{path}: questions are read from {FORMS}")
+    try:
+        return collect(read(path), path)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; convert it") from None
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+
+
+def json_lines(path: Path) -> Records:
+    """Each line's place and what it says. Raises UserError for one that is not JSON."""
+    for number, line in _lines(path):
+        try:
+            yield f"{path}, line {number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg}); mend it") from None
+
+
+def _trec(path: Path) -> Records:
+    for number, line in _lines(path):
+        cells = line.rstrip("\n").split("\t")
+        where = f"{path}, line {number}"
+        if len(cells) != 4:
+            raise UserError(
+                f"{where}: {len(cells)} cells; expected id, kind, question and pattern, tabs between"
+            )
+        yield where, {"id": cells[0], "question": cells[2], "answers": [cells[3]], "regex": True}
+
+
+def _squad(path: Path) -> Records:
+    try:
+        whole = json.loads("".join(line for _, line in _lines(path)))
+        paragraphs = [p for article in whole["data"] for p in article["paragraphs"]]
+        asked = [qa for paragraph in paragraphs for qa in paragraph["qas"]]
+        for qa in asked:
+            where = f"{path}, question {qa['id']}"
+            texts = list(dict.fromkeys(answer["text"] for answer in qa["answers"]))
+            yield where, {"id": qa["id"], "question": qa["question"], "answers": texts}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not the JSON of SQuAD ({type(error).__name__}: {error}); one object a line goes "
+            "into a .jsonl"
+        ) from None
+
+
+def _tfds(source: str) -> Records:
+    name, split, records = open_split(source.removeprefix("tfds:"))
+    if "annotations" in records.features:  # ragged, and nothing but TensorFlow reads that
+        raise UserError(
+            f"tfds:{name} keeps its answers nested, which TFDS reads with TensorFlow alone: give "
+            "tfds:natural_questions_open, or tfds:natural_questions/longt5"
+        )
+    for number, record in enumerate(records):
+        where = f"tfds:{name}, {split} {number}"
+        if "question" not in record:
+            raise UserError(f"tfds:{name} has no question among {', '.join(record)}")
+        id = next(
+            (record[key] for key in ("question_id", "id") if key in record), f"{split}-{number}"
+        )
+        given = list(dict.fromkeys(_text(a) for a in _answers(record, name)))
+        yield (
+            where,
+            {
+                "id": _text(id),
+                "question": _text(record["question"]),
+                "answers": [a for a in given if a],
+            },
+        )
+
+
+def _answers(record: dict[str, Any], name: str) -> list[Any]:
+    """The answers, in the layout of whichever dataset it is."""
+    for field in ("all_answers", "answers", "answer"):  # all_answers: natural_questions/longt5
+        if field not in record:
+            continue
+        given = record[field]
+        if not isinstance(given, dict):
+            return list(given) if not isinstance(given, (str, bytes)) else [given]
+        if "text" in given:  # SQuAD
+            return list(given["text"])
+        return [given["value"], *given["aliases"]]  # TriviaQA
+    raise UserError(f"tfds:{name} has no answers among {', '.join(record)}; export it as JSONL")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

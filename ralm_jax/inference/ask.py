@@ -1,0 +1,98 @@
+"""`ralm ask`: a question from a person, its answer and the evidence on the screen."""
+
+import json
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from ralm_jax.errors import UserError
+from ralm_jax.inference import answering
+from ralm_jax.inference.answering import Answered, Opened
+from ralm_jax.inference.embedding import embed_texts, search_with
+from ralm_jax.inference.records import as_record
+
+BOLD, PLAIN = "\033[1m", "\033[0m"
+PROMPT = "Ask (an empty line ends): "
+
+
+def ask(
+    *,
+    run: str | Path,
+    question: str | None,
+    corpus: str | Path | None = None,
+    as_json: bool = False,
+) -> None:
+    """Answers one question, or those typed in until an empty line or the end of input.
+
+    Raises UserError as `answering.open_run`, and for an empty question.
+    """
+    if question is not None and not question.strip():
+        raise UserError("the question is empty; leave it out to be asked for one")
+    opened = answering.open_run(run, corpus)
+    if question is not None:
+        _answer(opened, question, as_json)
+        return
+    while line := _next_question():
+        _answer(opened, line, as_json)
+
+
+def _next_question() -> str:
+    if sys.stdin.isatty():
+        try:
+            return input(PROMPT).strip()
+        except (EOFError, KeyboardInterrupt):
+            return ""
+    return sys.stdin.readline().strip()
+
+
+def _answer(opened: Opened, question: str, as_json: bool) -> None:
+    found, seconds = timed_answer(opened, question)
+    if as_json:
+        rounded = {part: round(took, 4) for part, took in seconds.items()}
+        record = {"question": question, **as_record(opened, found), "seconds": rounded}
+        print(json.dumps(record, ensure_ascii=False), flush=True)
+        return
+    print(show(opened, found, bold=sys.stdout.isatty()))
+    parts = ", ".join(f"{part} {1000 * took:.0f}" for part, took in seconds.items())
+    print(f"({1000 * sum(seconds.values()):.0f} ms: {parts})\n", flush=True)
+
+
+def timed_answer(
+    opened: Opened, question: str, *, beam: int = 100, candidates: int = 5
+) -> tuple[Answered, dict[str, float]]:
+    """As `answering.answer`, with the seconds it took to embed the question, search, re-rank, and read."""
+    began = time.perf_counter()
+    asked = answering.encode(opened, [question])
+    vectors = embed_texts(opened.model, opened.params, asked)
+    embedded = time.perf_counter()
+    ranked = search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
+    searched = time.perf_counter()
+    seconds = {"embed": embedded - began, "search": searched - embedded}
+    if opened.rerank:
+        ranked = answering.reranked(opened, asked, ranked)
+        seconds["re-rank"] = time.perf_counter() - searched
+    begun = time.perf_counter()
+    ((found,),) = answering.read(opened, asked, [ranked], candidates)
+    seconds["read"] = time.perf_counter() - begun
+    return found, seconds
+
+
+def show(opened: Opened, found: Answered, *, bold: bool) -> str:
+    """The answer, its passage with the span marked, the beam and the runners-up."""
+    record = as_record(opened, found)
+    evidence = record["evidence"]
+    if evidence is None:
+        return "No answer: no passage was found."
+    mark = (BOLD, PLAIN) if bold else ("[", "]")
+    text, start, stop = evidence["text"], evidence["start"], evidence["stop"]
+    marked = f"{text[:start]}{mark[0]}{text[start:stop]}{mark[1]}{text[stop:]}"
+    lines = [f"{record['answer']}   p = {record['probability']:.2f}", ""]
+    title = evidence["title"] or evidence["documents"][0]
+    lines += [f"  {title}", *textwrap.wrap(marked, 96, initial_indent="  ", subsequent_indent="  ")]
+    passages = ", ".join(f"{p['probability']:.2f}" for p in record["passages"])
+    lines += ["", f"  p(passage | question), first of the beam: {passages}"]
+    if record["runners_up"]:
+        others = ", ".join(f"{r['answer']} ({r['probability']:.2f})" for r in record["runners_up"])
+        lines.append(f"  or: {others}")
+    return "\n".join(lines)

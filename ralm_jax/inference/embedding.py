@@ -1,0 +1,137 @@
+"""Text to vectors with a model's retriever, and exact search among them."""
+
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+
+from ralm_jax import partition
+from ralm_jax.batches import Lengths, Text
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.examples import features
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.retrieval.exact import Exact
+from ralm_jax.retrieval.index import Version
+
+CHUNK = 1024  # texts embedded at a time, at most,
+ACTIVATIONS = 1 << 28  # and numbers (1 GiB of float32) that a layer may hold of them meanwhile
+
+
+class Ranking(NamedTuple):
+    """A question's best passages: rows of the corpus and scores, [Q, k], best first; -1 is none."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+def chunk_rows(model: Ralm | OpenQA, length: int) -> int:
+    """How many texts of `length` to embed at a time, whatever is asked: one compilation serves.
+
+    A power of two where devices are, so that it divides over them.
+    """
+    c = model.retriever_config
+    most = max(1, ACTIVATIONS // (c.heads * length**2 + c.intermediate * length))
+    rows = min(CHUNK, 1 << (most.bit_length() - 1))
+    return max(1, rows // jax.device_count()) * jax.device_count()
+
+
+@functools.lru_cache(maxsize=8)
+def _embedder(model: Any, method: str):
+    return partition.gathered(
+        lambda params, text: model.apply({"params": {"retriever": params}}, text, method=method)
+    )
+
+
+def embed_queries(model: Ralm | OpenQA, retriever: Any, text: Text) -> jax.Array:
+    """This process's queries [b,L] -> those of all processes [B,E]; queued, not waited for."""
+    return _embedder(cast(Hashable, model), "queries")(retriever, partition.shard(text))
+
+
+def embed_passages(
+    model: Ralm | OpenQA, corpus: Corpus, length: int, retriever: Any, start: int, stop: int
+) -> jax.Array:
+    """Passages start...stop (at most `chunk_rows`) -> [stop - start, E]; queued, not waited for."""
+    return _embed_rows(model, corpus, length, retriever, np.arange(start, stop))
+
+
+def _embed_rows(model, corpus: Corpus, length: int, retriever, rows: np.ndarray) -> jax.Array:
+    """`chunk_rows` are embedded whatever is asked, by all processes together."""
+    chunk = chunk_rows(model, length)
+    padded = np.pad(rows, (0, chunk - len(rows)), mode="edge")[partition.local_rows(chunk)]
+    text = features.passage_text(corpus, padded, length)
+    return _embedder(cast(Hashable, model), "passages")(retriever, partition.shard(text))[
+        : len(rows)
+    ]
+
+
+def embed_corpus(
+    model: Ralm | OpenQA,
+    params: dict,
+    corpus: Corpus,
+    lengths: Lengths,
+    done: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """All passages with present parameters: float32 [N,E].
+
+    Short passages are embedded among themselves, at a quarter, half or three quarters of the length. `done`
+    is told how many more there are now.
+    """
+    retriever = partition.replicate(params["retriever"])
+    vectors = np.empty((corpus.size, model.embedding), np.float32)
+    for width, rows in _by_width(model, corpus, lengths.passage):
+        chunk = chunk_rows(model, width)
+        for start in range(0, len(rows), chunk):
+            part = rows[start : start + chunk]
+            vectors[part] = _embed_rows(model, corpus, width, retriever, part)
+            done(len(part))
+    return vectors
+
+
+def _by_width(model, corpus: Corpus, length: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(width, rows that fit it); too few to fill a chunk go with the next longer ones."""
+    needed = np.asarray(corpus.lengths).astype(int).sum(1) + 3  # special tokens
+    rows = np.empty(0, int)
+    below = 0
+    for quarter in range(1, 5):
+        width = -(-length * quarter // 4)
+        fits = (needed > below) & ((needed <= width) | (quarter == 4))
+        rows, below = np.concatenate([rows, np.flatnonzero(fits)]), width
+        if len(rows) and (quarter == 4 or len(rows) >= chunk_rows(model, width)):
+            yield width, rows
+            rows = np.empty(0, int)
+
+
+def embed_texts(model: Ralm | OpenQA, params: dict, text: Text) -> np.ndarray:
+    """Queries [n,L] -> float32 [n,E]."""
+    retriever, n, out = partition.replicate(params["retriever"]), len(text.tokens), []
+    devices = jax.device_count()
+    few = -(-(1 << (n - 1).bit_length()) // devices) * devices
+    chunk = min(few, chunk_rows(model, text.tokens.shape[1]))
+    for start in range(0, n, chunk):
+        rows = np.arange(start, start + chunk) % n
+        part = Text(text.tokens[rows], text.types[rows])
+        out.append(np.asarray(embed_queries(model, retriever, part)))
+    return np.concatenate(out)[:n]
+
+
+def search(queries: np.ndarray, vectors: np.ndarray, k: int) -> Ranking:
+    """Exact: queries [Q,E], vectors [N,E] -> the k best of each."""
+    return search_with(exact_over(vectors), queries, k)
+
+
+def exact_over(vectors: np.ndarray) -> Exact:
+    """Exact search among vectors [N,E], to be asked more than once."""
+    searcher = Exact()
+    searcher.build(Version(0, vectors, Path()))
+    searcher.publish()
+    return searcher
+
+
+def search_with(searcher: Exact, queries: np.ndarray, k: int) -> Ranking:
+    """Queries [Q,E] -> the k best of each."""
+    found = [searcher.search(queries[i : i + 256], k)() for i in range(0, len(queries), 256)]
+    return Ranking(*(np.concatenate(part) for part in zip(*found, strict=True)))

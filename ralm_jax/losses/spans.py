@@ -1,0 +1,81 @@
+"""How well the spans of the passages read are told from one another: the second term of ORQA's loss.
+
+Most of fine-tuning is this. Passages are padded, and of a weak retriever few hold an answer: so questions
+are read a few at a time, no wider than their passages are, and not at all where there is nothing to learn.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ralm_jax.batches import Array, QuestionBatch, Text
+from ralm_jax.losses import marginal, microbatch
+
+
+class Passages(NamedTuple):
+    """What is read for each question, as in `QuestionBatch`, and its key of dropout."""
+
+    joint: Text  # [B,K,S]
+    within: Array  # [B,K,S]
+    gold: Array  # [B,K,S,W]
+    keys: jax.Array  # [B]
+
+
+def passages(batch: QuestionBatch, key: jax.Array) -> Passages:
+    keys = jax.random.split(key, len(batch.found))
+    return Passages(batch.joint, batch.within, batch.gold, keys)
+
+
+def reading(apply: Callable, at_once: int, widths: Sequence[int]) -> microbatch.Loss:
+    """(reader, scores of the passages [B,K], Passages) -> (sum of losses, (questions that have a right span,
+    those answered with one)), differentiable in the first two.
+
+    Args:
+      apply: of an OpenQA.
+      at_once: questions read at a time; divides B.
+      widths: ascending, the last one S: a group is read at the least that all its passages fit.
+    """
+
+    def nothing(reader, scores, part):
+        del reader, part
+        zero = 0.0 * scores.sum()
+        return zero, (zero, zero)
+
+    def at(width: int) -> microbatch.Loss:
+        def loss(reader, scores, part: Passages):
+            joint = Text(part.joint.tokens[..., :width], part.joint.types[..., :width])
+            spans = apply(
+                {"params": {"reader": reader}}, joint, part.within[..., :width], True,
+                method="read", rngs={"dropout": part.keys[0]},
+            )  # [b,K,width,W]  # fmt: skip
+            logits = (spans + scores[..., None, None]).reshape(len(scores), -1)
+            gold = part.gold[:, :, :width].reshape(logits.shape)
+            total, readable = marginal.answer_likelihood(logits, gold)
+            right = jnp.take_along_axis(gold, logits.argmax(1)[:, None], axis=1).sum()
+            return total, (readable, right.astype(jnp.float32))
+
+        return loss
+
+    def way(part: Passages):
+        used = jnp.where(part.joint.tokens != 0, jnp.arange(1, widths[-1] + 1), 0).max()
+        return jnp.where(part.gold.any(), 1 + (used > jnp.array(widths[:-1], int)).sum(), 0)
+
+    return microbatch.in_groups([nothing, *map(at, widths)], way, at_once)
+
+
+def widths(needed: np.ndarray, passages: int, longest: int) -> tuple[int, ...]:
+    """Widths that groups of `passages` are read at, ascending, the last one `longest`.
+
+    Args:
+      needed: wordpieces of each joint input there may be; one group in three needs no more than the first
+        width, one in three more than the second. A width that would save less than a tenth is none.
+    """
+    kept = [longest]
+    for share in (2 / 3, 1 / 3):
+        width = 8 * int(np.ceil(np.quantile(needed, share ** (1 / passages)) / 8))
+        if width <= 0.9 * kept[0]:
+            kept.insert(0, width)
+    return tuple(kept)

@@ -1,0 +1,96 @@
+"""Which of the parameters of a fine-tuning are kept: those that answer most of the development questions.
+
+And where there is a scorer, whether its order of the passages is the one to answer from.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ralm_jax.batches import Lengths
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.examples.questions import Question
+from ralm_jax.inference import answering
+from ralm_jax.inference.embedding import exact_over
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.retrieval import index
+from ralm_jax.runs import directory
+from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.writers import metrics_file, read_metrics
+
+
+def spread(questions: Sequence[Question], most: int) -> Sequence[Question]:
+    """At most so many of them, evenly from first to last."""
+    return questions[:: -(-len(questions) // most) or 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """A probe of training: exact match and F1 over development questions; the best are checkpointed.
+
+    With a scorer, in the better of two orders, the retriever's where they are alike; and
+    `reranking_gain`, the exact match of the scorer's less that of the retriever's.
+    """
+
+    run: Path
+    corpus: Corpus
+    questions: Sequence[Question]
+    lengths: Lengths
+    candidates: int  # passages read
+
+    def __call__(self, model: OpenQA, params: dict, stage: str, step: int) -> dict[str, float]:
+        folder = directory.index_folder(self.run, stage)
+        newest = max(index.versions(folder))
+        vectors = index.open_version(folder, newest, self.corpus.fingerprint).vectors
+        opened = answering.Opened(
+            model,
+            jax.device_put(params, jax.local_devices()[0]),
+            self.corpus,
+            exact_over(vectors),
+            self.lengths,
+            self.corpus.tokenizer(),
+            self.corpus.texts(),
+        )
+        scores = [self._score(found) for found in self._answered(opened)]
+        exact, f1 = max(scores, key=lambda score: score[0])  # of equals the first
+        if exact > self._best(stage, step):
+            self._keep(params, step, rerank=exact > scores[0][0])
+        gain = {"reranking_gain": scores[1][0] - scores[0][0]} if len(scores) > 1 else {}
+        return {"exact_match": exact, "f1": f1, **gain}
+
+    def _answered(self, opened: answering.Opened) -> list[list[answering.Answered]]:
+        """From passages in the retriever's order, and where there is a scorer in its own."""
+        scored = opened.model.with_scorer
+        beam = max(self.candidates, answering.RERANKED) if scored else self.candidates
+        asked = answering.encode(opened, [q.question for q in self.questions])
+        orders = [answering.rank(opened, asked, beam)]
+        if scored:
+            orders.append(answering.reranked(opened, asked, orders[0]))
+        return answering.read(opened, asked, orders, self.candidates)
+
+    def _score(self, found: Sequence[answering.Answered]) -> tuple[float, float]:
+        """Exact match and F1."""
+        said = [a.answers[0].text if a.answers else "" for a in found]
+        pairs = list(zip(said, self.questions, strict=True))
+        exact = float(np.mean([q.answered_by(text) for text, q in pairs]))
+        return exact, float(np.mean([q.f1(text) for text, q in pairs]))
+
+    def _best(self, stage: str, step: int) -> float:
+        """Of earlier probes, of which a resumed run has those up to where it went on."""
+        file = metrics_file(self.run)
+        lines = read_metrics(file) if file.exists() else []
+        probes = (x for x in lines if x["stage"] == stage and x["step"] < step)
+        return max((x.get("probe/exact_match", -1.0) for x in probes), default=-1.0)
+
+    def _keep(self, params: dict, step: int, rerank: bool) -> None:
+        checkpoints = Checkpoints(directory.checkpoint_folder(self.run, directory.BEST))
+        try:
+            latest = checkpoints.latest()
+            if latest is None or latest < step:  # else a lost run came as far, by the same steps
+                tree = {"state": {"params": params}, directory.RERANK: np.array(rerank)}
+                checkpoints.save(step, tree, wait=True)
+        finally:
+            checkpoints.close()

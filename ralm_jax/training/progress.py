@@ -1,0 +1,152 @@
+"""What a person sees of a run, and the same in files: progress bar, metrics, the start-up lines."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+from tqdm import tqdm
+
+from ralm_jax.errors import UserError
+from ralm_jax.metrics.means import Mean
+from ralm_jax.retrieval.searcher import Published
+from ralm_jax.runs.writers import MetricWriter
+
+if TYPE_CHECKING:
+    from ralm_jax.training.schedule import Stage
+
+SHORT = {
+    "retrieval_utility": "utility",
+    "in_batch_accuracy": "accuracy",
+    "prior_entropy": "entropy",
+}
+
+
+PROBE = "probe"  # what the device waits for while something is measured; not counted
+
+
+class Progress:
+    """Accumulates the metrics of steps between log lines; only process 0 shows and writes them."""
+
+    def __init__(self, path: Path, params: dict):
+        self._lead = jax.process_index() == 0
+        self._writer = MetricWriter(path) if self._lead else None
+        self._bar, self._mean = tqdm(disable=True), Mean()
+        self._name, self._batch = "", 0  # of the present stage
+        self._index: dict[str, float] = {}
+        self._since = (0, time.perf_counter())
+        self._measuring = 0.0  # seconds of it that were not training
+        sizes = {part: sum(x.size for x in jax.tree.leaves(p)) for part, p in params.items()}
+        self.say(
+            f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} x "
+            f"{jax.devices()[0].device_kind}; parameters: "
+            + ", ".join(f"{part} {size:,}" for part, size in sizes.items())
+        )
+
+    def say(self, line: str, left_out: Mapping[str, int] | None = None) -> None:
+        """One line, with the counts of what was left out and why."""
+        if self._lead:
+            for reason, count in (left_out or {}).items():
+                line += f"; {count:,} left out: {reason}" if count else ""
+            tqdm.write(line)
+
+    def begin(self, stage: "Stage", step: int) -> None:
+        self._bar.close()
+        self._name, self._batch = stage.name, stage.batch
+        self._mean, self._index = Mean(), {}
+        self._since, self._measuring = (step, time.perf_counter()), 0.0
+        self._bar = tqdm(
+            desc=stage.name,
+            initial=step,
+            total=stage.steps,
+            disable=not self._lead,
+            dynamic_ncols=True,
+            mininterval=1.0,
+        )
+        if step:
+            self.say(f"{stage.name}: going on from step {step}")
+        if self._writer:  # a run that was killed before its first checkpoint has left lines too
+            self._writer.resume(stage.name, step or -1)
+
+    def published(self, step: int, published: Published | None) -> None:
+        """An index is served to the queries of `step` and on: its recall is shown until the next one."""
+        if published is None:
+            return
+        self._index = {"index_step": published.step, "index_recall": published.recall}
+        if self._writer:
+            event = {
+                **self._index,
+                "index_build_seconds": published.build_seconds,
+                "index_wait_seconds": published.wait_seconds,
+            }
+            if not math.isnan(published.churn):
+                event["index_churn"] = published.churn
+            self._writer.write(step, {f"publish/{k}": v for k, v in event.items()}, self._name)
+
+    def step(self, done: int, metrics: Mapping[str, Any], staleness: int | None) -> None:
+        """Metrics {name: (sum, count)} of the step that brought the count to `done`.
+
+        Raises UserError where the loss is not finite.
+        """
+        mean = Mean.of(metrics)
+        if staleness is not None:
+            mean = mean.merge(Mean.of({"staleness": (staleness, 1)}))
+        if not math.isfinite(mean.compute()["loss"]):
+            raise UserError(
+                f"the loss became {mean.compute()['loss']} at step {done} of {self._name}: lower "
+                "its learning rate and run again; earlier checkpoints are untouched"
+            )
+        self._mean = self._mean.merge(mean)
+        self._bar.update(done - self._bar.n)
+
+    def log(self, done: int, waits: Mapping[str, float]) -> None:
+        """Writes and shows the means since the last call, and what the device waited for."""
+        first, start = self._since
+        seconds = max(time.perf_counter() - start - self._measuring, 1e-9)
+        self._since, self._measuring = (done, time.perf_counter()), 0.0
+        scalars = {**self._mean.compute(), **self._index}
+        self._mean = Mean()
+        scalars["examples_per_second"] = (done - first) * self._batch / seconds
+        scalars["step_seconds"] = seconds / max(done - first, 1)
+        for name, idle in ((n, x) for n, x in waits.items() if n != PROBE):
+            scalars[f"wait/{name}"] = idle / seconds
+        if self._writer:
+            self._writer.write(done, scalars, self._name)
+        self._bar.set_postfix_str(postfix(scalars), refresh=False)
+
+    def probed(self, step: int, scalars: Mapping[str, float], seconds: float) -> None:
+        """Measurements made as training runs: a line of their own, and `seconds` that are not training's."""
+        if self._writer:
+            self._writer.write(step, {f"probe/{k}": v for k, v in scalars.items()}, self._name)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())
+        self.say(f"{self._name} {step}: {shown}")
+        self._measuring += seconds
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._writer:
+            self._writer.close()
+
+
+def postfix(scalars: Mapping[str, float]) -> str:
+    """The figures beside the bar; waits as the shares of time the device stood still."""
+    shown = [f"loss {scalars.get('loss', math.nan):.3f}"]
+    for name in ("in_batch_accuracy", "retrieval_utility"):
+        if name in scalars:
+            shown.append(f"{SHORT[name]} {scalars[name]:.2f}")
+    if (
+        "reading_loss" in scalars
+    ):  # fine-tuning; its index is right for as long as the passage tower stays
+        shown.append(
+            f"answer read {scalars['answer_in_read']:.0%}, said {scalars['span_accuracy']:.0%}"
+        )
+    elif "index_recall" in scalars:
+        shown.append(f"index recall {scalars['index_recall']:.3f}")
+        shown.append(f"stale {scalars.get('staleness', math.nan):.0f}")
+    shown.append(f"{scalars['examples_per_second']:.0f} ex/s")
+    waits = {k[5:]: v for k, v in scalars.items() if k.startswith("wait/") and v >= 0.005}
+    if waits:
+        shown.append("waits " + " ".join(f"{k} {v:.0%}" for k, v in sorted(waits.items())))
+    return ", ".join(shown)

@@ -1,0 +1,48 @@
+"""Why random masks ruin a retriever: what differs between the rows, and what is counted."""
+
+import pytest
+
+from experiments import ablation, masks
+from experiments.place import Place
+from ralm_jax import cli
+from ralm_jax.data.almanac import World
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    out = tmp_path_factory.mktemp("masks")
+    data = ablation.almanac_data(out, 1, World(people=30, names=10))
+    return Place("almanac", out, 1, data, None)
+
+
+def stages(training):
+    return cli.bindings("pretrain.pretrain", training.config, training.changes)["stages"]
+
+
+def test_masks_and_warm_up_change_one_by_one(place):
+    for mask, warm in masks.PAIRS:
+        trainings = masks.chain(place, mask, warm)
+        used = {}  # of each stage, in whatever run it is
+        for training in trainings:
+            for stage in stages(training):
+                used[stage.name] = stage.task.mask.__name__
+        assert used["realm"] == masks.MASKS[mask] and used["warmup"] == masks.MASKS[warm]
+        shared = trainings[-1] == place.chain(masks.ROW[mask])[-1]
+        assert shared == (mask == warm)  # a row of table2, or a run of its own
+
+
+def test_what_is_masked_of_the_salient_spans(place):
+    shares = {
+        mask: masks.in_salient_spans(place.data.corpus, masks.chain(place, mask, mask)[-1])
+        for mask in masks.MASKS
+    }
+    assert shares["salient"] == 1
+    assert 0 < shares["uniform"] < 0.5 and 0 < shares["span"] < 0.5
+
+
+def test_the_table():
+    row = {"mask": "span", "warm": "salient", "in_salient_spans": 0.25, "utility_warmed": 2.0}
+    rows = [{**row, "seed": seed, "utility": 0.5 + seed, "recall@5": 0.1 * seed} for seed in (1, 3)]
+    shown = masks.table(rows)
+    assert "| span | salient | 25% | 2.00 | 2.50 | 20.0 (10.0 to 30.0) |" in shown
+    assert "| uniform | uniform |  |  |  | not run |" in shown

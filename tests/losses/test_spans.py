@@ -1,0 +1,97 @@
+"""Reading few questions at a time, and no wider than needed, changes nothing."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from tests.test_steps import PLAIN, largest
+
+from ralm_jax import partition
+from ralm_jax.batches import QuestionBatch, Text
+from ralm_jax.losses import spans
+from ralm_jax.models import initial
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.training import state, steps
+
+B, K, L, R, S, W, E = 8, 3, 5, 6, 16, 4, 4
+CALM = EncoderConfig(
+    vocab_size=20, hidden=8, layers=1, heads=2, intermediate=16, positions=S,
+    dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+MODEL = OpenQA(CALM, CALM, embedding=E, span_width=W, span_hidden=8)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Of each kind: passages that fit 8, 12 or only 16 wordpieces, and questions with nothing to learn."""
+    rng = np.random.default_rng(0)
+    text = lambda *shape: Text(  # noqa: E731
+        rng.integers(1, 20, shape).astype(np.int32), np.zeros(shape, np.int32)
+    )
+    longest = np.array([8, 8, 12, 12, 16, 16, 9, 16])[:, None]
+    needed = np.minimum(longest, rng.integers(6, 17, (B, K)))
+    needed[:, :1] = longest
+    inside = np.arange(S) < needed[..., None]
+    joint = text(B, K, S)
+    joint = Text(joint.tokens * inside, joint.types)
+    within = inside & (np.arange(S) > L)
+    ends = np.minimum(np.arange(S)[:, None] + np.arange(W), S - 1)
+    gold = (rng.random((B, K, S, W)) < 0.3) & within[..., None] & within[:, :, ends]
+    gold[:, :, -W:] = False
+    gold[[1, 5]] = False
+    holds = rng.random((B, R)) < 0.4
+    beam = rng.normal(size=(B, R, E)).astype(np.float32)
+    return QuestionBatch(text(B, L), beam, np.ones((B, R), bool), holds, joint, within, gold)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return initial.drawn_params(MODEL, 0)
+
+
+def once(batch, params, devices, **how):
+    begun = state.create(MODEL, params, PLAIN)
+    begun = partition.replicate(begun) if devices == jax.device_count() else begun
+    split = jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), batch)
+    step = partition.parallelize(functools.partial(steps.openqa_step, **how))
+    ended, metrics = step(begun, split, jax.random.key(0))
+    return jax.tree.map(np.asarray, (ended.params, metrics))
+
+
+@pytest.fixture(scope="module")
+def whole(batch, params):
+    return once(batch, params, 1)
+
+
+@pytest.mark.parametrize(
+    ("devices", "how"),
+    [(1, {"at_once": 1, "widths": (8, 12)}), (1, {"at_once": 2, "widths": (12,)}), (8, {})],
+    ids=["one by one", "two at a time", "eight devices"],
+)
+def test_however_it_is_read_it_is_the_same_step(batch, params, whole, devices, how):
+    (wanted, told), (found, said) = whole, once(batch, params, devices, **how)
+    moved = [jax.tree.map(lambda a, b: a - b, after, params) for after in (wanted, found)]
+    assert min(largest(moved[0][part]) for part in ("retriever", "reader")) > 0.01
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
+    jax.tree.map(close, *moved[::-1])
+    assert told["answer_in_read"][0] == B - 2 and said.keys() == told.keys()
+    for name in said:
+        np.testing.assert_allclose(said[name], told[name], rtol=1e-4, err_msg=name)
+
+
+def test_where_no_answer_is_nothing_is_read(batch, params):
+    """A reader that gives no numbers is not noticed then; where there is an answer, it is."""
+    broken = {**params, "reader": jax.tree.map(lambda x: x * np.nan, params["reader"])}
+    none = batch._replace(gold=np.zeros_like(batch.gold))
+    assert np.isfinite(once(none, broken, 1, at_once=1)[1]["loss"][0])
+    assert np.isnan(once(batch, broken, 1, at_once=1)[1]["loss"][0])
+
+
+def test_widths_part_the_groups_in_three():
+    needed = np.arange(1, 321)  # of groups of one, a third needs at most 107, two thirds 214
+    assert spans.widths(needed, 1, 320) == (112, 216, 320)
+    assert spans.widths(np.full(100, 60), 5, 64) == (64,)
+    first, *_, last = spans.widths(needed, 5, 320)
+    assert first > 216 and last == 320

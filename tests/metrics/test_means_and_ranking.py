@@ -1,0 +1,59 @@
+import doctest
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ralm_jax.metrics import means
+from ralm_jax.metrics.means import Mean
+from ralm_jax.metrics.ranking import mrr, recall_at_k
+
+RANKED = np.array([[4, 7, 2, 9], [1, 0, 3, 5], [8, 6, -1, -1], [0, 1, 2, 3]])
+GOLD = [{2, 9}, {1}, {5}, set()]  # found third, first, never, nothing to find
+
+
+def test_the_examples_of_the_docstrings():
+    assert doctest.testmod(means).failed == 0
+
+
+def test_recall_by_hand():
+    found = recall_at_k(RANKED, GOLD, [1, 2, 3, 4])
+    assert found == {1: (1, 4), 2: (1, 4), 3: (2, 4), 4: (2, 4)}
+
+
+def test_mrr_by_hand():
+    total, count = mrr(RANKED, GOLD)
+    assert (total, count) == (pytest.approx(1 / 3 + 1), 4)
+
+
+def test_a_padding_id_is_never_gold():
+    assert recall_at_k(np.array([[-1]]), [{-1}], [1]) == {1: (0, 1)}
+
+
+def test_recall_deeper_than_the_ranking_is_refused():
+    with pytest.raises(ValueError, match="recall at \\[5\\]"):
+        recall_at_k(RANKED, GOLD, [1, 5])
+
+
+def test_one_gold_set_for_each_query():
+    with pytest.raises(ValueError, match="zip"):
+        mrr(RANKED, GOLD[:3])
+
+
+def test_merging_is_counting_everything_at_once():
+    values = np.arange(12.0)
+    whole = Mean.of({"loss": (values.sum(), 12)})
+    parts = Mean()
+    for share in np.split(values, [1, 5, 6]):  # unequal: a mean of means would differ
+        parts = parts.merge(Mean.of({"loss": (jnp.sum(share), len(share))}))
+    assert parts.compute() == whole.compute() == {"loss": 5.5}
+
+
+def test_names_may_come_from_either_side():
+    merged = Mean.of({"a": (1, 2)}).merge(Mean.of({"b": (3, 4)}))
+    assert merged.compute() == {"a": 0.5, "b": 0.75}
+
+
+def test_nothing_counted_is_nan():
+    assert math.isnan(Mean.of({"accuracy": (0, 0)}).compute()["accuracy"])

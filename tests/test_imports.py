@@ -1,0 +1,133 @@
+"""Imports run one way, over files, and in no circle; lazy and type-checking imports count."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ralm_jax"
+FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
+
+# A file imports from its own line of this list and from the lines above it.
+ORDER = [
+    {"errors", "batches", "partition", "signals", "memory", "metrics"},
+    {"models", "losses"},
+    {"data", "retrieval"},
+    {"examples", "runs"},
+    {"inference"},
+    {"evaluation"},
+    {"training"},
+    {"weights", "quickstart", "estimate"},
+    {"arguments", "gin_config", "cli", "__init__"},
+    {"experiments"},
+]
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def module_file(module: str) -> Path | None:
+    """The file of a module of ours, given its dotted name; None for what is not one."""
+    path = ROOT.joinpath(*module.split("."))
+    found = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in found if file.is_file()), None)
+
+
+def imported(source: str, where: str) -> Iterator[Path]:
+    """Our files that a source imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(source, where)):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{where}:{node.lineno} imports relatively"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [m if module_file(m) else str(node.module) for m in inside]
+        else:
+            continue
+        for module in modules:
+            if module.split(".")[0] in ("ralm_jax", "experiments") and (f := module_file(module)):
+                yield f
+
+
+def graph() -> dict[Path, set[Path]]:
+    return {file: set(imported(file.read_text("utf-8"), name(file))) for file in FILES}
+
+
+def rank(file: Path) -> int:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    room = "experiments" if parts[0] == "experiments" else parts[1]
+    places = [number for number, rooms in enumerate(ORDER) if room in rooms]
+    assert places, f"{name(file)}: {room} has no rank; say in {name(Path(__file__))} what it may import"
+    return places[0]
+
+
+def against_order(arrows: dict[Path, set[Path]]) -> list[str]:
+    return [
+        f"{name(file)} imports {name(other)}"
+        for file, others in arrows.items()
+        for other in sorted(others)
+        if rank(other) > rank(file)
+    ]
+
+
+def circle(arrows: dict[Path, set[Path]]) -> list[str]:
+    """The files of one circle, the first of them again at its end; empty where there is none."""
+    finished: set[Path] = set()
+
+    def walk(file: Path, trail: list[Path]) -> list[Path]:
+        if file in trail:
+            return [*trail[trail.index(file) :], file]
+        if file in finished:
+            return []
+        for other in sorted(arrows.get(file, ())):
+            if found := walk(other, [*trail, file]):
+                return found
+        finished.add(file)
+        return []
+
+    found = next((found for file in sorted(arrows) if (found := walk(file, []))), [])
+    return [name(file) for file in found]
+
+
+def test_imports_follow_the_order_of_rooms():
+    assert against_order(graph()) == []
+
+
+def test_no_imports_form_a_circle():
+    assert circle(graph()) == []
+
+
+def test_an_arrow_against_the_order_and_a_circle_are_found():
+    loss, loop = PACKAGE / "losses" / "marginal.py", PACKAGE / "training" / "loop.py"
+    arrows = {loss: {loop}, loop: {loss}}
+    assert against_order(arrows) == ["ralm_jax/losses/marginal.py imports ralm_jax/training/loop.py"]
+    assert circle(arrows) == [
+        "ralm_jax/losses/marginal.py",
+        "ralm_jax/training/loop.py",
+        "ralm_jax/losses/marginal.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f():\n    from ralm_jax.losses import marginal\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ralm_jax.losses.marginal\n",
+        "from ralm_jax.losses.marginal import log_prior\n",
+    ],
+    ids=["lazy", "type-checking", "name"],
+)
+def test_every_kind_of_import_counts(source):
+    assert list(imported(source, "a test")) == [PACKAGE / "losses" / "marginal.py"]
+
+
+@pytest.mark.parametrize("room", sorted(p.parent for p in PACKAGE.rglob("*/__init__.py")), ids=name)
+def test_a_room_says_what_is_in_it(room):
+    """Contents, what comes in, what goes out, and what it may import; a dozen files at most."""
+    said = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8"))) or ""
+    for heading in ("In:", "Out:", "Imports:"):
+        assert heading in said, f"{name(room)}/__init__.py does not say {heading}"
+    assert len(list(room.glob("*.py"))) - 1 <= 12, f"{name(room)} has become two rooms"
