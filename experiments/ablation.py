@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.record import summary
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.batches import Lengths
 from ralm_jax.data import almanac
 from ralm_jax.data.almanac import World
@@ -25,6 +25,7 @@ from ralm_jax.evaluation import retrieval
 from ralm_jax.evaluation.cloze import KS
 from ralm_jax.examples import cloze_batches
 from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
@@ -141,7 +142,7 @@ def _reached(run: Path, stage: str) -> int:
 
 def pretrained(training: Training) -> float:
     """Makes a run, or goes on with it; the seconds it was trained for."""
-    last = cli.bindings("pretrain.pretrain", training.config, training.changes)["stages"][-1]
+    last = gin_config.bindings("pretrain.pretrain", training.config, training.changes)["stages"][-1]
     told = [word for change in training.changes for word in ("--set", change)]
     begin = ["--init", training.start] if training.start else []
     words = ["--config", training.config, "--corpus", training.corpus, "--run", training.run]
@@ -152,7 +153,7 @@ def combined(out: Path, retriever: Path, reader: Path) -> Path:
     """A run of the retriever of one and the reader of another, as they were left."""
     if directory.checkpoint_folder(out, "combined").is_dir():
         return out
-    first, second = directory.load(retriever), directory.load(reader)
+    first, second = OpenRun.open(retriever), OpenRun.open(reader)
     assert isinstance(first.model, Ralm)
     corpus = directory.open_its_corpus(retriever, None)
     own = directory.read_record(retriever)
@@ -167,14 +168,14 @@ def combined(out: Path, retriever: Path, reader: Path) -> Path:
 
 def zero_shot(run: Path, dev: Path) -> dict[str, Any]:
     """Recall and MRR on questions before any fine-tuning."""
-    loaded, own = directory.load(run), directory.read_record(run)
+    loaded, own = OpenRun.open(run), directory.read_record(run)
     corpus, questions = directory.open_its_corpus(run, None), read_questions(dev).asked
     lengths = Lengths(**own["lengths"])
     vectors = corpus_vectors(run, loaded, corpus, lengths)
     ranked = retrieval.rank(
         loaded.model, loaded.params, corpus, vectors, lengths, questions, max(KS)
     )
-    return retrieval.Judge(corpus, questions).score(ranked)
+    return retrieval.Relevance(corpus, questions).score(ranked)
 
 
 def answered(
@@ -187,10 +188,10 @@ def answered(
     told += ["--stage", stage] if stage else []
     words = ["--config", config, "--run", run, "--out", out]
     words += ["--train", data.train, "--dev", data.select]
-    steps = cli.bindings("finetune.finetune", config, changes)["steps"]
+    steps = gin_config.bindings("finetune.finetune", config, changes)["steps"]
     seconds = trained(out, finetune.STAGE, steps, "finetune", *words, *told)
     figures = out / "dev.json"
     ralm("evaluate", "--run", out, "--questions", data.dev, "--json", figures)
-    log = [x for x in read_metrics(metrics_file(out)) if "probe/exact_match" in x]
-    curve = [[x["step"], round(x["probe/exact_match"], 4)] for x in log]  # questions that select
+    log = [x for x in read_metrics(metrics_file(out)) if "eval/exact_match" in x]
+    curve = [[x["step"], round(x["eval/exact_match"], 4)] for x in log]  # questions that select
     return {**json.loads(figures.read_text("utf-8")), "selecting": curve}, seconds

@@ -18,9 +18,10 @@ from experiments import ablation, pricing
 from experiments.ablation import Training
 from experiments.place import Place, model_of
 from experiments.rows import Row, keep, result
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.data.almanac import World
 from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.quickstart import measure
 from ralm_jax.runs import directory
@@ -55,9 +56,9 @@ def make(point: Point) -> dict[str, Any]:
     """Trains what is missing and measures."""
     seconds = {training.run.name: ablation.pretrained(training) for training in point.rests_on}
     last = point.rests_on[-1]
-    loaded, corpus = directory.load(last.run), directory.open_its_corpus(last.run, None)
+    loaded, corpus = OpenRun.open(last.run), directory.open_its_corpus(last.run, None)
     assert isinstance(loaded.model, Ralm)
-    read = cli.bindings("pretrain.pretrain", REALM, last.changes)["stages"][-1].task
+    read = gin_config.bindings("pretrain.pretrain", REALM, last.changes)["stages"][-1].task
     asked = read_questions(point.place.data.dev).asked
     found = measure(corpus, asked, read, ablation.HELD_OUT, CLOZES, loaded.model, loaded.params)
     return {

@@ -19,16 +19,16 @@ from typing import Any
 from experiments import ablation, objectives
 from experiments.place import Place, arguments_of, asking, model_of, places_of
 from experiments.rows import Kept, Row, keep, percent, result
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.errors import UserError
 from ralm_jax.training import finetune
 
 LISTWISE = "DISTIL = @distillation.supervised"
-STILL = "optim.by_part.scorer = @optim.held()"
+STILL = "optim.by_part.scorer = @optim.frozen()"
 TAUGHT = (  # the scorer alone learns
     LISTWISE,
-    "optim.by_part.retriever = @optim.held()",
-    "optim.by_part.reader = @optim.held()",
+    "optim.by_part.retriever = @optim.frozen()",
+    "optim.by_part.reader = @optim.frozen()",
     "optim.by_part.scorer = @reader/optim.adamw()",
 )
 KINDS = {
@@ -56,7 +56,7 @@ def taught_scorer(place: Place, run: Path, start: str) -> tuple[Path, float]:
     config, out = objectives.config(place, "finetune"), place.run(f"labelled_scorer_{start}")
     changes = [*place.changes(""), *TAUGHT]
     told = [word for change in changes for word in ("--set", change)]
-    steps = cli.bindings("finetune.finetune", config, changes)["steps"]
+    steps = gin_config.bindings("finetune.finetune", config, changes)["steps"]
     words = ["--config", config, "--run", run, "--out", out]
     words += ["--train", place.data.train, "--dev", place.data.select]
     return out, ablation.trained(out, finetune.STAGE, steps, "finetune", *words, *told)

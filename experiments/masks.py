@@ -18,7 +18,7 @@ from experiments import ablation
 from experiments.ablation import Training
 from experiments.place import Place, model_of
 from experiments.rows import Kept, Row, keep, percent, result
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.examples import cloze_batches
 from ralm_jax.runs.writers import metrics_file, read_metrics
@@ -40,7 +40,7 @@ def chain(place: Place, mask: str, warm: str) -> list[Training]:
 
 def in_salient_spans(corpus_path: Path, last: Training) -> float:
     """Share of the masked wordpieces that are part of a salient span."""
-    task = cli.bindings("pretrain.pretrain", last.config, last.changes)["stages"][-1].task
+    task = gin_config.bindings("pretrain.pretrain", last.config, last.changes)["stages"][-1].task
     corpus = open_corpus(corpus_path)
     rows = np.flatnonzero(cloze_batches.with_span(corpus, task.lengths.query))[:LIMIT]
     asked = cloze_batches.clozes(

@@ -45,7 +45,7 @@ LISTWISE = "OBJECTIVE = @distillation.label_free"
 LISTWISE_SHARP = f"distillation.label_free.temperature = {SHARP}"
 STATIC = (
     "distillation.label_free.static = True",
-    "realm/optim.by_part.scorer = @optim.held()",  # weight decay needs no gradient
+    "realm/optim.by_part.scorer = @optim.frozen()",  # weight decay needs no gradient
 )
 OBJECTIVES = {
     "marginal_per_token": Objective("REALM, per token", ()),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from experiments import ablation
 from experiments.ablation import Data, Training
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.models.ralm import Ralm
@@ -69,7 +69,7 @@ def model_of(place: Place) -> Ralm:
         assert isinstance(model, Ralm)
         return model
     config = f"experiments/{place.scale}/ict.gin"
-    model = cli.bindings("pretrain.pretrain", config)["model"]
+    model = gin_config.bindings("pretrain.pretrain", config)["model"]
     return directory.sized(model, open_corpus(place.data.corpus).vocabulary.size)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ablation import Training
-from ralm_jax import cli, estimate
+from ralm_jax import estimate, gin_config
 from ralm_jax.data.corpus import open_corpus
-from ralm_jax.examples.question_batches import Known
+from ralm_jax.examples.question_batches import AnnotatedQuestions
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs.directory import Loaded
 from ralm_jax.training.finetune import question_answerer
@@ -21,7 +21,7 @@ SHARE = 0.25  # of the rate of bare matrix products that training reaches, where
 
 def pretraining(training: Training, model: Ralm) -> list[estimate.Cost]:
     """Of each stage of a run."""
-    given = cli.bindings("pretrain.pretrain", training.config, training.changes)
+    given = gin_config.bindings("pretrain.pretrain", training.config, training.changes)
     size = open_corpus(training.corpus).size
     return [
         estimate.stage(model, s.task, passages=size, batch=s.batch, steps=s.steps)
@@ -31,10 +31,10 @@ def pretraining(training: Training, model: Ralm) -> list[estimate.Cost]:
 
 def answering(config: str, model: Ralm, corpus: Path) -> estimate.Cost:
     """Of fine-tuning."""
-    given = cli.bindings("finetune.finetune", config)
+    given = gin_config.bindings("finetune.finetune", config)
     size = open_corpus(corpus).size
     sizes = {"beam": min(given["beam"], size), "candidates": given["candidates"]}
-    task = OpenQuestions(given["lengths"], Known([], [], []), {}, **sizes)
+    task = OpenQuestions(given["lengths"], AnnotatedQuestions([], [], []), {}, **sizes)
     empty: dict = {"retriever": {"passage_tower": {}}, "reader": {"encoder": {}}}
     answerer, _ = question_answerer(Loaded(model, empty, "", 0), given["span_width"], 0)
     return estimate.stage(answerer, task, passages=size, batch=given["batch"], steps=given["steps"])

@@ -28,7 +28,7 @@ PANELS = {
     "reading_loss": (
         ("loss", "loss, nats"),
         ("answer_in_read", "an answer is in what is read, training"),
-        ("probe/exact_match", "exact match, development questions"),
+        ("eval/exact_match", "exact match, development questions"),
     ),
 }
 
@@ -52,8 +52,8 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         if "publish/index_step" in line:
             event = {k.removeprefix("publish/"): v for k, v in line.items() if "/" in k}
             stage["publishes"].append({"at": line["step"], **event})
-        elif any(name.startswith("probe/") for name in line):
-            probe = {k.removeprefix("probe/"): v for k, v in line.items() if k != "stage"}
+        elif any(name.startswith("eval/") for name in line):
+            probe = {k.removeprefix("eval/"): v for k, v in line.items() if k != "stage"}
             stage.setdefault("probes", []).append(probe)
         elif "loss" in line:
             since = stage["curve"][-1]["step"] if stage["curve"] else 0
@@ -115,7 +115,7 @@ def main() -> None:
     }
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     shutil.copy(arguments.run / "config.gin", out / "config.gin")
-    drawn = [x for x in lines if "loss" in x or any(name.startswith("probe/") for name in x)]
+    drawn = [x for x in lines if "loss" in x or any(name.startswith("eval/") for name in x)]
     draw(drawn, out / "curves.png")
 
 

@@ -20,6 +20,7 @@ from experiments.rows import result
 from ralm_jax.batches import ClozeBatch, Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.cloze import measure_clozes
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.losses import marginal, objectives
 from ralm_jax.models.ralm import Ralm
@@ -39,7 +40,7 @@ def beside(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
     call: Any = functools.partial(model.apply, {"params": params})
     scores, log_likelihood = call(batch, False)
     prior = marginal.log_prior(scores, batch.valid)  # [B,K]
-    scorer = marginal.log_prior(call(batch.joint, False, method="judge"), batch.valid)
+    scorer = marginal.log_prior(call(batch.joint, False, method="rerank"), batch.valid)
     flat = marginal.log_prior(jnp.zeros_like(scores), batch.valid)
     return lists(prior, scorer, flat, log_likelihood, batch.weights)
 
@@ -63,7 +64,7 @@ def lists(prior, scorer, flat, log_likelihood, weights) -> dict[str, tuple]:
 
 def of(run: Path) -> dict[str, Any]:
     """All figures of a run. Raises UserError where it has no scorer."""
-    loaded, own = directory.load(run), directory.read_record(run)
+    loaded, own = OpenRun.open(run), directory.read_record(run)
     if not isinstance(loaded.model, Ralm) or not loaded.model.with_scorer:
         raise UserError(f"{run} has no scorer: train one with tasks/scorer.gin")
     corpus, lengths = directory.open_its_corpus(run, None), Lengths(**own["lengths"])

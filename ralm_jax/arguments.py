@@ -10,7 +10,7 @@ def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpars
     ralm = argparse.ArgumentParser(
         prog="ralm",
         description="Train a language model together with its retriever, on your own text.",
-        epilog="Start with `ralm quickstart`. Exit code: 0 done, 2 a mistake in what was given, 1 ours.",
+        epilog="Start with `ralm quickstart`. Exit code: 0 success, 2 usage error, 130 interrupted, 1 an error of ralm_jax itself.",
     )
     parsers = ralm.add_subparsers(required=True, metavar="VERB")
     for add in (
@@ -141,6 +141,7 @@ def _finetune(verbs):
         help="a file, or one that ships (default: runs/finetune.gin)",
     )
     verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    _add_no_bm25(verb)
     _add_set(verb)
     return "finetune", verb
 
@@ -185,6 +186,7 @@ def _evaluate(verbs):
         "--predictions", metavar="FILE.jsonl", help="also write each answer, with its evidence"
     )
     verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    _add_no_bm25(verb)
     return "evaluate", verb
 
 
@@ -208,6 +210,14 @@ def _export(verbs):
         "--corpus", metavar="CORPUS", help="whose passages to embed (default: the run's own)"
     )
     return "export", verb
+
+
+def _add_no_bm25(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--no-bm25",
+        action="store_true",
+        help="leave BM25 out, whose index keeps every word of the corpus in memory",
+    )
 
 
 def _add_set(verb: argparse.ArgumentParser) -> None:

@@ -51,7 +51,7 @@ class QuestionBatch(NamedTuple):
     question: Text  # [B,L]     [CLS] question [SEP]
     beam: Array  # [B,R,E]    vectors of the index, which stay as they are
     found: Array  # [B,R]      bool; false where the corpus has fewer than R passages
-    holds: Array  # [B,R]      bool; the passage holds an answer
+    has_answer: Array  # [B,R]      bool; the passage has an answer
     joint: Text  # [B,K,S]    [CLS] question [SEP] passage [SEP]
     within: Array  # [B,K,S]    bool; where an answer may lie
     gold: Array  # [B,K,S,W]  bool; the spans that are an answer, by first wordpiece and width less one

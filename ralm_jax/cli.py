@@ -1,20 +1,14 @@
-"""The `ralm` command: parse, gin, call. The only module that knows gin.
+"""The `ralm` command: each verb parses its arguments and calls the function of the same name."""
 
-Files use dynamic registration, so nothing in the package is decorated: a file names what it imports, and
-a misspelt name is an error.
-"""
-
-import difflib
 import json
-import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ralm_jax import memory
-from ralm_jax.arguments import configs, parser, shipped
+from ralm_jax.arguments import parser
 from ralm_jax.errors import UserError
 
 
@@ -74,21 +68,22 @@ def _export(arguments) -> None:
 
 
 def _pretrain(arguments) -> None:
-    from ralm_jax.data.corpus import open_corpus
+    from ralm_jax import gin_config
 
-    corpus = open_corpus(arguments.corpus)
-    call = configure("pretrain.pretrain", arguments.config, arguments.set, Path(arguments.run))
-    given = {"init": arguments.init} if arguments.init else {}
-    _until_stopped(call, run=arguments.run, corpus=corpus, **given)
+    configured = gin_config.configure("pretrain.pretrain", arguments.config, arguments.set)
+    given = {name: getattr(arguments, name) for name in ("run", "corpus")}
+    given |= {"init": arguments.init} if arguments.init else {}
+    _until_stopped(configured, **given)
 
 
 def _quickstart(arguments) -> None:
+    from ralm_jax import gin_config
+
     _spread_over_cores()
     run = Path(arguments.run or f"quickstart-{arguments.seed}")
     changes = [f"SEED = {arguments.seed}", *arguments.set]
-    call = configure("quickstart.quickstart", "runs/quickstart.gin", changes, run)
-    report = _until_stopped(call, run=run)
-    _write_json(arguments.json, report)
+    configured = gin_config.configure("quickstart.quickstart", "runs/quickstart.gin", changes)
+    _write_json(arguments.json, _until_stopped(configured, run=run))
 
 
 def _spread_over_cores() -> None:
@@ -101,18 +96,17 @@ def _spread_over_cores() -> None:
 
 
 def _finetune(arguments) -> None:
-    from ralm_jax.evaluation import qa
+    from ralm_jax import gin_config
+    from ralm_jax.evaluation.evaluate import evaluate, table
     from ralm_jax.examples.question_sources import read_questions
-    from ralm_jax.inference import answering
 
-    asked = read_questions(arguments.dev)
-    call = configure("finetune.finetune", arguments.config, arguments.set, Path(arguments.out))
+    dev = read_questions(arguments.dev).asked
+    configured = gin_config.configure("finetune.finetune", arguments.config, arguments.set)
     given = {name: getattr(arguments, name) for name in ("out", "run", "stage", "train", "corpus")}
-    if _until_stopped(call, dev=asked.asked, **given) is None:
+    if _until_stopped(configured, dev=dev, **given) is None:
         return
-    opened = answering.open_run(arguments.out, arguments.corpus)
-    report = qa.evaluate_answers(opened, asked)
-    print(qa.table(report))
+    report = evaluate(arguments.out, arguments.dev, arguments.corpus, bm25=not arguments.no_bm25)
+    print(table(report))
     _write_json(arguments.json, report)
 
 
@@ -124,133 +118,28 @@ def _ask(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
-    from ralm_jax.evaluation import qa, retrieval
-    from ralm_jax.examples.question_sources import read_questions
-    from ralm_jax.inference import answering
-    from ralm_jax.models.openqa import OpenQA
-    from ralm_jax.runs import directory
+    from ralm_jax.evaluation.evaluate import evaluate, table
 
-    run = Path(arguments.run)
-    directory.read_record(run)
-    if isinstance(directory.load_model(run), OpenQA):
-        asked = read_questions(arguments.questions)
-        file = arguments.predictions and Path(arguments.predictions)
-        opened = answering.open_run(run, arguments.corpus, arguments.stage)
-        report = qa.evaluate_answers(opened, asked, predictions=file)
-        print(qa.table(report))
-        _write_json(arguments.json, report)
-        return
-    if arguments.predictions:
-        raise UserError(
-            f"--predictions: the run {run} does not answer; ralm finetune makes one that does"
-        )
-    report = retrieval.evaluate(
-        run=arguments.run,
-        questions=arguments.questions,
-        corpus=arguments.corpus,
+    report = evaluate(
+        arguments.run,
+        arguments.questions,
+        arguments.corpus,
         stage=arguments.stage,
+        predictions=arguments.predictions,
+        bm25=not arguments.no_bm25,
     )
-    print(retrieval.table(report))
+    print(table(report))
     _write_json(arguments.json, report)
 
 
-def _until_stopped(call: Callable[..., Any], **given) -> Any:
-    from ralm_jax.training import loop
+def _until_stopped(configured, **given) -> Any:
+    from ralm_jax.training.loop import Stopped
 
     try:
-        return call(**given)
-    except loop.Stopped as stopped:
+        return configured.call(config=configured.text, **given)
+    except Stopped as stopped:
         said = f"ralm: {stopped}".splitlines()[0]
         print(f"{said}; run the same command again to go on", file=sys.stderr)
-
-
-def configure(target: str, config: str, changes: Sequence[str], run: Path) -> Callable[..., Any]:
-    """The function `target`, bound as a configuration says; resolved, that is kept in the run.
-
-    Raises UserError: no such file, an unknown name (macros too), a value that cannot be read, or a run
-    directory that another configuration has made.
-    """
-    import gin
-
-    from ralm_jax.runs.directory import keep_config
-
-    resolved = _parse(config, changes)
-    bound = gin.get_configurable(target)
-    keep_config(run, resolved)
-    return lambda **given: _called(bound, config, given)
-
-
-def bindings(target: str, config: str, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """What a configuration gives to the function `target`, built. Raises UserError as `configure`."""
-    import gin
-
-    _parse(config, changes)
-    return gin.get_bindings(target)
-
-
-def _parse(config: str, changes: Sequence[str]) -> str:
-    """Reads a configuration into gin; gives it back resolved."""
-    import gin
-
-    gin.clear_config()
-    gin.add_config_file_search_path(str(configs()))
-    file = Path(config)
-    if not file.is_file() and not (configs() / config).is_file():
-        raise UserError(f"there is no configuration {config}; shipped: {', '.join(shipped())}")
-    logging.disable(logging.ERROR)  # gin logs every folder in which it does not find an include
-    try:
-        gin.parse_config_file(str(file if file.is_file() else configs() / config))
-        for change in changes:
-            _apply(change)
-        _check_macros(config)
-        gin.finalize()
-        return gin.config_str(max_line_length=100)
-    except UserError:
-        raise
-    except Exception as error:  # gin raises whatever a file's own imports and parsing raise
-        said = " ".join(str(error).split())
-        raise UserError(f"configuration {config}: {said}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _apply(change: str) -> None:
-    import gin
-
-    name, equals, value = (part.strip() for part in change.partition("="))
-    if not equals or not name or not value:
-        raise UserError(f"--set {change!r}: write it as 'NAME = VALUE'")
-    # A change may name whatever the modules hold that the configuration imports.
-    imports = [line for line in gin.config_str().splitlines() if line.startswith("from ")]
-    try:
-        gin.parse_config("\n".join([*imports, change]))
-    except Exception as error:
-        raise UserError(f"--set {change!r}: {error}") from error
-
-
-def _check_macros(config: str) -> None:
-    """Raises UserError for a macro that nothing reads: gin accepts a misspelt one in silence."""
-    import gin
-
-    bound = gin.config._CONFIG
-    read = {
-        to.scoped_selector.partition("/gin.macro")[0] for to in gin.config.iterate_references(bound)
-    }
-    for name in (scope for scope, selector in bound if selector == "gin.macro"):
-        if name not in read:
-            close = difflib.get_close_matches(name, read, n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
-            raise UserError(f"configuration {config}: nothing reads {name}; {hint}")
-
-
-def _called(bound, config: str, given: dict[str, Any]) -> Any:
-    try:
-        return bound(**given)
-    except TypeError as error:
-        # gin adds the configurable to the message when a binding does not fit what it is given to.
-        if "In call to configurable" not in str(error):
-            raise
-        raise UserError(f"configuration {config}: {' '.join(str(error).split())}") from error
 
 
 def _write_json(file: str | None, report: Any) -> None:

@@ -68,8 +68,8 @@ def stage(
             step += TRAINED * embed(model, read, at.passage)
         return Cost(step + TRAINED * _spans(model, read, at.joint), index, steps, refreshes)
     towers = embed(model, batch, at.query) + embed(model, read, at.passage)
-    step += towers * (1 if task.hold_retriever else TRAINED)
-    if task.needs_scorer:
+    step += towers * (1 if task.freeze_retriever else TRAINED)
+    if task.needs_reranker:
         step += encoder(model.reader_config, read, at.joint) * TRAINED
     d, vocabulary = model.reader_config.hidden, model.reader_config.vocab_size
     return Cost(
@@ -79,7 +79,7 @@ def stage(
 
 def _share(task: Realm | OpenQuestions) -> int:
     """Passes through the reader's encoder, in forward ones."""
-    return 1 if isinstance(task, Realm) and task.hold_encoder else TRAINED
+    return 1 if isinstance(task, Realm) and task.freeze_encoder else TRAINED
 
 
 def _spans(model: Ralm | OpenQA, texts: int, length: int) -> float:

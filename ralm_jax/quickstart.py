@@ -16,12 +16,11 @@ from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
-from ralm_jax.evaluation import retrieval
 from ralm_jax.evaluation.cloze import measure_clozes
 from ralm_jax.examples import cloze_batches
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import Question
-from ralm_jax.inference.embedding import embed_corpus
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.metrics.means import Mean
 from ralm_jax.metrics.ranking import recall_at_k
 from ralm_jax.models import initial
@@ -33,7 +32,8 @@ from ralm_jax.training.tasks import Realm
 
 KS = (1, 5, 20)
 VOCABULARY = 2000  # wordpieces: enough for every word of the almanac
-PROBE_CLOZES = 200  # held-out clozes read for a point of the learning curve
+# Held-out clozes read for a point of the learning curve.
+EVAL_CLOZES = 200
 WORLD = almanac.World()
 SHOWN = 3  # questions shown with their evidence
 
@@ -60,8 +60,8 @@ def quickstart(
     seed: int = 0,
     world: almanac.World = WORLD,
     held_out: float = 0.2,
-    probe_every: int = 100,
     clozes: int = 1500,
+    config: str | None = None,
     say=print,
 ) -> dict[str, Any]:
     """Generates the almanac, trains the stages on it, measures, plots, and shows evidence.
@@ -79,7 +79,7 @@ def quickstart(
     task = stages[-1].task
     if not isinstance(task, Realm):
         raise UserError("the last stage of the quickstart must be tasks.Realm")
-    probe = functools.partial(measure, corpus, asked, task, held_out, PROBE_CLOZES)
+    evaluate = functools.partial(measure, corpus, asked, task, held_out, EVAL_CLOZES)
     pretrain.pretrain(
         run=path,
         corpus=corpus,
@@ -87,15 +87,15 @@ def quickstart(
         stages=stages,
         seed=seed,
         held_out=held_out,
-        probe=lambda model, params, stage, step: flat(probe(model, params)),
-        probe_every=probe_every,
+        evaluate=lambda model, params, stage, step: flat(evaluate(model, params)),
+        config=config,
     )
     model = directory.sized(model, corpus.vocabulary.size)
     first, last = stages[0].name, stages[-1].name
     snapshots = {
         "untrained": initial.initial_params(model, jax.random.key(seed)),
-        "ict": directory.load(path, first).params,
-        "realm": directory.load(path, last).params,
+        "ict": OpenRun.open(path, stage=first).params,
+        "realm": OpenRun.open(path, stage=last).params,
     }
     report: dict[str, Any] = {"seed": seed, "wall_seconds": 0.0}
     for name, params in snapshots.items():
@@ -145,22 +145,12 @@ def measure(
     params: dict,
 ) -> dict[str, Any]:
     """Recall of held-out questions and clozes, and accuracy of masked spans with and without evidence."""
-    lengths = task.lengths
-    vectors = embed_corpus(model, params, corpus, lengths)
-    ranked = retrieval.rank(model, params, corpus, vectors, lengths, questions, max(KS))
+    opened = OpenRun(model, params, task.lengths, held_out=held_out, source=corpus)
+    ranked = opened.search([q.question for q in questions], max(KS))
     rows = {doc: row for row, doc in enumerate(documents(corpus))}
     gold = [{rows[g] for g in q.gold_ids} for q in questions]
     recall = {str(k): pair for k, pair in recall_at_k(ranked.rows, gold, KS).items()}
-    read = measure_clozes(
-        model,
-        params,
-        corpus,
-        vectors,
-        lengths,
-        held_out,
-        candidates=task.candidates,
-        limit=clozes,
-    )
+    read = measure_clozes(opened, candidates=task.candidates, limit=clozes)
     return {
         "question_recall": Mean.of(recall).compute(),
         "cloze_recall": {k: v for k, v in read["cloze_recall"].items() if int(k) in KS},
@@ -195,10 +185,8 @@ def evidence(corpus: Corpus, questions, task: Realm, model: Ralm, snapshots) -> 
     texts, names, lines = corpus.texts(), documents(corpus), []
     ranked = {}
     for name in ("ict", "realm"):
-        vectors = embed_corpus(model, snapshots[name], corpus, task.lengths)
-        ranked[name] = retrieval.rank(
-            model, snapshots[name], corpus, vectors, task.lengths, questions, 1
-        ).rows[:, 0]
+        opened = OpenRun(model, snapshots[name], task.lengths, source=corpus)
+        ranked[name] = opened.search([q.question for q in questions], 1).rows[:, 0]
     right = {
         n: [names[r] in q.gold_ids for r, q in zip(ranked[n], questions, strict=True)]
         for n in ranked

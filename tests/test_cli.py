@@ -8,10 +8,11 @@ import gin
 import jax
 import pytest
 
-from ralm_jax import cli
+from ralm_jax import cli, gin_config
 from ralm_jax.data.almanac import World
 from ralm_jax.data.prepare import prepare
 from ralm_jax.inference import embedding
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.reader import Reader
 from ralm_jax.runs import directory
 
@@ -202,17 +203,17 @@ def test_every_configuration_parses_and_says_what_it_is(file):
 def test_the_quickstart_takes_a_step_in_each_stage(tmp_path, tiny_settings):
     run = tmp_path / "run"
     changes = [word for word in (*tiny_settings, *ONE_STEP) if word != "--set"]
-    call = cli.configure("quickstart.quickstart", "runs/quickstart.gin", changes, run)
+    call = gin_config.configure("quickstart.quickstart", "runs/quickstart.gin", changes, run)
     report = call(run=run, world=World(people=20, names=8), clozes=8, say=lambda line: None)
     assert set(report) >= {"seed", "wall_seconds", "untrained", "ict", "realm"}
     moment = {"question_recall", "cloze_recall", "span_accuracy", "span_accuracy_null"}
     assert moment <= set(report["realm"])
-    assert [directory.load(run, stage).step for stage in STAGES] == [1, 1, 1]
+    assert [OpenRun.open(run, stage=stage).step for stage in STAGES] == [1, 1, 1]
 
 
 def test_the_resolved_configuration_is_kept_and_can_be_run(ran, tmp_path):
     kept = ran / "config.gin"
     assert "HIDDEN = 8" in kept.read_text()
     again = tmp_path / "again"
-    cli.configure("pretrain.pretrain", str(kept), [], again)
+    gin_config.configure("pretrain.pretrain", str(kept), [], again)
     assert (again / "config.gin").read_text() == kept.read_text()

@@ -3,9 +3,9 @@
 import gin
 import pytest
 
-from ralm_jax import cli
+from ralm_jax import cli, gin_config
 from ralm_jax.inference import embedding
-from ralm_jax.runs import directory
+from ralm_jax.inference.open_run import OpenRun
 
 ONE_STEP = ("ICT_STEPS", "WARMUP_STEPS", "REALM_STEPS", "HEAD_STEPS", "SCORER_STEPS", "STEPS")
 TINY = {name: "1" for name in ONE_STEP} | {
@@ -58,19 +58,19 @@ def begun(tiny, tiny_settings, tmp_path_factory):
 )  # fmt: skip
 def test_an_objective_is_one_line(objective):
     changes = [f"OBJECTIVE = @{objective}"]
-    given = cli.bindings("pretrain.pretrain", "runs/pretrain.gin", changes)
+    given = gin_config.bindings("pretrain.pretrain", "runs/pretrain.gin", changes)
     task = given["stages"][-1].task
     assert task.objective.__name__ == objective.split(".")[1]
-    assert task.needs_scorer == objective.startswith("distillation")
+    assert task.needs_reranker == objective.startswith("distillation")
     more = [*changes, "objectives.perplexity_distillation.temperature = 0.1"]
-    cli.bindings("pretrain.pretrain", "runs/pretrain.gin", more)
+    gin_config.bindings("pretrain.pretrain", "runs/pretrain.gin", more)
 
 
 def test_a_temperature_goes_with_any_objective():
     changes = ["OBJECTIVE = @objectives.tempered()", "objectives.tempered.temperature = 0.5"]
     changes.append("objectives.tempered.objective = @distillation.label_free")
-    given = cli.bindings("pretrain.pretrain", "runs/pretrain.gin", changes)
-    assert given["stages"][-1].task.needs_scorer
+    given = gin_config.bindings("pretrain.pretrain", "runs/pretrain.gin", changes)
+    assert given["stages"][-1].task.needs_reranker
 
 
 @pytest.mark.slow
@@ -81,11 +81,11 @@ def test_a_step_in_each_stage(config, begun, tiny, tiny_settings, tmp_path):
         asked = ["--train", str(tiny.questions), "--dev", str(tiny.questions)]
         begin = ["--config", config, "--run", str(begun), "--out", str(out)]
         assert cli.main(["finetune", *begin, *asked, *small]) == 0
-        assert directory.load(out, "finetune").step == 1
+        assert OpenRun.open(out, stage="finetune").step == 1
         return
-    given = cli.bindings("pretrain.pretrain", config)
+    given = gin_config.bindings("pretrain.pretrain", config)
     begin = [] if given.get("model") else ["--init", str(begun)]
     files = ["--config", config, "--corpus", str(tiny.corpus.path), "--run", str(out)]
     assert cli.main(["pretrain", *files, *begin, *small]) == 0
     stages = [stage.name for stage in given["stages"]]
-    assert [directory.load(out, stage).step for stage in stages] == [1] * len(stages)
+    assert [OpenRun.open(out, stage=stage).step for stage in stages] == [1] * len(stages)

@@ -8,7 +8,7 @@ import pytest
 
 from ralm_jax import estimate
 from ralm_jax.batches import Lengths, Text
-from ralm_jax.examples.question_batches import Known
+from ralm_jax.examples.question_batches import AnnotatedQuestions
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
@@ -48,7 +48,7 @@ def test_a_stage_costs_what_it_does():
     assert ict.total == 10 * 3 * both
     joint = Realm(LENGTHS, candidates=4, refresh=Asynchronous(4, 2))
     realm = estimate.stage(MODEL, joint, **sizes)
-    held = estimate.stage(MODEL, dataclasses.replace(joint, hold_retriever=True), **sizes)
+    held = estimate.stage(MODEL, dataclasses.replace(joint, freeze_retriever=True), **sizes)
     towers = estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8 * 4, 32)
     assert realm.step - held.step == pytest.approx(2 * towers)
     assert realm.refreshes == 2 and realm.index == estimate.embed(MODEL, 1000, 32)
@@ -59,7 +59,7 @@ def test_a_stage_costs_what_it_does():
 
 def test_fine_tuning_embeds_passages_only_where_they_learn():
     model = OpenQA(C, C, embedding=16, share_towers=False)
-    task = OpenQuestions(LENGTHS, Known([], [], []), {}, beam=100, candidates=4)
+    task = OpenQuestions(LENGTHS, AnnotatedQuestions([], [], []), {}, beam=100, candidates=4)
     sizes = {"passages": 1000, "batch": 8, "steps": 10}
     cost = estimate.stage(model, task, **sizes)
     more = estimate.stage(model, dataclasses.replace(task, train_passages=True), **sizes)

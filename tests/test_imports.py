@@ -60,7 +60,9 @@ def rank(file: Path) -> int:
     parts = file.relative_to(ROOT).with_suffix("").parts
     room = "experiments" if parts[0] == "experiments" else parts[1]
     places = [number for number, rooms in enumerate(ORDER) if room in rooms]
-    assert places, f"{name(file)}: {room} has no rank; say in {name(Path(__file__))} what it may import"
+    assert places, (
+        f"{name(file)}: {room} has no rank; say in {name(Path(__file__))} what it may import"
+    )
     return places[0]
 
 
@@ -103,7 +105,9 @@ def test_no_imports_form_a_circle():
 def test_an_arrow_against_the_order_and_a_circle_are_found():
     loss, loop = PACKAGE / "losses" / "marginal.py", PACKAGE / "training" / "loop.py"
     arrows = {loss: {loop}, loop: {loss}}
-    assert against_order(arrows) == ["ralm_jax/losses/marginal.py imports ralm_jax/training/loop.py"]
+    assert against_order(arrows) == [
+        "ralm_jax/losses/marginal.py imports ralm_jax/training/loop.py"
+    ]
     assert circle(arrows) == [
         "ralm_jax/losses/marginal.py",
         "ralm_jax/training/loop.py",

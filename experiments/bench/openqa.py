@@ -39,6 +39,7 @@ from ralm_jax.examples.question_batches import ask, know
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import Question
 from ralm_jax.inference import embedding
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
@@ -83,7 +84,7 @@ def ours(run: Path, corpus: Path, train: Path, out: Path, steps: int) -> list[fl
     """Seconds of each step of `BATCH` questions, from the log of a run; in a process of its own, as the
     command line sets it up: its allocator would slow theirs down."""
     memory.keep_freed()
-    tower = optim.towers(query=optim.adamw(RATE), passage=optim.held())
+    tower = optim.towers(query=optim.adamw(RATE), passage=optim.frozen())
     finetune.finetune(
         out=out,
         run=run,
@@ -125,7 +126,7 @@ def theirs(model, tokenizer, records, questions: list[Question]) -> list[float]:
 
 def readable(run: Path, corpus: Corpus, questions: Sequence[Question]) -> list[Question]:
     """Those of which a passage that is read first holds an answer."""
-    loaded, known = directory.load(run), know(corpus, questions)
+    loaded, known = OpenRun.open(run), know(corpus, questions)
     vectors = corpus_vectors(run, loaded, corpus, LENGTHS)
     asked = ask(corpus, known, np.arange(len(questions)), LENGTHS).query
     queries = embedding.embed_texts(loaded.model, loaded.params, asked)

@@ -104,6 +104,14 @@ def open_corpus(path: str | Path) -> Corpus:
         raise UserError(f"the corpus {path} is damaged: {error!r}; prepare it anew") from None
 
 
+def fingerprint(path: Path) -> str | None:
+    """The fingerprint of the corpus at `path`; None where there is none that can be read."""
+    try:
+        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:

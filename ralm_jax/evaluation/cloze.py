@@ -11,7 +11,7 @@ import numpy as np
 from ralm_jax.batches import ClozeBatch, Lengths, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches, masking
-from ralm_jax.inference.embedding import embed_texts, search
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.losses import marginal as losses
 from ralm_jax.metrics.means import Mean
 from ralm_jax.metrics.ranking import recall_at_k
@@ -22,12 +22,7 @@ READ_BATCH = 16  # clozes read at a time: [16,K,M,V] logits are held
 
 
 def measure_clozes(
-    model: Ralm,
-    params: dict,
-    corpus: Corpus,
-    vectors: np.ndarray,
-    lengths: Lengths,
-    held_out: float,
+    opened: OpenRun,
     *,
     candidates: int = 8,
     limit: int = 1000,
@@ -41,7 +36,9 @@ def measure_clozes(
       cloze_recall {k: share with a passage that states the same fact}.
       `measure` in the place of `read`: means of what it gives of each batch.
     """
-    usable = cloze_batches.held_out_sentences(corpus, held_out) & cloze_batches.with_span(
+    model, params, corpus, lengths = opened.model, opened.params, opened.corpus, opened.lengths
+    assert isinstance(model, Ralm), "a run that answers questions fills no masks"
+    usable = cloze_batches.held_out_sentences(corpus, opened.held_out) & cloze_batches.with_span(
         corpus, lengths.query
     )
     rows = np.flatnonzero(usable)
@@ -52,7 +49,7 @@ def measure_clozes(
         corpus, rows, np.arange(len(rows)), masking.salient_span, lengths, seed=0
     )
     depth = min(max(KS) + 1, corpus.size)
-    found = search(embed_texts(model, params, asked.query), vectors, depth).rows
+    found = opened.search(asked.query, depth).rows
     chosen = cloze_batches.candidates(found, asked.passages, candidates)
     report: dict[str, Any] = {"sentences": len(rows)}
     report |= _read_all(model, params, corpus, asked, chosen, lengths, measure or read)
@@ -85,7 +82,6 @@ def _read_all(
     model, params, corpus, asked: cloze_batches.Clozes, chosen, lengths: Lengths, measure
 ):
     """Reads clozes with candidate rows [n,K]; one batch shape, so one compilation."""
-    params = jax.device_put(params, jax.local_devices()[0])
     total, n = Mean(), len(chosen)
     for start in range(0, n, READ_BATCH):
         real = np.arange(start, start + READ_BATCH) < n

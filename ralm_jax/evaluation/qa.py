@@ -1,5 +1,6 @@
 """How well questions are answered, beside the pipelines of today: BM25 or a frozen retriever, same reader."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax.evaluation.retrieval import Judge, notes
+from ralm_jax.evaluation.retrieval import Relevance, notes
 from ralm_jax.examples.matching import wordpieces
 from ralm_jax.examples.questions import Questions
-from ralm_jax.inference.answering import Answered, Opened, encode, rank, read, reranked
+from ralm_jax.inference.answering import Answered, read, reranked
 from ralm_jax.inference.embedding import Ranking
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
 from ralm_jax.retrieval.lexical import Bm25
 
@@ -24,12 +26,13 @@ ROWS = {
 
 
 def evaluate_answers(
-    opened: Opened,
+    opened: OpenRun,
     given: Questions,
     *,
     beam: int = 100,
     candidates: int = 5,
     predictions: Path | None = None,
+    bm25: bool = True,
 ) -> dict[str, Any]:
     """Exact match and F1 of SQuAD with 95% bootstrap intervals, recall of the beam, the reader's oracle.
 
@@ -45,25 +48,33 @@ def evaluate_answers(
       exact match and F1 of the questions that some passage of the corpus answers, by wordpieces.
     """
     questions, asked = given.asked, [q.question for q in given.asked]
-    judge = Judge(opened.corpus, questions)
+    relevance = Relevance(opened.corpus, questions)
     beam = min(beam, opened.corpus.size)
-    text = encode(opened, asked)
+    text = opened.encode(asked)
     retriever = opened.params["retriever"]
     still = {**retriever, "query_tower": retriever["passage_tower"]}
-    before = opened._replace(params={**opened.params, "retriever": still})
-    lexical = Ranking(*Bm25(judge.texts()).search(asked, beam))
-    # BM25's scores are of another kind than the reader's: it chooses what is read, and no more.
-    flat = Ranking(lexical.rows, np.where(lexical.rows < 0, -np.inf, 0.0))
-    rankings = [rank(opened, text, beam), rank(before, text, beam), flat]
+    before = dataclasses.replace(
+        opened,
+        params={**opened.params, "retriever": still},
+        embedded=opened.vectors,
+        source=opened.corpus,
+    )
+    rankings = {"retriever": opened.search(text, beam), "frozen": before.search(text, beam)}
+    if bm25:
+        lexical = Ranking(*Bm25(relevance.texts()).search(asked, beam))
+        # BM25's scores are of another kind than the reader's: it chooses what is read, and no more.
+        flat = np.where(lexical.rows < 0, -np.inf, 0.0)
+        rankings["bm25"] = Ranking(lexical.rows, flat)
     if opened.model.with_scorer:
-        rankings.append(reranked(opened, text, rankings[0]))
-    found = dict(zip(ROWS, read(opened, text, rankings, candidates), strict=False))
+        rankings["reranked"] = reranked(opened, text, rankings["retriever"])
+    read_each = read(opened, text, list(rankings.values()), candidates)
+    found = dict(zip(rankings, read_each, strict=True))
     answerable = np.array([len(rows) > 0 for rows in wordpieces(opened.corpus, questions)])
     report: dict[str, Any] = {"questions": len(questions), "answerable": int(answerable.sum())}
     report |= {"left_out": given.notes, "read": candidates}
     report["asking"] = "reranked" if opened.rerank else "retriever"
     for name, answered in found.items():
-        report[name] = _score(judge, questions, answered, candidates, answerable)
+        report[name] = _score(relevance, questions, answered, candidates, answerable)
     if predictions is not None:
         _write(predictions, opened, questions, found[report["asking"]])
     return report
@@ -78,7 +89,7 @@ def table(report: dict[str, Any]) -> str:
         f"{'':<32}{'EM':>22}{'F1':>22}{'oracle':>9}{'@1':>8}{'@5':>8}{'@20':>8}{'EM ans.':>9}",
     ]
     for name, label in ROWS.items():
-        if name not in report:  # no scorer
+        if name not in report:
             continue
         row = report[name]
         cells = "".join(
@@ -99,15 +110,15 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _score(
-    judge: Judge, questions, answered: Sequence[Answered], read: int, answerable: np.ndarray
+    relevance: Relevance, questions, answered: Sequence[Answered], read: int, answerable: np.ndarray
 ) -> dict[str, Any]:
     said = [a.answers[0].text if a.answers else "" for a in answered]
     rows = np.stack([a.rows for a in answered])
     held = [
-        any(judge.holds(int(row), q) for row in found[:read])
+        any(relevance.has_answer(int(row), q) for row in found[:read])
         for found, q in zip(rows, questions, strict=True)
     ]
-    recall = judge.score(Ranking(rows, np.zeros(rows.shape)))["holds_answer"]["recall"]
+    recall = relevance.score(Ranking(rows, np.zeros(rows.shape)))["holds_answer"]["recall"]
     pairs = list(zip(said, questions, strict=True))
     right = np.array([float(q.answered_by(s)) for s, q in pairs])
     overlap = np.array([q.f1(s) for s, q in pairs])
@@ -134,7 +145,7 @@ def interval(values: Sequence[float] | np.ndarray, draws: int = 1000) -> list[fl
     return [float(array.mean()), *(float(x) for x in np.percentile(means, [2.5, 97.5]))]
 
 
-def _write(file: Path, opened: Opened, questions, answered: Sequence[Answered]) -> None:
+def _write(file: Path, opened: OpenRun, questions, answered: Sequence[Answered]) -> None:
     with file.open("w", encoding="utf-8") as out:
         for question, found in zip(questions, answered, strict=True):
             record = {"id": question.id, "question": question.question}

@@ -5,69 +5,50 @@ Everything is measured on what was never asked in training: given questions, and
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.evaluation.cloze import KS, measure_clozes
-from ralm_jax.examples import features
-from ralm_jax.examples.question_sources import read_questions
-from ralm_jax.examples.questions import Question
-from ralm_jax.inference.embedding import Ranking, embed_texts, search
-from ralm_jax.inference.vector_cache import corpus_vectors
+from ralm_jax.examples.questions import Question, Questions
+from ralm_jax.inference.embedding import Ranking
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.metrics.means import Mean
 from ralm_jax.metrics.ranking import mrr, recall_at_k
-from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.lexical import Bm25
-from ralm_jax.runs import directory
 
 
-def evaluate(
-    *,
-    run: str | Path,
-    questions: str | Path | None,
-    corpus: str | Path | None = None,
-    stage: str | None = None,
-    clozes: int = 1000,
+def evaluate_retrieval(
+    opened: OpenRun, given: Questions | None, *, clozes: int = 1000, bm25: bool = True
 ) -> dict[str, Any]:
     """Measures a run: recall and MRR on questions beside BM25, and held-out masked spans.
 
     Args:
-      corpus: prepared with the vocabulary of the run's own, which it stands in for.
-      stage: whose newest checkpoint to measure; the last that has one by default.
+      given: questions; without any, masked spans alone are measured.
       clozes: at most so many held-out sentences are read.
 
     Raises:
-      UserError: no run, no corpus, other wordpieces, or a bad file of questions.
+      UserError: as `OpenRun.open` says of its corpus.
     """
-    loaded = directory.load(Path(run), stage)
-    own = directory.read_record(Path(run))
-    text = directory.open_its_corpus(Path(run), corpus)
-    asked = None if questions is None else read_questions(questions)
-    lengths = Lengths(**own["lengths"])
-    vectors = corpus_vectors(Path(run), loaded, text, lengths)
+    corpus = opened.corpus
     report: dict[str, Any] = {
-        "run": str(run),
-        "stage": loaded.stage,
-        "step": loaded.step,
-        "passages": text.size,
+        "run": str(opened.path),
+        "stage": opened.stage,
+        "step": opened.step,
+        "passages": corpus.size,
     }
-    if asked is not None:
-        given = asked.asked
-        ranked = rank(loaded.model, loaded.params, text, vectors, lengths, given, max(KS))
-        judge = Judge(text, given)
-        lexical = Ranking(*Bm25(judge.texts()).search([q.question for q in given], max(KS)))
-        report["questions"], report["left_out"] = len(given), asked.notes
-        report["retriever"] = judge.score(ranked)
-        report["bm25"] = judge.score(lexical)
-    if isinstance(loaded.model, Ralm):
-        report["clozes"] = measure_clozes(
-            loaded.model, loaded.params, text, vectors, lengths, own["held_out"], limit=clozes
-        )
+    if given is not None:
+        questions = [q.question for q in given.asked]
+        relevance = Relevance(corpus, given.asked)
+        report["questions"], report["left_out"] = len(questions), given.notes
+        report["retriever"] = relevance.score(opened.search(questions, max(KS)))
+        if bm25:
+            found = Bm25(relevance.texts()).search(questions, max(KS))
+            report["bm25"] = relevance.score(Ranking(*found))
+    if isinstance(opened.model, Ralm):
+        report["clozes"] = measure_clozes(opened, limit=clozes)
     return report
 
 
@@ -81,13 +62,16 @@ def table(report: dict[str, Any]) -> str:
     for rule in ("holds_answer", "gold_passage"):
         if rule not in report.get("retriever", {}):
             continue
-        ours, lexical = report["retriever"][rule], report["bm25"][rule]
+        measured = {"retriever": report["retriever"][rule]}
+        if "bm25" in report:
+            measured["BM25"] = report["bm25"][rule]
+        ours = measured["retriever"]
         what = (
-            "the passage holds an answer" if rule == "holds_answer" else "the gold passage is found"
+            "the passage has an answer" if rule == "holds_answer" else "the gold passage is found"
         )
         lines.append(f"\n{what}, {ours['questions']:,} questions")
         lines.append(f"{'':<12}" + "".join(f"{'@' + k:>8}" for k in ours["recall"]) + f"{'MRR':>8}")
-        for name, row in (("retriever", ours), ("BM25", lexical)):
+        for name, row in measured.items():
             shares = "".join(f"{value:>8.1%}" for value in row["recall"].values())
             lines.append(f"{name:<12}{shares}{row['mrr']:>8.3f}")
     read = report.get("clozes", {})
@@ -102,28 +86,12 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def rank(
-    model: Ralm | OpenQA,
-    params: dict,
-    corpus: Corpus,
-    vectors: np.ndarray,
-    lengths: Lengths,
-    questions: Sequence[Question],
-    k: int,
-) -> Ranking:
-    """The retriever's k best passages for each question; vectors [N,E] of the passages."""
-    tokenizer = corpus.tokenizer()
-    pieces = tokenizer.encode_batch([q.question for q in questions], add_special_tokens=False)
-    text = features.query_text(corpus, [np.array(p.ids, np.int32) for p in pieces], lengths.query)
-    return search(embed_texts(model, params, text), vectors, k)
-
-
 def notes(report: dict[str, Any]) -> list[str]:
     """What of the questions was not asked as it stands, a line for each reason."""
     return [f"{count:,} questions: {why}" for why, count in report.get("left_out", {}).items()]
 
 
-class Judge:
+class Relevance:
     """Tells which passages answer a question, by gold ids and by holding an answer."""
 
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
@@ -140,8 +108,8 @@ class Judge:
         records = (self._source[row] for row in range(len(self._source)))
         return [f"{r['title'].decode()} {r['text'].decode()}" for r in records]
 
-    def holds(self, row: int, question: Question) -> bool:
-        """Whether the passage's text (without its title) holds an answer."""
+    def has_answer(self, row: int, question: Question) -> bool:
+        """Whether the passage's text (without its title) has an answer."""
         return row >= 0 and question.answer_in(self._source[row]["text"].decode())
 
     def score(self, ranking: Ranking) -> dict[str, Any]:
@@ -149,7 +117,7 @@ class Judge:
         depth = ranking.rows.shape[1]
         ks = [k for k in KS if k <= depth]
         held = [
-            {int(row) for row in found if self.holds(int(row), q)}
+            {int(row) for row in found if self.has_answer(int(row), q)}
             for found, q in zip(ranking.rows, self._questions, strict=True)
         ]
         report = {"holds_answer": _recall(ranking.rows, held, ks)}

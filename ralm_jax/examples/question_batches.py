@@ -12,29 +12,29 @@ from ralm_jax.examples.answer_spans import Spans
 from ralm_jax.examples.questions import Question
 
 
-class Known(NamedTuple):
+class AnnotatedQuestions(NamedTuple):
     """Questions, tokenised, and where their answers stand in the corpus."""
 
     pieces: list[np.ndarray]  # wordpieces of each question
-    holds: list[np.ndarray]  # rows of the passages that hold an answer, ascending
+    has_answer: list[np.ndarray]  # rows of the passages with an answer, ascending
     spans: list[Spans]
 
     @property
     def answerable(self) -> np.ndarray:
-        """bool [n]: some passage holds an answer."""
-        return np.array([len(rows) > 0 for rows in self.holds], bool)
+        """bool [n]: some passage has an answer."""
+        return np.array([len(rows) > 0 for rows in self.has_answer], bool)
 
 
-def know(
+def annotate(
     corpus: Corpus, questions: Sequence[Question], rule: matching.Rule = matching.wordpieces
-) -> Known:
+) -> AnnotatedQuestions:
     """Tokenises and matches questions, once for a whole run."""
     asked = [q.question for q in questions]
     encoded = corpus.tokenizer().encode_batch(asked, add_special_tokens=False)
     spans = matching.spans(corpus, questions)
     by_pieces = rule is matching.wordpieces
-    holds = [np.unique(s.rows) for s in spans] if by_pieces else rule(corpus, questions)
-    return Known([np.array(e.ids, np.int32) for e in encoded], holds, spans)
+    rows = [np.unique(s.rows) for s in spans] if by_pieces else rule(corpus, questions)
+    return AnnotatedQuestions([np.array(e.ids, np.int32) for e in encoded], rows, spans)
 
 
 class Asked(NamedTuple):
@@ -57,20 +57,27 @@ class Reading(Protocol):
     def train_passages(self) -> bool: ...
 
 
-def ask(corpus: Corpus, known: Known, rows: np.ndarray, lengths: Lengths) -> Asked:
-    pieces = [known.pieces[row] for row in rows]
+def ask(corpus: Corpus, annotated: AnnotatedQuestions, rows: np.ndarray, lengths: Lengths) -> Asked:
+    pieces = [annotated.pieces[row] for row in rows]
     return Asked(features.query_text(corpus, pieces, lengths.query), np.asarray(rows))
 
 
 def batch(
-    corpus: Corpus, reading: Reading, known: Known, asked: Asked, found: np.ndarray, vectors
+    corpus: Corpus,
+    reading: Reading,
+    annotated: AnnotatedQuestions,
+    asked: Asked,
+    found: np.ndarray,
+    vectors,
 ) -> QuestionBatch:
     """Beams [B,R] of passage rows, best first (-1: none), and the index [N,E] -> QuestionBatch."""
     real = found >= 0
     rows = np.where(real, found, 0)
     read, lengths = found[:, : reading.candidates], reading.lengths
     joint, within = joint_text(corpus, asked.query, read, lengths.joint)
-    holds = [np.isin(row, known.holds[n]) for row, n in zip(found, asked.numbers, strict=True)]
+    has_answer = [
+        np.isin(row, annotated.has_answer[n]) for row, n in zip(found, asked.numbers, strict=True)
+    ]
     candidates = None
     if reading.train_passages:
         flat = features.passage_text(corpus, read.reshape(-1), lengths.passage)
@@ -79,10 +86,10 @@ def batch(
         question=asked.query,
         beam=np.asarray(vectors[rows], np.float32) * real[..., None].astype(np.float32),
         found=real,
-        holds=np.stack(holds) & real,
+        has_answer=np.stack(has_answer) & real,
         joint=joint,
         within=within,
-        gold=gold_spans(known, asked, read, within, reading.span_width),
+        gold=gold_spans(annotated, asked, read, within, reading.span_width),
         candidates=candidates,
     )
 
@@ -96,13 +103,13 @@ def joint_text(corpus: Corpus, query: Text, rows: np.ndarray, length: int):
 
 
 def gold_spans(
-    known: Known, asked: Asked, rows: np.ndarray, within: np.ndarray, width: int
+    annotated: AnnotatedQuestions, asked: Asked, rows: np.ndarray, within: np.ndarray, width: int
 ) -> np.ndarray:
     """bool [B,K,S,W]: spans of the passages `rows` [B,K] that are an answer, and not cut off."""
     gold = np.zeros((*within.shape, width), bool)
     front = (asked.query.tokens != 0).sum(1)  # where bodies begin
     for b, number in enumerate(asked.numbers):
-        spans = known.spans[number]
+        spans = annotated.spans[number]
         for k, row in enumerate(rows[b]):
             here = slice(*np.searchsorted(spans.rows, [row, row + 1]))
             start = spans.starts[here] + front[b]

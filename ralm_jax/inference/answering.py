@@ -1,44 +1,40 @@
 """Question to answer, with its evidence: what `ralm ask` shows and `ralm evaluate` measures.
 
-A run is opened once; then any number of questions is answered: embedded, searched exactly among all passages,
-the best few read, and the likeliest spans given back as they stand in the text.
+The best few passages of each question are read, and the likeliest spans given back as they stand in the text.
+`open_run.OpenRun.answer` is the whole way from question to answer.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 from tokenizers import Tokenizer
 
 from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.corpus import Corpus
-from ralm_jax.errors import UserError
-from ralm_jax.examples import features
-from ralm_jax.inference.embedding import Ranking, embed_texts, exact_over, search_with
-from ralm_jax.inference.span_reading import SPANS, Spans, judge_pairs, read_pairs
-from ralm_jax.inference.vector_cache import corpus_vectors
+from ralm_jax.inference.embedding import Ranking
+from ralm_jax.inference.span_reading import SPANS, Spans, read_pairs, rerank_pairs
 from ralm_jax.metrics.qa import normalise
-from ralm_jax.models.openqa import OpenQA
-from ralm_jax.retrieval.exact import Exact
-from ralm_jax.runs import directory
 
 RERANKED = 20  # passages of the beam that a scorer puts in order
 NO_SPAN = -1e30  # scores below it are of spans that leave the passage
 
 
-class Opened(NamedTuple):
-    """A run that answers, with its passages."""
+class Reading(Protocol):
+    """What of an open run is needed to read passages; `open_run.OpenRun` is one."""
 
-    model: OpenQA
-    params: dict
-    corpus: Corpus
-    searcher: Exact  # over all passages
-    lengths: Lengths
-    tokenizer: Tokenizer
-    texts: Any  # random access to id, documents, title and text of each passage
-    rerank: bool = False  # its scorer puts passages in order before they are read
+    @property
+    def model(self) -> Any: ...
+    @property
+    def params(self) -> dict: ...
+    @property
+    def corpus(self) -> Corpus: ...
+    @property
+    def lengths(self) -> Lengths: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def texts(self) -> Any: ...
 
 
 class Answer(NamedTuple):
@@ -59,45 +55,7 @@ class Answered(NamedTuple):
     probabilities: np.ndarray  # [R] p(passage | question) over the beam
 
 
-def open_run(run: str | Path, corpus: str | Path | None = None, stage: str | None = None) -> Opened:
-    """Opens a run that was fine-tuned (or imported as an open-QA model).
-
-    Raises UserError: no run, one that does not answer, no corpus, other wordpieces.
-    """
-    loaded, own = directory.load(Path(run), stage), directory.read_record(Path(run))
-    if not isinstance(loaded.model, OpenQA):
-        raise UserError(
-            f"the run {run} was not fine-tuned: ralm finetune --run {run} ... makes one"
-        )
-    text = directory.open_its_corpus(Path(run), corpus)
-    lengths = Lengths(**own["lengths"])
-    vectors = corpus_vectors(Path(run), loaded, text, lengths)
-    return Opened(
-        loaded.model,
-        jax.device_put(loaded.params, jax.local_devices()[0]),
-        text,
-        exact_over(vectors),
-        lengths,
-        text.tokenizer(),
-        text.texts(),
-        loaded.rerank,
-    )
-
-
-def encode(opened: Opened, questions: Sequence[str]) -> Text:
-    """Questions -> `[CLS] question [SEP]` [n,L]."""
-    encoded = opened.tokenizer.encode_batch(list(questions), add_special_tokens=False)
-    pieces = [np.array(e.ids, np.int32) for e in encoded]
-    return features.query_text(opened.corpus, pieces, opened.lengths.query)
-
-
-def rank(opened: Opened, asked: Text, beam: int) -> Ranking:
-    """The best passages for questions [n,L], among all: [n,R]."""
-    vectors = embed_texts(opened.model, opened.params, asked)
-    return search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
-
-
-def reranked(opened: Opened, asked: Text, ranked: Ranking, depth: int = RERANKED) -> Ranking:
+def reranked(opened: Reading, asked: Text, ranked: Ranking, depth: int = RERANKED) -> Ranking:
     """The first `depth` passages in the order of the run's scorer, with its scores; no others are left."""
     rows = ranked.rows[:, :depth]
     numbers = np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)
@@ -105,28 +63,14 @@ def reranked(opened: Opened, asked: Text, ranked: Ranking, depth: int = RERANKED
     scores = np.full(rows.shape, -np.inf, np.float32)
     pairs = np.stack([numbers[real], rows[real]], -1)
     length = opened.lengths.joint
-    raw = judge_pairs(opened.model, opened.params["scorer"], opened.corpus, asked, pairs, length)
+    raw = rerank_pairs(opened.model, opened.params["scorer"], opened.corpus, asked, pairs, length)
     scores[real] = raw / opened.model.score_scale  # as those of a retriever: see `read`
     order = np.argsort(-scores, axis=1, kind="stable")
     return Ranking(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
 
 
-def answer(
-    opened: Opened, questions: Sequence[str], *, beam: int = 100, candidates: int = 5
-) -> list[Answered]:
-    """Answers questions: `beam` passages ranked, the first `candidates` of them read.
-
-    Where the run's scorer answered more of the development questions, it puts the best of the beam in order.
-    """
-    asked = encode(opened, questions)
-    ranked = rank(opened, asked, beam)
-    if opened.rerank:
-        ranked = reranked(opened, asked, ranked)
-    return read(opened, asked, [ranked], candidates)[0]
-
-
 def read(
-    opened: Opened, asked: Text, several: Sequence[Ranking], candidates: int
+    opened: Reading, asked: Text, several: Sequence[Ranking], candidates: int
 ) -> list[list[Answered]]:
     """Reads the first passages of each beam. Several rankings of the same questions share the reading."""
     beams = [ranked.rows[:, :candidates] for ranked in several]
@@ -151,7 +95,7 @@ def read(
 
 
 def _likeliest(
-    opened: Opened, front: int, rows: np.ndarray, scores: np.ndarray, read, spans: Spans
+    opened: Reading, front: int, rows: np.ndarray, scores: np.ndarray, read, spans: Spans
 ) -> list[Answer]:
     """Spans of all passages read, (k, place in `spans`), as text, likeliest first (ORQA, section 4.2)."""
     if not read:
@@ -167,7 +111,7 @@ def _likeliest(
     return _distinct(opened, front, likely[:SPANS])
 
 
-def _distinct(opened: Opened, front: int, likely) -> list[Answer]:
+def _distinct(opened: Reading, front: int, likely) -> list[Answer]:
     """(log p, row, start, width less one), likeliest first, as text; of those that read alike the first."""
     found: dict[str, Answer] = {}
     texts: dict[int, tuple[str, list]] = {}

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ralm_jax.errors import UserError
 from ralm_jax.inference import answering
-from ralm_jax.inference.answering import Answered, Opened
+from ralm_jax.inference.answering import Answered
 from ralm_jax.inference.embedding import embed_texts, search_with
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
 
 BOLD, PLAIN = "\033[1m", "\033[0m"
@@ -25,11 +26,12 @@ def ask(
 ) -> None:
     """Answers one question, or those typed in until an empty line or the end of input.
 
-    Raises UserError as `answering.open_run`, and for an empty question.
+    Raises UserError as `OpenRun.open`, and for an empty question.
     """
     if question is not None and not question.strip():
         raise UserError("the question is empty; leave it out to be asked for one")
-    opened = answering.open_run(run, corpus)
+    opened = OpenRun.open(run, corpus)
+    opened.check_answers()
     if question is not None:
         _answer(opened, question, as_json)
         return
@@ -46,7 +48,7 @@ def _next_question() -> str:
     return sys.stdin.readline().strip()
 
 
-def _answer(opened: Opened, question: str, as_json: bool) -> None:
+def _answer(opened: OpenRun, question: str, as_json: bool) -> None:
     found, seconds = timed_answer(opened, question)
     if as_json:
         rounded = {part: round(took, 4) for part, took in seconds.items()}
@@ -59,11 +61,11 @@ def _answer(opened: Opened, question: str, as_json: bool) -> None:
 
 
 def timed_answer(
-    opened: Opened, question: str, *, beam: int = 100, candidates: int = 5
+    opened: OpenRun, question: str, *, beam: int = 100, candidates: int = 5
 ) -> tuple[Answered, dict[str, float]]:
-    """As `answering.answer`, with the seconds it took to embed the question, search, re-rank, and read."""
+    """As `OpenRun.answer`, with the seconds it took to embed the question, search, re-rank, and read."""
     began = time.perf_counter()
-    asked = answering.encode(opened, [question])
+    asked = opened.encode([question])
     vectors = embed_texts(opened.model, opened.params, asked)
     embedded = time.perf_counter()
     ranked = search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
@@ -78,7 +80,7 @@ def timed_answer(
     return found, seconds
 
 
-def show(opened: Opened, found: Answered, *, bold: bool) -> str:
+def show(opened: OpenRun, found: Answered, *, bold: bool) -> str:
     """The answer, its passage with the span marked, the beam and the runners-up."""
     record = as_record(opened, found)
     evidence = record["evidence"]

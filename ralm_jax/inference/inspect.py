@@ -2,46 +2,18 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ralm_jax.batches import ClozeBatch, Lengths
+from ralm_jax.batches import ClozeBatch
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
-from ralm_jax.evaluation import retrieval
 from ralm_jax.examples import cloze_batches, masking
-from ralm_jax.examples.questions import Question
-from ralm_jax.inference.embedding import embed_corpus, embed_texts, search
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.losses import marginal
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import directory
-
-
-class Moment(NamedTuple):
-    """A pretraining run as one of its stages left it."""
-
-    model: Ralm
-    params: dict
-    corpus: Corpus
-    vectors: np.ndarray  # [N,E], of all passages
-    lengths: Lengths
-    held_out: float  # share of the sentences that training never masked
-
-
-def at(run: str | Path, stage: str | None = None) -> Moment:
-    """Opens a run after `stage` (the last one) and embeds its corpus.
-
-    Raises UserError as `runs.load`, and where the run answers questions rather than reads masked sentences.
-    """
-    loaded, own = directory.load(Path(run), stage), directory.read_record(Path(run))
-    if not isinstance(loaded.model, Ralm):
-        raise UserError(f"{run}: fine-tuned; explore the run it began with")
-    corpus, lengths = directory.open_its_corpus(Path(run), None), Lengths(**own["lengths"])
-    vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths)
-    return Moment(loaded.model, loaded.params, corpus, vectors, lengths, own["held_out"])
 
 
 def passage(corpus: Corpus, row: int) -> str:
@@ -50,13 +22,12 @@ def passage(corpus: Corpus, row: int) -> str:
     return f"{record['title'].decode()}: {record['text'].decode()}"
 
 
-def retrieve(moment: Moment, questions: Sequence[str], k: int = 5) -> list[list[tuple[int, float]]]:
+def retrieve(
+    opened: OpenRun, questions: Sequence[str], k: int = 5
+) -> list[list[tuple[int, float]]]:
     """For each question its first k passages: row of the corpus, and p(z|x) among those k."""
-    asked = [Question("", text, ()) for text in questions]
-    ranked = retrieval.rank(
-        moment.model, moment.params, moment.corpus, moment.vectors, moment.lengths, asked, k
-    )
-    weights = np.asarray(jax.nn.softmax(moment.model.score_scale * ranked.scores, axis=1))
+    ranked = opened.search(questions, k)
+    weights = np.asarray(jax.nn.softmax(opened.model.score_scale * ranked.scores, axis=1))
     return [
         [(int(row), float(p)) for row, p in zip(rows, each, strict=True)]
         for rows, each in zip(ranked.rows, weights, strict=True)
@@ -83,24 +54,30 @@ class Cloze(NamedTuple):
     candidates: list[Candidate]  # the null passage first, then as retrieved
 
 
-def sentences(moment: Moment, limit: int, seed: int = 0) -> np.ndarray:
+def sentences(opened: OpenRun, limit: int, seed: int = 0) -> np.ndarray:
     """Rows of held-out sentences that have a salient span, [limit]; drawn, in order of the corpus."""
-    corpus, share = moment.corpus, moment.held_out
+    corpus, share = opened.corpus, opened.held_out
     usable = cloze_batches.held_out_sentences(corpus, share)
-    usable &= cloze_batches.with_span(corpus, moment.lengths.query)
+    usable &= cloze_batches.with_span(corpus, opened.lengths.query)
     rows = np.flatnonzero(usable)
     return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
 
 
-def read(moment: Moment, rows: np.ndarray, k: int = 6) -> list[Cloze]:
+def read(opened: OpenRun, rows: np.ndarray, k: int = 6) -> list[Cloze]:
     """Masks the salient span of sentences `rows` and reads each with k candidates, null included.
 
     The sentence's own passage is not among them. rows: as of `sentences`.
+
+    Raises UserError for a run that answers questions, whose reader fills no masks.
     """
-    model, params, corpus, lengths = moment.model, moment.params, moment.corpus, moment.lengths
+    if not isinstance(opened.model, Ralm):
+        raise UserError(
+            f"{opened.path} answers questions; inspect the run that it was fine-tuned from"
+        )
+    model, params, corpus, lengths = opened.model, opened.params, opened.corpus, opened.lengths
     where = np.arange(len(rows))
     asked = cloze_batches.clozes(corpus, rows, where, masking.salient_span, lengths, seed=0)
-    found = search(embed_texts(model, params, asked.query), moment.vectors, k + 1).rows
+    found = opened.search(asked.query, k + 1).rows
     chosen = cloze_batches.candidates(found, asked.passages, k)
     batch = cloze_batches.with_candidates(corpus, asked, chosen, lengths)
     prior, logits, together = map(np.asarray, _read(model, params, batch))

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ralm_jax.inference.answering import Answered, Opened
+from ralm_jax.inference.answering import Answered, Reading
 
 
 def as_record(
-    opened: Opened, found: Answered, runners_up: int = 3, beam: int = 5
+    opened: Reading, found: Answered, runners_up: int = 3, beam: int = 5
 ) -> dict[str, Any]:
     """An answer as JSON: its text, where it stands, what else was likely, and the first of the beam."""
     best = found.answers[0] if found.answers else None

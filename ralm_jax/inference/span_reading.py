@@ -55,13 +55,13 @@ def read_pairs(
     return out
 
 
-def judge_pairs(
+def rerank_pairs(
     model: OpenQA, scorer: Any, corpus: Corpus, asked: Text, pairs: np.ndarray, length: int
 ) -> np.ndarray:
     """What the scorer makes of passages for questions, float32 [m]; as `read_pairs`, with its parameters."""
     out = np.zeros(len(pairs), np.float32)
     for chosen, (joint, _) in _inputs(corpus, asked, pairs, length, "re-ranking"):
-        out[chosen] = np.asarray(_judge(model, scorer, joint))[: len(chosen), 0]
+        out[chosen] = np.asarray(_rerank(model, scorer, joint))[: len(chosen), 0]
     return out
 
 
@@ -92,9 +92,9 @@ def _inputs(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _judge(model: OpenQA, scorer, joint: Text):
+def _rerank(model: OpenQA, scorer, joint: Text):
     """joint [m,1,S] -> [m,1]."""
-    return model.apply({"params": {"scorer": scorer}}, joint, method="judge")
+    return model.apply({"params": {"scorer": scorer}}, joint, method="rerank")
 
 
 @functools.partial(jax.jit, static_argnames="model")

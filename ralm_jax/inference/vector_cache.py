@@ -1,10 +1,15 @@
-"""Passage vectors are made once: a run keeps them, and what starts from that run takes them over.
+"""A corpus is embedded once by one encoder: its vectors are taken from a run that has them, or from a cache.
 
-They are known by their maker: a digest of the tower that embedded, and of all that shapes what it gives.
+They are known by their encoder hash: a digest of the tower that embedded, and of all that shapes what it gives. The
+cache lies outside of runs, since whoever opens a run changes nothing in it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +26,11 @@ from ralm_jax.inference.embedding import embed_corpus
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
-from ralm_jax.runs import directory
 
 BAR_DELAY = 1.0  # seconds before embedding shows that it goes on
 
 
-def maker(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
+def encoder_hash(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
     """Tells apart whatever would embed the corpus otherwise; `length` beyond its passages is all one."""
     longest = int(np.asarray(corpus.lengths).astype(int).sum(1).max()) + 3  # special tokens
     config = dataclasses.replace(model.retriever_config, dropout=0.0, attention_dropout=0.0)
@@ -48,24 +52,44 @@ def folders(*began: Path | None) -> Iterator[Path]:
 
 
 def corpus_vectors(
-    run: Path, loaded: directory.Loaded, corpus: Corpus, lengths: Lengths
+    run: Path, model: Ralm | OpenQA, params: dict, corpus: Corpus, lengths: Lengths
 ) -> np.ndarray:
-    """The corpus as the model embeds it, [N,E]: taken from the run where it has that, else kept there."""
-    made_by = maker(loaded.model, loaded.params["retriever"], corpus, lengths.passage)
-    found = index.made_by(folders(run), made_by, corpus.fingerprint)
+    """The corpus as the model embeds it, [N,E]: taken from the run or the cache, else embedded and cached."""
+    made_by = encoder_hash(model, params["retriever"], corpus, lengths.passage)
+    cached = cache_folder() / f"{made_by[:32]}-{corpus.fingerprint[:16]}"
+    found = index.made_by([*folders(run), cached], made_by, corpus.fingerprint)
     if found is not None:
         return found.vectors
-    held = any(index.versions(root) for root in folders(run))
-    why = " (those that are kept are not by these parameters)" if held else ""
-    what = f"embedding the corpus{why}"
+    what = "embedding the corpus"
     with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
-        vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths, bar.update)
-    root = run / "vectors" / corpus.fingerprint[:16]
+        vectors = embed_corpus(model, params, corpus, lengths, bar.update)
     try:
-        writer = index.create(root, loaded.step, vectors.shape, corpus.fingerprint, made_by)
-        writer.write(0, vectors)
-        kept = writer.commit()
-        index.prune(root, {kept.step})
+        return _cache(cached, vectors, corpus.fingerprint, made_by)
     except (OSError, UserError):
-        return vectors  # a run that cannot be written to can still be measured
-    return kept.vectors
+        # Without room for a copy the run can still be measured.
+        return vectors
+
+
+def cache_folder() -> Path:
+    """Where vectors are cached: RALM_CACHE, or ralm_jax/vectors in the user's own cache folder."""
+    if given := os.environ.get("RALM_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ralm_jax" / "vectors"
+
+
+def _cache(folder: Path, vectors: np.ndarray, fingerprint: str, made_by: str) -> np.ndarray:
+    """Keeps vectors in the cache by one rename, so that processes that embed the same do no harm."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing_"))
+        try:
+            writer = index.create(partial, 0, vectors.shape, fingerprint, made_by)
+            writer.write(0, vectors)
+            writer.commit()
+            # Another process that embedded the same may have been first.
+            with contextlib.suppress(OSError):
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return index.open_version(folder, 0, fingerprint).vectors

@@ -53,6 +53,19 @@ def in_groups(losses: Sequence[Loss], choose: Callable[[Any], jax.Array | int], 
     return loss
 
 
+def each_example(call: Callable[[Any, jax.Array], Any], inputs: Any, keys: jax.Array) -> Any:
+    """`call(inputs, key)` on every example by itself, so that its dropout is drawn from its own key.
+
+    inputs: a tree of [B,...], given to `call` as [1,...]; keys [B]; what comes out has B in front again.
+    """
+
+    def one(example, key):
+        out = call(jax.tree.map(lambda x: x[None], example), key)
+        return jax.tree.map(lambda y: y[0], out)
+
+    return jax.vmap(one)(inputs, keys)
+
+
 def few(wordpieces: int) -> int | None:
     """How many queries of so many wordpieces to take at a time: what a layer makes of them should stay in the
     cache of a CPU; None, for all, on an accelerator."""

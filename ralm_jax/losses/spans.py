@@ -29,13 +29,13 @@ def passages(batch: QuestionBatch, key: jax.Array) -> Passages:
     return Passages(batch.joint, batch.within, batch.gold, keys)
 
 
-def reading(apply: Callable, at_once: int, widths: Sequence[int]) -> microbatch.Loss:
+def reading(apply: Callable, microbatch_size: int, widths: Sequence[int]) -> microbatch.Loss:
     """(reader, scores of the passages [B,K], Passages) -> (sum of losses, (questions that have a right span,
     those answered with one)), differentiable in the first two.
 
     Args:
       apply: of an OpenQA.
-      at_once: questions read at a time; divides B.
+      microbatch_size: questions read at a time; divides B.
       widths: ascending, the last one S: a group is read at the least that all its passages fit.
     """
 
@@ -47,10 +47,15 @@ def reading(apply: Callable, at_once: int, widths: Sequence[int]) -> microbatch.
     def at(width: int) -> microbatch.Loss:
         def loss(reader, scores, part: Passages):
             joint = Text(part.joint.tokens[..., :width], part.joint.types[..., :width])
-            spans = apply(
-                {"params": {"reader": reader}}, joint, part.within[..., :width], True,
-                method="read", rngs={"dropout": part.keys[0]},
-            )  # [b,K,width,W]  # fmt: skip
+
+            def read(inputs, key):
+                rngs = {"dropout": key}
+                return apply(
+                    {"params": {"reader": reader}}, *inputs, True, method="read", rngs=rngs
+                )
+
+            inputs = (joint, part.within[..., :width])
+            spans = microbatch.each_example(read, inputs, part.keys)  # [b,K,width,W]
             logits = (spans + scores[..., None, None]).reshape(len(scores), -1)
             gold = part.gold[:, :, :width].reshape(logits.shape)
             total, readable = marginal.answer_likelihood(logits, gold)
@@ -63,7 +68,7 @@ def reading(apply: Callable, at_once: int, widths: Sequence[int]) -> microbatch.
         used = jnp.where(part.joint.tokens != 0, jnp.arange(1, widths[-1] + 1), 0).max()
         return jnp.where(part.gold.any(), 1 + (used > jnp.array(widths[:-1], int)).sum(), 0)
 
-    return microbatch.in_groups([nothing, *map(at, widths)], way, at_once)
+    return microbatch.in_groups([nothing, *map(at, widths)], way, microbatch_size)
 
 
 def widths(needed: np.ndarray, passages: int, longest: int) -> tuple[int, ...]:

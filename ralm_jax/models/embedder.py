@@ -35,8 +35,8 @@ class Embedder(nn.Module):
         encoder = Encoder(c, name="encoder")
         if self.pooling == "mean":
             x = encoder(tokens, types, train)
-            mask = (tokens != 0).astype(x.dtype)[..., None]
-            pooled = (x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
+            mask = (tokens != 0).astype(jnp.float32)[..., None]
+            pooled = (x.astype(jnp.float32) * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
         else:
             first = jnp.zeros((len(tokens), 1), jnp.int32)
             pooled = encoder(tokens, types, train, at=first)[:, 0]  # [B,D]
@@ -49,8 +49,8 @@ class Embedder(nn.Module):
             squares = (pooled**2).sum(-1, keepdims=True)
             return pooled * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
         projected = dense(c, self.embedding, name="projection")(pooled)
-        norm = nn.LayerNorm(epsilon=self.norm_eps, dtype=c.dtype, name="norm")
-        return nn.Dropout(c.dropout, deterministic=not train)(norm(projected).astype(jnp.float32))
+        norm = nn.LayerNorm(epsilon=self.norm_eps, dtype=jnp.float32, name="norm")
+        return nn.Dropout(c.dropout, deterministic=not train)(norm(projected))
 
     def _check(self) -> None:
         if self.pooling not in POOLINGS:

@@ -35,7 +35,7 @@ def _everything(model: Ralm | OpenQA):
     model.queries(text(1, 4))
     model.passages(text(1, 4))
     if model.with_scorer:
-        model.judge(text(1, 1, 4))
+        model.rerank(text(1, 1, 4))
     if isinstance(model, OpenQA):
         return model.read(text(1, 1, 4), np.ones((1, 1, 4), bool))
     joint, single = text(1, 1, 4), np.zeros((1, 1), np.int32)

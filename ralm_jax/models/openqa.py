@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ralm_jax.batches import Array, QuestionBatch, Text
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Retriever
-from ralm_jax.models.ralm import judged
+from ralm_jax.models.ralm import reranked_joint
 from ralm_jax.models.scorer import Scorer
 from ralm_jax.models.span_reader import SpanReader
 
@@ -67,9 +67,9 @@ class OpenQA(nn.Module):
         scores = self.score_scale * jnp.einsum("be,bre->br", queries, beam)
         return jnp.where(batch.found, scores, jnp.finfo(scores.dtype).min / 2)
 
-    def judge(self, joint: Text, train: bool = False) -> jax.Array:
+    def rerank(self, joint: Text, train: bool = False) -> jax.Array:
         """What the scorer makes of question and passage read together: [B,K,S] -> [B,K]."""
-        return judged(self.scorer, joint, train)
+        return reranked_joint(self.scorer, joint, train)
 
     def read(self, joint: Text, within: Array, train: bool = False) -> jax.Array:
         """[CLS] question [SEP] passage [SEP] of each candidate [B,K,S], and where an answer may lie

@@ -73,9 +73,9 @@ class Ralm(nn.Module):
         logits = self.reader(flat.tokens, flat.types, positions, train)
         return logits.reshape(b, k, *logits.shape[1:])
 
-    def judge(self, joint: Text, train: bool = False) -> jax.Array:
+    def rerank(self, joint: Text, train: bool = False) -> jax.Array:
         """What the scorer makes of query and passage read together: [B,K,S] -> [B,K]."""
-        return judged(self.scorer, joint, train)
+        return reranked_joint(self.scorer, joint, train)
 
     def __call__(self, batch: ClozeBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """-> scores [B,K] and log p(y_m | z_k, x) [B,K,M], float32."""
@@ -85,7 +85,7 @@ class Ralm(nn.Module):
         return self.scores(batch, train), chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
-def judged(scorer: Scorer, joint: Text, train: bool) -> jax.Array:
+def reranked_joint(scorer: Scorer, joint: Text, train: bool) -> jax.Array:
     """[B,K,S] -> [B,K]."""
     b, k, s = joint.tokens.shape
     return scorer(joint.tokens.reshape(b * k, s), joint.types.reshape(b * k, s), train).reshape(

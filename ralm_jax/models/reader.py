@@ -2,7 +2,6 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.transformer import Encoder, dense, gelu, layer_norm
@@ -24,4 +23,4 @@ class Reader(nn.Module):
         x = encoder(tokens, types, train, at=positions)  # [B,M,D]
         x = layer_norm(c, "head_norm")(gelu(c, dense(c, c.hidden, name="head")(x)))
         bias = self.param("head_bias", nn.initializers.zeros, (c.vocab_size,))
-        return encoder.attend(x).astype(jnp.float32) + bias[None, None, :]
+        return encoder.attend(x) + bias[None, None, :]

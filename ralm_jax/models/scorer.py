@@ -18,4 +18,4 @@ class Scorer(nn.Module):
         """tokens, types: int [B,S] -> float32 [B]."""
         first = jnp.zeros((len(tokens), 1), jnp.int32)
         state = Encoder(self.config, name="encoder")(tokens, types, train, at=first)[:, 0]
-        return dense(self.config, 1, name="score")(state)[:, 0].astype(jnp.float32)
+        return dense(self.config, 1, name="score", dtype=jnp.float32)(state)[:, 0]

@@ -34,7 +34,7 @@ class SpanReader(nn.Module):
         hidden = nn.LayerNorm(epsilon=self.norm_eps, dtype=c.dtype, name="span_norm")(
             nn.relu(start[:, :, None] + ends)
         )
-        scores = dense(c, 1, name="span_score")(hidden)[..., 0].astype(jnp.float32)
+        scores = dense(c, 1, name="span_score", dtype=jnp.float32)(hidden)[..., 0]
         inside = jnp.stack([within & _later(within, i) for i in range(w)], axis=2)  # [B,S,W]
         return jnp.where(inside, scores, jnp.finfo(jnp.float32).min / 2)
 

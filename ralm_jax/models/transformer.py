@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from ralm_jax.models.config import EncoderConfig
 
 
-def dense(config: EncoderConfig, features, axis=-1, name=None) -> nn.DenseGeneral:
+def dense(config: EncoderConfig, features, axis=-1, name=None, dtype=None) -> nn.DenseGeneral:
+    """A dense layer that computes in `dtype`, by default the dtype of activations."""
     return nn.DenseGeneral(
         features,
         axis=axis,
-        dtype=config.dtype,
+        dtype=dtype or config.dtype,
         kernel_init=nn.initializers.truncated_normal(config.init_stddev),
         name=name,
     )
@@ -52,9 +53,8 @@ class Layer(nn.Module):
         """x [B,S,D]; mask bool [B,1,1,S]; at: positions [B,M] wanted, all by default -> [B,M,D]."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
-        key_value = dense(c, (2, c.heads, c.hidden // c.heads), name="key_value")(
-            x
-        )  # [B,S,2,H,D/H]
+        # [B,S,2,H,D/H]
+        key_value = dense(c, (2, c.heads, c.hidden // c.heads), name="key_value")(x)
         if at is not None:
             x = jnp.take_along_axis(x, at[..., None], axis=1)
         query = dense(c, (c.heads, c.hidden // c.heads), name="query")(x)  # [B,M,H,D/H]
@@ -66,14 +66,20 @@ class Layer(nn.Module):
         return x, None
 
     def attend(self, query, key, value, mask: jax.Array, train: bool) -> jax.Array:
-        """query [B,M,H,D/H], key and value [B,S,H,D/H] -> [B,M,H,D/H]."""
+        """query [B,M,H,D/H], key and value [B,S,H,D/H] -> [B,M,H,D/H]; the softmax is in float32."""
         rate = self.config.attention_dropout
-        if not train or not rate:  # a third faster on a CPU, but it cannot drop
+        # A third faster on a CPU, but it cannot drop.
+        if not train or not rate:
             return jax.nn.dot_product_attention(query, key, value, mask=mask)
-        key_of_drop = self.make_rng("dropout")
-        return nn.dot_product_attention(
-            query, key, value, mask=mask, dropout_rng=key_of_drop, dropout_rate=rate
+        # One mask for each example and head: a shared one would drop the same keys for a whole batch.
+        scale = query.shape[-1] ** -0.5
+        logits = jnp.einsum(
+            "bmhd,bshd->bhms", query * scale, key, preferred_element_type=jnp.float32
         )
+        weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(jnp.float32).min))
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, weights.shape)
+        weights = jnp.where(kept, weights / (1 - rate), 0.0).astype(value.dtype)
+        return jnp.einsum("bhms,bshd->bmhd", weights, value)
 
 
 class Encoder(nn.Module):
@@ -131,5 +137,6 @@ class Encoder(nn.Module):
         return x
 
     def attend(self, x: jax.Array) -> jax.Array:
-        """[...,D] -> [...,V]: logits by the tied word embeddings."""
-        return self.word_embeddings.attend(x)
+        """[...,D] -> [...,V]: logits by the tied word embeddings, float32 whatever the compute dtype."""
+        words = self.word_embeddings.embedding.astype(x.dtype)
+        return jnp.dot(x, words.T, preferred_element_type=jnp.float32)

@@ -17,6 +17,28 @@ from ralm_jax.errors import UserError
 _SEAL = "ralm_seal.json"
 
 
+def newest(directory: str | Path) -> tuple[int, Any] | None:
+    """Step and tree of the newest complete checkpoint in a folder; None where there is none.
+
+    For whoever only looks at a run: nothing is written or removed, and a checkpoint that its owner
+    removes in the middle of reading gives way to the one that has replaced it.
+
+    Raises:
+      UserError: the newest one is damaged.
+    """
+    gone: set[int] = set()
+    while (step := max(_sealed(Path(directory)) - gone, default=None)) is not None:
+        where = Path(directory).absolute() / str(step)
+        try:
+            _verify(where)
+            return step, _read(where)
+        except Exception:
+            if where.is_dir():
+                raise
+            gone.add(step)
+    return None
+
+
 class Checkpoints:
     """The newest `keep` checkpoints of one training state, in `directory`/STEP.
 
@@ -41,8 +63,9 @@ class Checkpoints:
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: Future[int] | None = None
         steps = [found.step for found in self._orbax.checkpoints]
-        self._unsealed = [step for step in steps if not self._seal_of(step).exists()]
-        self._latest = max(set(steps) - set(self._unsealed), default=None)
+        sealed = _sealed(self._directory)
+        self._unsealed = [step for step in steps if step not in sealed]
+        self._latest = max(set(steps) & sealed, default=None)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, None where there is none."""
@@ -76,7 +99,8 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, it is damaged, or it holds another kind of state.
         """
-        _check_same_kind(self._verified(step), _kinds(like), self._directory / str(step))
+        where = self._directory / str(step)
+        _check_same_kind(_verify(where), _kinds(like), where)
         return self._orbax.load(step, like)
 
     def load(self, step: int) -> Any:
@@ -87,25 +111,9 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, or it is damaged.
         """
-        self._verified(step)
-        held = self._orbax.metadata(step).metadata
-        like = jax.tree.map(lambda leaf: np.broadcast_to(leaf.dtype.type(0), leaf.shape), held)
-        return self._orbax.load(step, like)
-
-    def _verified(self, step: int) -> dict[str, str]:
-        """Dtypes and shapes of the leaves of a checkpoint that is whole."""
         where = self._directory / str(step)
-        if not where.is_dir():
-            raise UserError(f"no checkpoint at {where}: the newest there is {self._latest}")
-        damage = "checkpoint {} is damaged ({}): remove it to go on from an earlier one"
-        try:
-            seal = json.loads(self._seal_of(step).read_bytes())
-            kinds, checksums = seal["leaves"], seal["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(damage.format(where, f"its {_SEAL} cannot be read")) from error
-        if wrong := sorted(checksums.items() ^ _checksums(where).items()):
-            raise UserError(damage.format(where, f"{wrong[0][0]} is not as it was written"))
-        return kinds
+        _verify(where)
+        return _read(where)
 
     def wait(self) -> None:
         """Returns when no save is under way; raises UserError if the last one was not written."""
@@ -143,6 +151,35 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written in {self._directory} "
                 f"({reason:.200}): make room there and run again"
             ) from error
+
+
+def _sealed(directory: Path) -> set[int]:
+    """Steps of the complete checkpoints in a folder."""
+    return {
+        int(seal.parent.name) for seal in directory.glob(f"*/{_SEAL}") if seal.parent.name.isdigit()
+    }
+
+
+def _verify(where: Path) -> dict[str, str]:
+    """Dtypes and shapes of the leaves of a checkpoint. Raises UserError unless it is as it was written."""
+    if not where.is_dir():
+        raise UserError(f"there is no checkpoint at {where}")
+    damage = "checkpoint {} is damaged ({}): remove it to go on from an earlier one"
+    try:
+        seal = json.loads((where / _SEAL).read_bytes())
+        kinds, checksums = seal["leaves"], seal["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(damage.format(where, f"its {_SEAL} cannot be read")) from error
+    if wrong := sorted(checksums.items() ^ _checksums(where).items()):
+        raise UserError(damage.format(where, f"{wrong[0][0]} is not as it was written"))
+    return kinds
+
+
+def _read(where: Path) -> Any:
+    """The tree of a checkpoint as nested dicts and lists of numpy arrays."""
+    saved = ocp.metadata(where).metadata
+    like = jax.tree.map(lambda leaf: np.broadcast_to(leaf.dtype.type(0), leaf.shape), saved)
+    return ocp.load(where, like)
 
 
 def _kinds(tree: Any) -> dict[str, str]:

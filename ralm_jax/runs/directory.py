@@ -7,36 +7,24 @@ vectors/CORPUS/step_STEP: of a corpus it was measured on, where no index of a st
 """
 
 import dataclasses
-import difflib
 import json
-import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.data.corpus import Corpus, fingerprint
 from ralm_jax.data.tokenizer import SETTINGS, VOCABULARY, pieces_of, write_vocabulary
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.files import read_json, write_atomically
 
-MODEL, RUN, CONFIG = "model.json", "run.json", "config.gin"
+MODEL, RUN = "model.json", "run.json"
 RERANK = "rerank"  # beside the state of the best: is the scorer's order the better one?
 BEST = "best"  # not a stage that is trained: the parameters that did best where that is measured
-
-
-class Loaded(NamedTuple):
-    """A model as a run left it; `params` is {"retriever": ..., "reader": ...} of float32 arrays."""
-
-    model: Ralm | OpenQA
-    params: dict
-    stage: str
-    step: int
-    rerank: bool = False  # its scorer answered more of the development questions than its retriever
 
 
 def sized(model: Ralm, vocab_size: int) -> Ralm:
@@ -62,7 +50,7 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     }
     files = {RUN: record, MODEL: _model_record(model)}
     for name, wanted in files.items():
-        held = _read(run / name) if (run / name).exists() else None
+        held = read_json(run / name) if (run / name).exists() else None
         if held is None:
             write_atomically(run / name, json.dumps(wanted, indent=1) + "\n")
             write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.lowercase)
@@ -75,33 +63,6 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
                 )
 
 
-def keep_config(run: Path, resolved: str) -> None:
-    """Writes RUN/config.gin, or checks that the run was made with the same.
-
-    One that nothing was made with, since it was at fault, is replaced.
-
-    Raises UserError where it was not, or the directory cannot be written.
-    """
-    file = run / CONFIG
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file; choose another --run")
-    if file.exists() and any(other != file for other in run.iterdir()):
-        held = file.read_text("utf-8")
-        if held != resolved:
-            lines = difflib.unified_diff(held.splitlines(), resolved.splitlines(), lineterm="", n=0)
-            changed = [x for x in lines if x[:1] in "+-" and x[:3] not in ("+++", "---")][:2]
-            raise UserError(
-                f"{run} holds a run of another configuration ({' '.join(changed)}): resume it with its "
-                "own, or choose another --run"
-            )
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, resolved)
-    except OSError as error:
-        raise UserError(f"the run directory {run} cannot be written: {error.strerror}") from error
-
-
 def keep_model(run: Path, model: Ralm | OpenQA) -> None:
     """Writes RUN/model.json."""
     write_atomically(run / MODEL, json.dumps(_model_record(model), indent=1) + "\n")
@@ -109,64 +70,61 @@ def keep_model(run: Path, model: Ralm | OpenQA) -> None:
 
 def vocabulary(run: Path) -> tuple[Path, bool]:
     """The vocab.txt of a run, and whether text is lower-cased."""
-    settings = _read(run / SETTINGS)
+    settings = read_json(run / SETTINGS)
     return run / VOCABULARY, bool(settings["do_lower_case"])
 
 
 def check_vocabulary(run: Path, corpus: Corpus) -> None:
-    """Raises UserError where a corpus was prepared with other wordpieces than the run has."""
+    """Raises UserError where a corpus was prepared with a different vocabulary than the run has."""
     file, lowercase = vocabulary(run)
     held = file.read_text("utf-8")
     if held != (corpus.path / VOCABULARY).read_text("utf-8") or lowercase != corpus.lowercase:
         raise UserError(
-            f"the corpus {corpus.path} has other wordpieces than the run {run}: prepare it with "
-            f"--vocab {run}"
+            f"the corpus {corpus.path} was tokenized with a different vocabulary than the run {run}: "
+            f"prepare it with --vocab {run}"
         )
 
 
-def open_its_corpus(run: Path, corpus: str | Path | None) -> Corpus:
-    """The corpus given, else the run's own. Raises UserError: neither is there, or other wordpieces."""
-    own = read_record(run)["corpus"]
-    if corpus is None and own is None:
+def check_same_vocabulary(corpus: Corpus, other: Corpus) -> None:
+    """Raises UserError where two corpora were tokenized with different vocabularies."""
+    same = (corpus.path / VOCABULARY).read_bytes() == (other.path / VOCABULARY).read_bytes()
+    if not same or corpus.lowercase != other.lowercase:
+        raise UserError(
+            f"the corpus {other.path} was tokenized with a different vocabulary than {corpus.path}: prepare "
+            f"it with --vocab {corpus.path / VOCABULARY}"
+        )
+
+
+def own_corpus(run: Path) -> Path:
+    """The corpus a run was trained on, wherever it lies now.
+
+    Raises UserError: an imported run has none, or it is no longer where it was.
+    """
+    record = read_record(run)
+    if record["corpus"] is None:
         raise UserError(f"the run {run} was imported and has no corpus of its own: give --corpus")
-    opened = open_corpus(corpus or own)
-    check_vocabulary(run, opened)
-    return opened
+    recorded = Path(record["corpus"])
+    # Runs and corpora are often copied together to another machine.
+    places = [recorded, run.parent / recorded.name, run / recorded.name]
+    for place in places:
+        if fingerprint(place) == record["fingerprint"]:
+            return place
+    if recorded.is_dir():
+        return recorded
+    raise UserError(
+        f"the corpus of {run} is not at {recorded} any more; if it was moved, say where with --corpus"
+    )
 
 
 def read_record(run: Path) -> dict[str, Any]:
     """What `describe` wrote: corpus (path), fingerprint, stages, lengths, held_out, seed."""
     if not (run / RUN).exists():
         raise UserError(f"there is no run at {run}; make one with: ralm pretrain --run {run} ...")
-    return _read(run / RUN)
-
-
-def load(run: Path, stage: str | None = None) -> Loaded:
-    """The best checkpoint of a run where it was selected, else the newest; or the newest of a stage.
-
-    Raises UserError where there is no run, no such stage or no checkpoint yet.
-    """
-    stages = [*read_record(run)["stages"], BEST]
-    if stage is not None and stage not in stages:
-        raise UserError(f"{run} has no stage {stage!r}; it has {', '.join(stages[:-1])}")
-    for name in [stage] if stage else reversed(stages):
-        folder = checkpoint_folder(run, name)
-        if not folder.is_dir():
-            continue
-        checkpoints = Checkpoints(folder)
-        try:
-            step = checkpoints.latest()
-            if step is not None:
-                tree = checkpoints.load(step)
-                params = jax.tree.map(jnp.asarray, tree["state"]["params"])
-                return Loaded(load_model(run), params, name, step, bool(tree.get(RERANK)))
-        finally:
-            checkpoints.close()
-    raise UserError(f"{run} has no checkpoint yet; let ralm pretrain run on")
+    return read_json(run / RUN)
 
 
 def load_model(run: Path) -> Ralm | OpenQA:
-    record = _read(run / MODEL)
+    record = read_json(run / MODEL)
     kind = {"Ralm": Ralm, "OpenQA": OpenQA}[record.pop("class", "Ralm")]
     for part in ("retriever_config", "reader_config"):
         fields = dict(record[part])
@@ -185,12 +143,6 @@ def index_folder(run: Path, stage: str) -> Path:
     return run / "index" / (stage + suffix)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes may write alike
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
-
-
 def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:
     record: dict[str, Any] = {"class": type(model).__name__}
     record |= {
@@ -202,10 +154,3 @@ def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:
         fields = dataclasses.asdict(record[part])
         record[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
     return record
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); is it the folder of a run?") from error

@@ -3,25 +3,28 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
 from ralm_jax.examples import matching, question_batches
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import Question
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.losses import spans
 from ralm_jax.models import initial
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval.refresh import Policy
-from ralm_jax.runs import directory
-from ralm_jax.training import initialize, loop, schedule
+from ralm_jax.settings import Count
+from ralm_jax.training import initialize
+from ralm_jax.training.loop import Run, train_chain
 from ralm_jax.training.model_selection import Selection, spread
+from ralm_jax.training.schedule import Schedule, Stage
 from ralm_jax.training.tasks import FROZEN, OpenQuestions
 
 STAGE = "finetune"
@@ -31,87 +34,110 @@ def finetune(
     *,
     out: str | Path,
     run: str | Path,
-    stage: str | None = None,
     train: str | Path,
-    dev: Sequence[Question] = (),
-    steps: int,
-    batch: int,
-    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
     lengths: Lengths,
+    stage: str | None = None,
     corpus: str | Path | None = None,
+    dev: Sequence[Question] = (),
+    dev_questions: Count = 500,
     rule: matching.Rule = matching.wordpieces,
-    beam: int = 5000,
-    candidates: int = 5,
-    span_width: int = 10,
+    beam: Count = 5000,
+    candidates: Count = 5,
+    span_width: Count = 10,
     train_passages: bool = False,
     refresh: Policy = FROZEN,
     index: Literal["auto", "exact", "scann"] = "auto",
     seed: int = 0,
-    log_every: int = 20,
-    checkpoint_every: int = 500,
-    dev_every: int = 500,
-    dev_questions: int = 500,
-    at_once: int | None = None,
+    microbatch_size: Count | None = None,
     distil: Callable | None = None,
+    config: str | None = None,
 ) -> tuple[OpenQA, dict]:
     """Trains on questions with answers, from the parameters of `run`; resumes `out`.
 
     Args:
       out, run: the run to make, and the one to start from: its last stage or `stage`, its corpus or `corpus`.
-      train: see `question_sources.read_questions`. dev: `dev_questions` of these are answered every
-        `dev_every` steps; the parameters that did best are kept, without any the last ones.
-      rule: when a passage holds an answer. beam, candidates, span_width: R passages ranked, K read, W.
-      train_passages: the passage tower learns too; vectors not read stay until `refresh` makes them anew.
-      at_once: questions a device reads at a time. None: all; on a CPU as few as its cache holds.
+      train: see `question_sources.read_questions`.
+      dev: `dev_questions` of these are answered as often as the schedule evaluates; the parameters that did
+        best are kept, without any the last ones.
+      rule: when a passage has an answer. beam, candidates, span_width: R passages ranked, K read, W.
+      train_passages: the passage tower learns too; vectors not read stay until `refresh` makes new ones.
+      microbatch_size: questions a device reads at a time. None: all; on a CPU as few as its cache holds.
       distil: `distillation.supervised`: a scorer, added where there is none, and the retriever learn from
-        which of the passages read hold an answer, and the retriever from the scorer.
+        which of the passages read have an answer, and the retriever from the scorer.
+      config: the configuration this was called with, resolved; kept in the run and compared on resuming.
 
     Raises:
-      UserError: as `pretrain.pretrain`; no question that any passage answers; other wordpieces.
+      UserError: as `pretrain`; no question that any passage answers. Stopped: as `pretrain`.
     """
-    loaded, text = directory.load(Path(run), stage), directory.open_its_corpus(Path(run), corpus)
-    model, params = question_answerer(loaded, span_width, seed)
+    opened = OpenRun.open(run, corpus, stage=stage)
+    text = opened.corpus
+    # What evaluation after training needs is looked at before it.
+    check_texts(text)
+    model, params = question_answerer(opened, span_width, seed)
     if distil is not None:
         model, params = initialize.with_scorer(model, params, seed)
     asked, notes = read_questions(train)
-    known = question_batches.know(text, asked, rule)
-    widths = spans.widths(_needed(text, known, lengths), candidates, lengths.joint)
-    read: dict[str, Any] = {"span_width": model.span_width, "at_once": at_once, "widths": widths}
-    read |= {"beam": min(beam, text.size), "candidates": min(candidates, text.size)}
-    found: dict[str, Any] = {"refresh": refresh, "index": index, "distil": distil}
-    task = OpenQuestions(lengths, known, notes, train_passages=train_passages, **read, **found)
-    tuning = schedule.Stage(STAGE, task, steps, batch, optimizer)
-    probed = spread(dev, dev_questions)
-    select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
-    often = (log_every, checkpoint_every, select, dev_every)
-    shared = loop.Run(Path(out), text, model, seed, 0.0, *often, Path(run))
-    return model, loop.train_chain(shared, [tuning], params, _started(loaded, asked))
+    annotated = question_batches.annotate(text, asked, rule)
+    widths = spans.widths(_needed(text, annotated, lengths), candidates, lengths.joint)
+    task = OpenQuestions(
+        lengths,
+        annotated,
+        notes,
+        beam=min(beam, text.size),
+        candidates=min(candidates, text.size),
+        span_width=model.span_width,
+        train_passages=train_passages,
+        refresh=refresh,
+        index=index,
+        microbatch_size=microbatch_size,
+        widths=widths,
+        distil=distil,
+    )
+    evenly = spread(dev, dev_questions)
+    select = Selection(Path(out), text, evenly, lengths, task.candidates, refresh) if dev else None
+    started = _started(opened, asked)
+    shared = Run(Path(out), text, model, seed, 0.0, select, Path(run), started, config)
+    return model, train_chain(shared, [Stage(STAGE, task, schedule)], params)
 
 
-def _needed(corpus: Corpus, known: question_batches.Known, lengths: Lengths) -> np.ndarray:
+def check_texts(corpus: Corpus) -> None:
+    """Raises UserError where the texts of a corpus cannot be read."""
+    try:
+        texts = corpus.texts()
+        texts[corpus.size - 1]
+    # The reader of the texts raises whatever it meets.
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"the texts of the corpus {corpus.path} cannot be read: {said}") from error
+
+
+def _needed(
+    corpus: Corpus, annotated: question_batches.AnnotatedQuestions, lengths: Lengths
+) -> np.ndarray:
     """Wordpieces of each passage behind a question of mean length [N]."""
-    question = int(np.mean([len(pieces) for pieces in known.pieces]))
+    question = int(np.mean([len(pieces) for pieces in annotated.pieces]))
     return np.minimum(np.asarray(corpus.lengths)[:, 1].astype(int) + question + 3, lengths.joint)
 
 
-def _started(loaded: directory.Loaded, questions: Sequence[Question]) -> dict:
+def _started(opened: OpenRun, questions: Sequence[Question]) -> dict:
     """What a fine-tuning began with: one that is resumed must have begun with the same."""
     digest = hashlib.sha256(repr(questions).encode()).hexdigest()
-    return {"stage": loaded.stage, "step": loaded.step, "questions": digest}
+    return {"stage": opened.stage, "step": opened.step, "questions": digest}
 
 
-def question_answerer(loaded: directory.Loaded, span_width: int, seed: int) -> tuple[OpenQA, dict]:
+def question_answerer(opened: OpenRun, span_width: int, seed: int) -> tuple[OpenQA, dict]:
     """The model that answers, begun from one that was pretrained.
 
     Its question tower is a copy, so that passage vectors may stay while it learns; the scores of spans
     are drawn anew where the run has none.
     """
-    given, retriever = loaded.model, dict(loaded.params["retriever"])
+    given, retriever = opened.model, dict(opened.params["retriever"])
     copied = jax.tree.map(jnp.copy, retriever["passage_tower"])
     retriever.setdefault("query_tower", copied)
     if isinstance(given, OpenQA):
         model = given.clone(share_towers=False)
-        return model, {**loaded.params, "retriever": retriever}
+        return model, {**opened.params, "retriever": retriever}
     model = OpenQA(
         given.retriever_config,
         given.reader_config,
@@ -125,5 +151,5 @@ def question_answerer(loaded: directory.Loaded, span_width: int, seed: int) -> t
         span_width=span_width,
     )
     drawn = initial.drawn_params(model, seed)["reader"]
-    reader = {**drawn, "encoder": loaded.params["reader"]["encoder"]}
-    return model, {**loaded.params, "retriever": retriever, "reader": reader}
+    reader = {**drawn, "encoder": opened.params["reader"]["encoder"]}
+    return model, {**opened.params, "retriever": retriever, "reader": reader}

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 
 
-class DeviceWaits:
+class DeviceIdle:
     """Seconds in which the device had nothing to do, by the activity of the host at that time.
 
     A thread waits for each step's result and notes when it was there; the device is idle from then

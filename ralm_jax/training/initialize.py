@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
@@ -37,11 +38,11 @@ def _start(
             f"the configuration has a model of its own and --init {init} brings another: take one, such "
             "as --config runs/warm.gin with --init"
         )
-    loaded = directory.load(Path(init))
-    if not isinstance(loaded.model, Ralm):
+    opened = OpenRun.open(init)
+    if not isinstance(opened.model, Ralm):
         raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
     directory.check_vocabulary(Path(init), corpus)
-    return loaded.model, loaded.params, {"stage": loaded.stage, "step": loaded.step}
+    return opened.model, opened.params, {"stage": opened.stage, "step": opened.step}
 
 
 def with_scorer(model: M, params: dict, seed: int) -> tuple[M, dict]:

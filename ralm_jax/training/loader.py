@@ -11,35 +11,62 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ralm_jax import partition
+from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches, features
 from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.retrieval import index, searcher
-from ralm_jax.retrieval.refresh import Refresher
-from ralm_jax.retrieval.searcher import Published
-from ralm_jax.training.tasks import InverseCloze, OpenQuestions, Realm
+from ralm_jax.retrieval import index
+from ralm_jax.retrieval.choose import choose
+from ralm_jax.retrieval.refresh import Policy, Refresher
+from ralm_jax.retrieval.searcher import Found, Published
 
-Params = Any  # {"retriever": ..., "reader": ...}, nested mappings of arrays
+# {"retriever": ..., "reader": ...}, nested mappings of arrays.
+Params = Any
+# The index now served, [N,E], mapped.
+Vectors = Callable[[], np.ndarray]
 
 
-class Supply(Protocol):
-    """Call `start` or `restore`, then for each step: `batch(step)`, `ahead(params, step + 1)`."""
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a stage draws its batches from.
+
+    Attributes:
+      corpus: that is retrieved from, Z.
+      asked: whose sentences are asked, X; it may be the same.
+      rows: of `asked`, or of the questions: what may be asked.
+      batch: queries a step, over all devices.
+      index_root: folder of the versions of the index.
+      known: folders where vectors of the first index may lie already.
+    """
+
+    corpus: Corpus
+    asked: Corpus
+    model: Ralm | OpenQA
+    rows: np.ndarray
+    seed: int
+    batch: int
+    index_root: Path
+    known: Sequence[Path] = ()
+
+
+class Loader(Protocol):
+    """Call `start` or `set_state`, then for each step: `batch(step)`, `prefetch(params, step + 1)`."""
 
     def start(self, params: Params) -> Published | None:
         """Makes ready for step 0."""
         ...
 
-    def ahead(self, params: Params, step: int) -> Published | None:
+    def prefetch(self, params: Params, step: int) -> Published | None:
         """Queues the device work that batch `step` needs, and this step's share of refreshing."""
         ...
 
@@ -51,104 +78,108 @@ class Supply(Protocol):
         """This process's rows of the batch, [b, ...]."""
         ...
 
-    def saved(self, params: Params) -> dict:
+    def staleness(self) -> int | None:
+        """Of the batch last given: steps since the parameters that made the index its candidates come from."""
+        ...
+
+    def get_state(self, params: Params) -> dict:
         """What a checkpoint must hold for the run to go on exactly; always of the same shapes."""
         ...
 
-    def restore(self, saved: dict, step: int) -> None:
-        """As after `ahead(..., step)` in the run that `saved` comes from."""
+    def set_state(self, state: dict, step: int) -> None:
+        """As after `prefetch(..., step)` in the run that `state` comes from."""
         ...
 
     def checkpointed(self) -> None:
         """A checkpoint has been made that relies on the index as it is."""
         ...
 
-    def staleness(self, step: int) -> int | None:
-        """Steps since the parameters that made the served index; None without one."""
-        ...
-
     def close(self) -> None: ...
 
 
-class ClozeSupply:
+class ClozeLoader:
     """Pairs for inverse cloze: nothing is retrieved, nothing need be kept."""
 
-    def __init__(self, task: InverseCloze, corpus: Corpus, rows: np.ndarray, seed: int, batch: int):
-        self._task, self._corpus, self._rows = task, corpus, rows
-        self._seed, self._batch = seed, batch
+    def __init__(self, source: Source, pairs: Callable[..., Any]):
+        """pairs: (corpus, rows, positions, seed) -> batch."""
+        self._source, self._pairs = source, pairs
 
     def start(self, params: Params) -> None:
         return None
 
-    def ahead(self, params: Params, step: int) -> None:
+    def prefetch(self, params: Params, step: int) -> None:
         return None
 
     def retrieve(self) -> None:
         return None
 
-    def batch(self, step: int):
-        rows, positions = cloze_batches.draw(self._rows, self._seed, step, self._batch)
-        mine = partition.local_rows(self._batch)
-        return self._task.batch(self._corpus, rows[mine], positions[mine], self._seed)
+    def batch(self, step: int) -> Any:
+        return self._pairs(self._source.asked, *drawn_rows(self._source, step), self._source.seed)
 
-    def saved(self, params: Params) -> dict:
+    def staleness(self) -> None:
+        return None
+
+    def get_state(self, params: Params) -> dict:
         return {}
 
-    def restore(self, saved: dict, step: int) -> None:
+    def set_state(self, state: dict, step: int) -> None:
         return None
 
     def checkpointed(self) -> None:
-        return None
-
-    def staleness(self, step: int) -> None:
         return None
 
     def close(self) -> None:
         return None
 
 
-class RetrievalSupply:
+class Retrieving(Protocol):
+    """What of a task retrieval needs; see `tasks.Realm` and `tasks.OpenQuestions`."""
+
+    @property
+    def lengths(self) -> Lengths: ...
+    @property
+    def neighbours(self) -> int: ...
+    @property
+    def refresh(self) -> Policy: ...
+    @property
+    def index(self) -> Literal["auto", "exact", "scann"]: ...
+    @property
+    def index_threads(self) -> int: ...
+
+    def ask(self, corpus: Corpus, rows: np.ndarray, positions: np.ndarray, seed: int) -> Any: ...
+    def batch(self, corpus: Corpus, asked: Any, found: np.ndarray, vectors: Vectors) -> Any: ...
+
+
+class RetrievalLoader:
     """Queries with passages from an index that is refreshed as the task says."""
 
-    def __init__(
-        self,
-        task: Realm | OpenQuestions,
-        corpus: Corpus,
-        model: Ralm | OpenQA,
-        rows: np.ndarray,
-        *,
-        seed: int,
-        batch: int,
-        index_root: Path,
-        asked: Corpus | None = None,
-        known: Sequence[Path] = (),
-    ):
-        """`rows` are of `asked`, where that is another corpus than the one retrieved from; `known`: folders
-        where the vectors of the first index may lie already."""
-        self._task, self._corpus, self._model, self._rows = task, corpus, model, rows
-        self._seed, self._batch = seed, batch
-        self._searcher = searcher.choose(
+    def __init__(self, source: Source, task: Retrieving):
+        self._source, self._task = source, task
+        corpus, length = source.corpus, task.lengths.passage
+        self._searcher = choose(
             corpus.size, task.index, k=task.neighbours, threads=task.index_threads
         )
         self._refresher = Refresher(
             task.refresh,
-            functools.partial(embed_passages, model, corpus, task.lengths.passage),
+            functools.partial(embed_passages, source.model, corpus, length),
             self._searcher,
-            index_root,
-            shape=(corpus.size, model.embedding),
+            source.index_root,
+            shape=(corpus.size, source.model.embedding),
             fingerprint=corpus.fingerprint,
-            chunk=chunk_rows(model, task.lengths.passage),
+            chunk=chunk_rows(source.model, length),
             keep=lambda: frozenset(self._needed),
         )
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.
         self._needed: collections.deque[int] = collections.deque(maxlen=3)
-        self._asked: Any = None  # what the task's `ask` gave; its `query` is embedded
-        self._drawn: tuple[int, Any] | None = None  # for the step after next
-        self._search: Callable[[], searcher.Found] | None = None
-        self._root, self._known = index_root, known
-        self._asked_corpus = asked or corpus
+        # What the task's `ask` gave for the batch that comes next, and for the one behind it, which is drawn
+        # while the device trains: what is done between two steps, the device waits for.
+        self._asked: Any = None
+        self._drawn: tuple[int, Any] | None = None
+        self._search: Callable[[], Found] | None = None
+        self._found = np.full((source.batch, task.neighbours), -1, np.int32)
+        # Steps of the indexes that the batch in the making and the last one were searched in.
+        self._searched = self._served = 0
         self._version: index.Version | None = None
-        self._found = np.full((batch, task.neighbours), -1, np.int32)
 
     def start(self, params: Params) -> Published:
         published = self._refresher.start(params["retriever"], *self._first_index(params))
@@ -156,15 +187,17 @@ class RetrievalSupply:
         return published
 
     def _first_index(self, params: Params) -> tuple[np.ndarray | None, str]:
-        """Vectors [N,E] that the same tower made before, where all processes have them; its name."""
-        maker = vector_cache.maker(
-            self._model, params["retriever"], self._corpus, self._task.lengths.passage
+        """Vectors [N,E] that the same tower made before, where all processes have them; its hash."""
+        source = self._source
+        encoder = vector_cache.encoder_hash(
+            source.model, params["retriever"], source.corpus, self._task.lengths.passage
         )
-        version = index.made_by(self._known, maker, self._corpus.fingerprint)
-        lacking = partition.any_process(version is None)  # to embed takes all of them
-        return None if lacking or version is None else version.vectors, maker
+        version = index.made_by(source.known, encoder, source.corpus.fingerprint)
+        # To embed takes all processes.
+        lacking = partition.any_process(version is None)
+        return None if lacking or version is None else version.vectors, encoder
 
-    def ahead(self, params: Params, step: int) -> Published | None:
+    def prefetch(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)
         # A copy: the step that is queued next takes the parameters' own buffers.
         snapshot = jax.tree.map(jnp.copy, params["retriever"]) if due else None
@@ -173,18 +206,18 @@ class RetrievalSupply:
         return published
 
     def _ask(self, params: Params, step: int) -> None:
-        # Drawn while the device trained: what is done here, it waits for.
         drawn = self._drawn if self._drawn and self._drawn[0] == step else None
         self._asked = drawn[1] if drawn else self._draw(step)
-        vectors = embed_queries(self._model, params["retriever"], self._asked.query)
+        vectors = embed_queries(self._source.model, params["retriever"], self._asked.query)
         self._search = self._searcher.search(vectors, self._task.neighbours)
+        self._searched = step - self._refresher.staleness(step)
 
     def _draw(self, step: int) -> Any:
-        rows, positions = cloze_batches.draw(self._rows, self._seed, step, self._batch)
-        mine = partition.local_rows(self._batch)
-        drawn = self._task.ask(self._asked_corpus, rows[mine], positions[mine], self._seed)
-        if isinstance(drawn, cloze_batches.Clozes) and self._asked_corpus is not self._corpus:
-            nowhere = np.full_like(drawn.passages, features.NULL)  # no passage here is its own
+        source = self._source
+        drawn = self._task.ask(source.asked, *drawn_rows(source, step), source.seed)
+        if isinstance(drawn, cloze_batches.Clozes) and source.asked is not source.corpus:
+            # No passage here is the query's own.
+            nowhere = np.full_like(drawn.passages, features.NULL)
             drawn = dataclasses.replace(drawn, passages=nowhere)
         return drawn
 
@@ -192,7 +225,8 @@ class RetrievalSupply:
         """Of the version now served."""
         step = self._searcher.step
         if self._version is None or self._version.step != step:
-            self._version = index.open_version(self._root, step, self._corpus.fingerprint)
+            source = self._source
+            self._version = index.open_version(source.index_root, step, source.corpus.fingerprint)
         return self._version.vectors
 
     def retrieve(self) -> None:
@@ -200,15 +234,19 @@ class RetrievalSupply:
         if self._search is not None:
             self._found, self._search = self._search()[0], None
 
-    def batch(self, step: int):
+    def batch(self, step: int) -> Any:
         self.retrieve()
-        assert self._asked is not None, "ahead or restore comes first"
-        mine = self._found[partition.local_rows(self._batch)]
-        batch = self._task.batch(self._corpus, self._asked, mine, self._vectors)
+        assert self._asked is not None, "prefetch or set_state comes first"
+        own = self._found[partition.local_rows(self._source.batch)]
+        batch = self._task.batch(self._source.corpus, self._asked, own, self._vectors)
+        self._served = step - self._searched
         self._drawn = step + 1, self._draw(step + 1)
         return batch
 
-    def saved(self, params: Params) -> dict:
+    def staleness(self) -> int:
+        return self._served
+
+    def get_state(self, params: Params) -> dict:
         self.retrieve()
         flying = self._refresher.in_flight
         snapshot = self._refresher.snapshot if flying is not None else params["retriever"]
@@ -218,20 +256,25 @@ class RetrievalSupply:
             "snapshot_step": np.array([-1 if flying is None else flying], np.int32),
         }
 
-    def restore(self, saved: dict, step: int) -> None:
-        flying = int(saved["snapshot_step"][0])
-        snapshot = saved["snapshot"] if flying >= 0 else None
+    def set_state(self, state: dict, step: int) -> None:
+        flying = int(state["snapshot_step"][0])
+        snapshot = state["snapshot"] if flying >= 0 else None
         self._refresher.resume(snapshot, flying if flying >= 0 else None, step)
         self._asked, self._search = self._draw(step), None
-        self._found = np.asarray(saved["found"])
+        self._found = np.asarray(state["found"])
+        self._searched = self._searcher.step
         self.checkpointed()
 
     def checkpointed(self) -> None:
         self._needed.append(self._searcher.step)
 
-    def staleness(self, step: int) -> int:
-        return self._refresher.staleness(step)
-
     def close(self) -> None:
         self._refresher.close()
         self._searcher.close()
+
+
+def drawn_rows(source: Source, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and positions in the order of a step that fall to this process, [b] each."""
+    rows, positions = cloze_batches.draw(source.rows, source.seed, step, source.batch)
+    own = partition.local_rows(source.batch)
+    return rows[own], positions[own]

@@ -2,234 +2,245 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax.training.train_state import TrainState
 
 from ralm_jax import partition
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.errors import UserError
+from ralm_jax.examples.cloze_batches import Queries
 from ralm_jax.inference import vector_cache
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import directory
+from ralm_jax.runs import config_record, directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.lock import owned
 from ralm_jax.signals import stop_on_signal
-from ralm_jax.training import state, tasks
-from ralm_jax.training.idle import DeviceWaits
-from ralm_jax.training.loader import ClozeSupply, Params, RetrievalSupply, Supply
-from ralm_jax.training.progress import PROBE, Progress
-from ralm_jax.training.schedule import Stage
+from ralm_jax.training.idle import DeviceIdle
+from ralm_jax.training.loader import Loader, Params, Source
+from ralm_jax.training.progress import EVAL, Progress
+from ralm_jax.training.schedule import Stage, check
+from ralm_jax.training.steps import train_step
 
-# (model, params, stage, step) -> scalars to log: learning curves, measured as training runs
-Probe = Callable[[Any, dict, str, int], dict[str, float]]
+# (model, params, stage, step) -> scalars to log: learning curves, measured as training runs.
+Eval = Callable[[Any, dict, str, int], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What all stages of a run share; see `pretrain`."""
+    """What all stages of a run share; see `pretrain`.
+
+    Attributes:
+      begun: the run whose parameters are the first, and `started` a note of them.
+    """
 
     path: Path
     corpus: Corpus
     model: Ralm | OpenQA
     seed: int
     held_out: float
-    log_every: int
-    checkpoint_every: int
-    probe: Probe | None
-    probe_every: int
-    begun: Path | None = None  # the run whose parameters are the first
+    evaluate: Eval | None = None
+    begun: Path | None = None
+    started: dict | None = None
+    config: str | None = None
 
 
 class Stopped(Exception):
     """A signal ended the run; its checkpoint is written."""
 
 
-def train_chain(run: Run, stages: Sequence[Stage], params: Params, started: dict | None) -> Params:
-    """The stages in order, from `params` on; `started` notes the run that those come from."""
+def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
+    """The stages in order, from `params` on."""
+    # Whatever can be wrong is found before anything is made.
+    asked = [asked_corpus(run, stage) for stage in stages]
     for stage in stages:
         check(stage, run.model)
-    directory.describe(
-        run.path,
-        run.model,
-        run.corpus,
-        stages=[stage.name for stage in stages],
-        lengths=dataclasses.asdict(stages[-1].task.lengths),
-        held_out=run.held_out,
-        seed=run.seed,
-        init=started,
-    )
-    with contextlib.closing(Progress(run.path, params)) as progress, stop_on_signal() as stop:
-        for number, stage in enumerate(stages):
-            params = train_stage(run, stage, number, params, progress, stop)
+    queries = [s.task.queries(x, run.held_out) for s, x in zip(stages, asked, strict=True)]
+    if run.config is not None:
+        config_record.check_config(run.path, run.config)
+    with _owned_by_one_process(run.path):
+        if run.config is not None:
+            config_record.save_config(run.path, run.config)
+        directory.describe(
+            run.path,
+            run.model,
+            run.corpus,
+            stages=[stage.name for stage in stages],
+            lengths=dataclasses.asdict(stages[-1].task.lengths),
+            held_out=run.held_out,
+            seed=run.seed,
+            init=run.started,
+        )
+        with contextlib.closing(Progress(run.path, params)) as progress, stop_on_signal() as stop:
+            for number, stage in enumerate(stages):
+                source = draw_from(run, stage, number, asked[number], queries[number])
+                part = Part(run, stage, number, source, progress, stop)
+                params = train_stage(part, params, queries[number])
     return params
 
 
-def check(stage: Stage, model: Ralm | OpenQA) -> None:
-    """Raises UserError where a stage does not go with the devices or the model."""
-    partition.check_batch(stage.batch)
-    if getattr(stage.task, "needs_scorer", False) and not model.with_scorer:
-        raise UserError(
-            f"stage {stage.name}: its objective wants a scorer, which the model lacks: SCORER = True adds one"
-        )
-    asked, retriever = stage.task.lengths, model.retriever_config.positions
-    for name, length, most in (
-        ("query", asked.query, retriever),
-        ("passage", asked.passage, retriever),
-        ("joint", asked.joint, model.reader_config.positions),
-    ):
-        if length > most:
-            raise UserError(
-                f"stage {stage.name}: {name} length {length} exceeds {most} positions of the model: "
-                "shorten the one or raise the other"
-            )
-
-
-def train_stage(
-    run: Run, stage: Stage, number: int, params: Params, progress: Progress, stop
-) -> Params:
-    """Trains one stage from `params`, or from its own newest checkpoint; returns its parameters."""
-    train_state = partition.replicate(state.create(run.model, params, stage.optimizer))
-    with contextlib.ExitStack() as cleanup:
-        checkpoints = Checkpoints(directory.checkpoint_folder(run.path, stage.name))
-        cleanup.callback(checkpoints.close)
-        begin = checkpoints.latest() or 0
-        if begin >= stage.steps:  # finished before
-            return partition.replicate(checkpoints.load(begin)["state"]["params"])
-        supply = open_supply(run, stage, number, progress)
-        cleanup.callback(supply.close)
-        # Order of starting: the stage's own checkpoint, else the parameters handed over.
-        if begin:
-            tree = partition.replicate(checkpoints.restore(begin, _tree(train_state, supply)))
-            train_state = train_state.replace(**tree["state"])
-            supply.restore(tree["supply"], begin)
-        progress.begin(stage, begin)
-        if not begin:
-            progress.published(0, supply.start(train_state.params))
-            _probe(run, stage, train_state.params, 0, progress)
-        loop = Loop(run, stage, supply, checkpoints, progress, stop)
-        return loop_over(
-            loop, train_state, begin, jax.random.fold_in(jax.random.key(run.seed), number)
-        )
+@contextlib.contextmanager
+def _owned_by_one_process(path: Path):
+    """Processes of one training share a run; the first of them owns it."""
+    with owned(path) if jax.process_index() == 0 else contextlib.nullcontext():
+        yield
 
 
 @dataclasses.dataclass(frozen=True)
-class Loop:
-    """What the steps of a stage share."""
+class Part:
+    """One stage of a run as it is trained: number `number` of its chain."""
 
     run: Run
     stage: Stage
-    supply: Supply
-    checkpoints: Checkpoints
+    number: int
+    source: Source
     progress: Progress
     stop: Callable[[], bool]
 
 
-def loop_over(loop: Loop, train_state: state.TrainState, begin: int, key: jax.Array) -> Params:
-    """The steps of a stage from `begin` on: queue the step, then fetch the next batch meanwhile."""
-    stage, supply, progress = loop.stage, loop.supply, loop.progress
-    step = partition.parallelize(stage.task.step)
+def train_stage(part: Part, params: Params, queries: Queries) -> Params:
+    """Trains one stage from `params`, or from its own newest checkpoint; returns its parameters."""
+    run, stage, progress = part.run, part.stage, part.progress
+    state = TrainState.create(
+        apply_fn=run.model.apply, params=params, tx=stage.schedule.optimizer
+    ).replace(step=jnp.zeros((), jnp.int32))
+    state = partition.replicate(state)
+    with contextlib.ExitStack() as cleanup:
+        checkpoints = Checkpoints(directory.checkpoint_folder(run.path, stage.name))
+        cleanup.callback(checkpoints.close)
+        begin = checkpoints.latest() or 0
+        if begin >= stage.schedule.steps:
+            return partition.replicate(checkpoints.load(begin)["state"]["params"])
+        for line in stage.task.describe(len(queries.rows)):
+            progress.say(f"{stage.name}: {line}", queries.left_out)
+            queries = dataclasses.replace(queries, left_out={})
+        loader = stage.task.loader(part.source)
+        cleanup.callback(loader.close)
+        # Order of starting: the stage's own checkpoint, else the parameters handed over.
+        if begin:
+            tree = partition.replicate(checkpoints.restore(begin, _tree(state, loader)))
+            state = state.replace(**tree["state"])
+            loader.set_state(tree["loader"], begin)
+        progress.begin(stage.name, stage.schedule.batch, stage.schedule.steps, begin)
+        if not begin:
+            progress.published(0, loader.start(state.params))
+            _evaluate(part, state.params, 0)
+        return loop_over(part, loader, checkpoints, state, begin)
+
+
+def loop_over(
+    part: Part, loader: Loader, checkpoints: Checkpoints, state: TrainState, begin: int
+) -> Params:
+    """The steps of a stage from `begin` on.
+
+    One turn of the loop, in order: the index is refreshed and the queries of the next batch are embedded, with the
+    parameters before the step; the step is queued; while the device works, the metrics of the step before are read,
+    the search is waited for and the next batch is made. What has been logged is then evaluated and saved, in that
+    order, so that a run that goes on from a checkpoint repeats neither.
+    """
+    stage, schedule, progress = part.stage, part.stage.schedule, part.progress
+    loss = stage.task.loss(part.run.model.apply)
+    step = partition.parallelize(functools.partial(train_step, loss=loss))
+    key = jax.random.fold_in(jax.random.key(part.run.seed), part.number)
     previous = None
-    with contextlib.closing(DeviceWaits()) as waits:
-        batch = partition.shard(supply.batch(begin))
-        for now in range(begin, stage.steps):
-            with waits.activity("refresh"):
-                progress.published(now + 1, supply.ahead(train_state.params, now + 1))
-            train_state, metrics = step(train_state, batch, key)
-            waits.queued(metrics["loss"][0])
-            if previous is not None:  # done by now, so that reading it holds nothing up
-                observe(loop, now, previous, waits)
-            with waits.activity("retrieval"):
-                supply.retrieve()
-            with waits.activity("batch"):
-                batch = partition.shard(supply.batch(now + 1))
-            previous, done = metrics, now + 1
-            stopped = told_to_stop(loop, done)
-            last = stopped or done == stage.steps
-            saving = last or done % loop.run.checkpoint_every == 0
+    with contextlib.closing(DeviceIdle()) as idle:
+        batch, stale = partition.shard(loader.batch(begin)), loader.staleness()
+        for now in range(begin, schedule.steps):
+            with idle.activity("refresh"):
+                progress.published(now + 1, loader.prefetch(state.params, now + 1))
+            state, metrics = step(state, batch, key)
+            idle.queued(metrics["loss"][0])
+            # The step before is done by now, so that reading its metrics holds nothing up.
+            if previous is not None:
+                observe(part, now, previous, idle)
+            with idle.activity("retrieval"):
+                loader.retrieve()
+            previous, done = (metrics, stale), now + 1
+            with idle.activity("batch"):
+                batch, stale = partition.shard(loader.batch(now + 1)), loader.staleness()
+            stopped = told_to_stop(part, done)
+            last = stopped or done == schedule.steps
+            saving = last or done % schedule.checkpoint_every == 0
             if saving:
-                observe(loop, done, metrics, waits, last=last)  # what is saved has been logged
+                observe(part, done, previous, idle, last=last)
                 previous = None
-            # Before the checkpoint: a run that goes on from there does not measure that step again.
-            if done % loop.run.probe_every == 0 or done == stage.steps:
-                with waits.activity(PROBE):
-                    _probe(loop.run, stage, train_state.params, done, progress)
+            if done % schedule.eval_every == 0 or done == schedule.steps:
+                with idle.activity(EVAL):
+                    _evaluate(part, state.params, done)
             if saving:
-                with waits.activity("checkpoint"):
-                    loop.checkpoints.save(done, _tree(train_state, supply), wait=last)
-                supply.checkpointed()
-            if stopped and done < stage.steps:
+                with idle.activity("checkpoint"):
+                    checkpoints.save(done, _tree(state, loader), wait=last)
+                loader.checkpointed()
+            if stopped and done < schedule.steps:
                 raise Stopped(f"stopped at step {done} of stage {stage.name}; it is saved")
-    return train_state.params
+    return state.params
 
 
-def observe(loop: Loop, done: int, metrics, waits: DeviceWaits, *, last: bool = False) -> None:
-    """Takes in the metrics of the step that made `done`; a line of the log when it is time."""
-    loop.progress.step(done, metrics, loop.supply.staleness(done - 1))
-    if last or done % loop.run.log_every == 0:
-        loop.progress.log(done, waits.totals())
+def observe(
+    part: Part, done: int, seen: tuple[Any, int | None], idle: DeviceIdle, *, last: bool = False
+) -> None:
+    """Takes in the metrics of the step that made `done`, and how stale its candidates were; logs in time."""
+    part.progress.step(done, *seen)
+    if last or done % part.stage.schedule.log_every == 0:
+        part.progress.log(done, idle.totals())
 
 
-def told_to_stop(loop: Loop, done: int) -> bool:
+def told_to_stop(part: Part, done: int) -> bool:
     """Whether a signal has come, to whichever process: all must stop after the same step.
 
     Asking the others waits for the device, so several processes ask only as often as they log.
     """
-    if jax.process_count() > 1 and done % loop.run.log_every:
+    if jax.process_count() > 1 and done % part.stage.schedule.log_every:
         return False
-    return partition.any_process(loop.stop())
+    return partition.any_process(part.stop())
 
 
-def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supply:
-    """The batches of a stage; says which sentences may be asked, and why the others may not."""
-    asked = asked_corpus(run, stage)
-    queries = stage.task.queries(asked, run.held_out)
-    what = "questions" if isinstance(stage.task, tasks.OpenQuestions) else "sentences"
-    progress.say(f"{stage.name}: {len(queries.rows):,} {what} to ask", queries.left_out)
-    if isinstance(stage.task, tasks.Realm) and (caution := stage.task.caution):
-        progress.say(f"{stage.name}: {caution}")
-    seed = run.seed * 1000 + number  # every stage draws its own examples
-    if isinstance(stage.task, tasks.InverseCloze):
-        return ClozeSupply(stage.task, asked, queries.rows, seed, stage.batch)
-    return RetrievalSupply(
-        stage.task,
+def draw_from(run: Run, stage: Stage, number: int, asked: Corpus, queries: Queries) -> Source:
+    """What the batches of a stage are drawn from; every stage draws its own examples."""
+    return Source(
         run.corpus,
+        asked,
         run.model,
         queries.rows,
-        seed=seed,
-        batch=stage.batch,
-        index_root=directory.index_folder(run.path, stage.name),
-        asked=asked,
-        known=list(vector_cache.folders(run.path, run.begun)),
+        run.seed * 1000 + number,
+        stage.schedule.batch,
+        directory.index_folder(run.path, stage.name),
+        list(vector_cache.folders(run.path, run.begun)),
     )
 
 
 def asked_corpus(run: Run, stage: Stage) -> Corpus:
     """Whose sentences a stage masks: X of REALM, section 4.2; retrieved is from the run's corpus, Z.
 
-    Raises UserError: it is not there, has other wordpieces, or the stage wants the own passage in Z.
+    Raises UserError: it is not there, it was tokenized with a different vocabulary, or the stage reads the
+    query's own passage, which is not in Z.
     """
     if stage.asked is None:
         return run.corpus
-    if isinstance(stage.task, tasks.OpenQuestions) or getattr(stage.task, "own_passage", False):
+    if getattr(stage.task, "own_passage", False):
         raise UserError(
-            f"stage {stage.name}: what is asked must be of the corpus it reads; leave out `asked`"
+            f"stage {stage.name}: it reads the query's own passage, which is not in another corpus; leave "
+            "out `asked`"
         )
     opened = open_corpus(stage.asked)
-    directory.check_vocabulary(run.path, opened)
+    directory.check_same_vocabulary(run.corpus, opened)
     return opened
 
 
-def _tree(train_state: state.TrainState, supply: Supply) -> dict:
-    held = {name: getattr(train_state, name) for name in ("step", "params", "opt_state")}
-    return partition.shared({"state": held, "supply": supply.saved(train_state.params)})
+def _tree(state: TrainState, loader: Loader) -> dict:
+    saved = {name: getattr(state, name) for name in ("step", "params", "opt_state")}
+    return partition.shared({"state": saved, "loader": loader.get_state(state.params)})
 
 
-def _probe(run: Run, stage: Stage, params: Params, step: int, progress: Progress) -> None:
-    if run.probe is not None:
+def _evaluate(part: Part, params: Params, step: int) -> None:
+    if part.run.evaluate is not None:
         begun = time.perf_counter()
-        scalars = run.probe(run.model, params, stage.name, step)
-        progress.probed(step, scalars, time.perf_counter() - begun)
+        scalars = part.run.evaluate(part.run.model, params, part.stage.name, step)
+        part.progress.evaluated(step, scalars, time.perf_counter() - begun)

@@ -14,9 +14,12 @@ from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples.questions import Question
 from ralm_jax.inference import answering
-from ralm_jax.inference.embedding import exact_over
+from ralm_jax.inference.embedding import Ranking, embed_texts
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval import index
+from ralm_jax.retrieval.refresh import Policy
+from ralm_jax.retrieval.searcher import exact
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.writers import metrics_file, read_metrics
@@ -29,7 +32,7 @@ def spread(questions: Sequence[Question], most: int) -> Sequence[Question]:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """A probe of training: exact match and F1 over development questions; the best are checkpointed.
+    """Evaluates training: exact match and F1 over development questions; the best are checkpointed.
 
     With a scorer, in the better of two orders, the retriever's where they are alike; and
     `reranking_gain`, the exact match of the scorer's less that of the retriever's.
@@ -40,19 +43,15 @@ class Selection:
     questions: Sequence[Question]
     lengths: Lengths
     candidates: int  # passages read
+    refresh: Policy
 
     def __call__(self, model: OpenQA, params: dict, stage: str, step: int) -> dict[str, float]:
+        # The index that serves at this step: one that is newer may lie on disk before it is published.
         folder = directory.index_folder(self.run, stage)
-        newest = max(index.versions(folder))
-        vectors = index.open_version(folder, newest, self.corpus.fingerprint).vectors
-        opened = answering.Opened(
-            model,
-            jax.device_put(params, jax.local_devices()[0]),
-            self.corpus,
-            exact_over(vectors),
-            self.lengths,
-            self.corpus.tokenizer(),
-            self.corpus.texts(),
+        vectors = index.mapped(folder, self.refresh.published(step))
+        params = jax.device_put(params, jax.local_devices()[0])
+        opened = OpenRun(
+            model, params, self.lengths, self.run, source=self.corpus, embedded=vectors
         )
         scores = [self._score(found) for found in self._answered(opened)]
         exact, f1 = max(scores, key=lambda score: score[0])  # of equals the first
@@ -61,12 +60,14 @@ class Selection:
         gain = {"reranking_gain": scores[1][0] - scores[0][0]} if len(scores) > 1 else {}
         return {"exact_match": exact, "f1": f1, **gain}
 
-    def _answered(self, opened: answering.Opened) -> list[list[answering.Answered]]:
+    def _answered(self, opened: OpenRun) -> list[list[answering.Answered]]:
         """From passages in the retriever's order, and where there is a scorer in its own."""
         scored = opened.model.with_scorer
         beam = max(self.candidates, answering.RERANKED) if scored else self.candidates
-        asked = answering.encode(opened, [q.question for q in self.questions])
-        orders = [answering.rank(opened, asked, beam)]
+        asked = opened.encode([q.question for q in self.questions])
+        # On the host, where the vectors are mapped: training has its own copy of them on the device.
+        queries = embed_texts(opened.model, opened.params, asked)
+        orders = [Ranking(*exact(queries, opened.vectors, min(beam, self.corpus.size)))]
         if scored:
             orders.append(answering.reranked(opened, asked, orders[0]))
         return answering.read(opened, asked, orders, self.candidates)
@@ -79,11 +80,11 @@ class Selection:
         return exact, float(np.mean([q.f1(text) for text, q in pairs]))
 
     def _best(self, stage: str, step: int) -> float:
-        """Of earlier probes, of which a resumed run has those up to where it went on."""
+        """Of earlier evaluations, of which a resumed run has those up to where it went on."""
         file = metrics_file(self.run)
         lines = read_metrics(file) if file.exists() else []
-        probes = (x for x in lines if x["stage"] == stage and x["step"] < step)
-        return max((x.get("probe/exact_match", -1.0) for x in probes), default=-1.0)
+        evals = (x for x in lines if x["stage"] == stage and x["step"] < step)
+        return max((x.get("eval/exact_match", -1.0) for x in evals), default=-1.0)
 
     def _keep(self, params: dict, step: int, rerank: bool) -> None:
         checkpoints = Checkpoints(directory.checkpoint_folder(self.run, directory.BEST))

@@ -5,8 +5,10 @@ from collections.abc import Hashable
 import jax
 import optax
 
+from ralm_jax.settings import Count, CountOrZero, Positive, Rate, ShareBelowOne
 
-def warmup_linear(peak: float, steps: int, warmup: int | None = None) -> optax.Schedule:
+
+def warmup_linear(peak: Rate, steps: Count, warmup: CountOrZero | None = None) -> optax.Schedule:
     """Linear warm-up, then linear decay to 0 at `steps`.
 
     Default warm-up: min(10000, max(100, steps / 10)), but never over half of the steps (REALM as released).
@@ -35,10 +37,10 @@ def decayed(params):
 
 
 def adamw(
-    learning_rate: optax.ScalarOrSchedule,
-    weight_decay: float = 0.01,
-    clip: float = 1.0,
-    beta2: float = 0.999,
+    learning_rate: Rate | optax.Schedule,
+    weight_decay: Rate = 0.01,
+    clip: Positive = 1.0,
+    beta2: ShareBelowOne = 0.999,
 ) -> optax.GradientTransformation:
     """AdamW with BERT's constants and a global-norm clip; with bias correction, unlike BERT's own.
 
@@ -77,7 +79,7 @@ def by_part(
 def towers(
     query: optax.GradientTransformation, passage: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """For a retriever of two towers: one optimiser each. Fine-tuning holds that of the passages (ORQA)."""
+    """For a retriever of two towers: one optimiser each. Fine-tuning freezes that of the passages (ORQA)."""
     return optax.partition(
         {True: query, False: passage}, lambda params: _under("query_tower", params)
     )
@@ -86,7 +88,7 @@ def towers(
 def head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """For a reader: its masked-LM head learns, its encoder stays (and with it the tied decoder)."""
     return optax.partition(
-        {False: optimizer, True: held()}, lambda params: _under("encoder", params)
+        {False: optimizer, True: frozen()}, lambda params: _under("encoder", params)
     )
 
 
@@ -97,6 +99,6 @@ def _under(name: str, params):
     )
 
 
-def held() -> optax.GradientTransformation:
+def frozen() -> optax.GradientTransformation:
     """No change at all, weight decay included."""
     return optax.set_to_zero()

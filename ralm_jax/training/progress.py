@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -14,9 +14,6 @@ from ralm_jax.metrics.means import Mean
 from ralm_jax.retrieval.searcher import Published
 from ralm_jax.runs.writers import MetricWriter
 
-if TYPE_CHECKING:
-    from ralm_jax.training.schedule import Stage
-
 SHORT = {
     "retrieval_utility": "utility",
     "in_batch_accuracy": "accuracy",
@@ -24,7 +21,8 @@ SHORT = {
 }
 
 
-PROBE = "probe"  # what the device waits for while something is measured; not counted
+# What the device waits for while the model is evaluated; not counted.
+EVAL = "eval"
 
 
 class Progress:
@@ -52,23 +50,25 @@ class Progress:
                 line += f"; {count:,} left out: {reason}" if count else ""
             tqdm.write(line)
 
-    def begin(self, stage: "Stage", step: int) -> None:
+    def begin(self, name: str, batch: int, steps: int, step: int) -> None:
+        """A stage begins, or goes on, at `step` of `steps`."""
         self._bar.close()
-        self._name, self._batch = stage.name, stage.batch
+        self._name, self._batch = name, batch
         self._mean, self._index = Mean(), {}
         self._since, self._measuring = (step, time.perf_counter()), 0.0
         self._bar = tqdm(
-            desc=stage.name,
+            desc=name,
             initial=step,
-            total=stage.steps,
+            total=steps,
             disable=not self._lead,
             dynamic_ncols=True,
             mininterval=1.0,
         )
         if step:
-            self.say(f"{stage.name}: going on from step {step}")
-        if self._writer:  # a run that was killed before its first checkpoint has left lines too
-            self._writer.resume(stage.name, step or -1)
+            self.say(f"{name}: going on from step {step}")
+        # A run that was killed before its first checkpoint has left lines too.
+        if self._writer:
+            self._writer.resume(name, step or -1)
 
     def published(self, step: int, published: Published | None) -> None:
         """An index is served to the queries of `step` and on: its recall is shown until the next one."""
@@ -110,16 +110,16 @@ class Progress:
         self._mean = Mean()
         scalars["examples_per_second"] = (done - first) * self._batch / seconds
         scalars["step_seconds"] = seconds / max(done - first, 1)
-        for name, idle in ((n, x) for n, x in waits.items() if n != PROBE):
+        for name, idle in ((n, x) for n, x in waits.items() if n != EVAL):
             scalars[f"wait/{name}"] = idle / seconds
         if self._writer:
             self._writer.write(done, scalars, self._name)
         self._bar.set_postfix_str(postfix(scalars), refresh=False)
 
-    def probed(self, step: int, scalars: Mapping[str, float], seconds: float) -> None:
+    def evaluated(self, step: int, scalars: Mapping[str, float], seconds: float) -> None:
         """Measurements made as training runs: a line of their own, and `seconds` that are not training's."""
         if self._writer:
-            self._writer.write(step, {f"probe/{k}": v for k, v in scalars.items()}, self._name)
+            self._writer.write(step, {f"eval/{k}": v for k, v in scalars.items()}, self._name)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())
         self.say(f"{self._name} {step}: {shown}")
         self._measuring += seconds

@@ -1,21 +1,68 @@
-"""What a stage of training does, and for how long."""
+"""How long a stage trains, by what optimiser, and how often it reports; and the stage it is the schedule of."""
 
 import dataclasses
 
 import optax
 
-from ralm_jax.training import tasks
+from ralm_jax import partition, settings
+from ralm_jax.errors import UserError
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.settings import Count
+from ralm_jax.training.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The course of a stage, of pretraining and of fine-tuning alike.
+
+    Attributes:
+      steps: of training.
+      batch: queries a step, over all devices.
+      optimizer: with its rates, their warm-up and decay; see `optim`.
+      log_every, checkpoint_every, eval_every: in steps.
+    """
+
+    steps: Count
+    batch: Count
+    optimizer: optax.GradientTransformation
+    log_every: Count = 20
+    checkpoint_every: Count = 500
+    eval_every: Count = 500
+
+    def __post_init__(self):
+        settings.check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One part of a run: what is done, for how many steps of how many queries, by what optimiser."""
+    """One part of a run: what is learnt, and how.
+
+    Attributes:
+      asked: a corpus whose sentences are asked (X), where it is not that of the run (Z).
+    """
 
     name: str
-    task: tasks.Task
-    steps: int
-    batch: int
-    optimizer: optax.GradientTransformation
-    asked: str | None = (
-        None  # a corpus whose sentences are asked (X), where not that of the run (Z)
-    )
+    task: Task
+    schedule: Schedule
+    asked: str | None = None
+
+
+def check(stage: Stage, model: Ralm | OpenQA) -> None:
+    """Raises UserError where a stage does not go with the devices or the model."""
+    partition.check_batch(stage.schedule.batch)
+    if stage.task.needs_reranker and not model.with_scorer:
+        raise UserError(
+            f"stage {stage.name}: its objective needs a scorer, which the model lacks; SCORER = True adds one"
+        )
+    asked, retriever = stage.task.lengths, model.retriever_config.positions
+    for name, length, most in (
+        ("query", asked.query, retriever),
+        ("passage", asked.passage, retriever),
+        ("joint", asked.joint, model.reader_config.positions),
+    ):
+        if length > most:
+            raise UserError(
+                f"stage {stage.name}: {name} length {length} exceeds {most} positions of the model: "
+                "shorten the one or raise the other"
+            )

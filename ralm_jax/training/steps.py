@@ -1,150 +1,187 @@
-"""The training steps: pure, `(state, batch, key) -> (state, metrics)`, run under `partition`.
+"""The one training step, and the losses it takes; all pure, run under `partition`.
 
-Each device's loss is a sum; the count is summed over devices, then gradients are summed once, so
-that uneven numbers of masked tokens weigh as they would in one batch. Metrics are {name: (sum, count)}.
+A loss is `(params, batch, key, train) -> (sum, count, metrics)` over the rows of one device, metrics being {name: (sum,
+count)}. Counts are summed over devices before the division and gradients are summed once, so that uneven numbers of
+masked tokens weigh as they would in one batch. Dropout is drawn for each example from a key of its own: a batch taken
+in microbatches is the same step.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.training.train_state import TrainState
 
 from ralm_jax import partition
 from ralm_jax.batches import ClozeBatch, ClozePair, QuestionBatch
 from ralm_jax.losses import marginal, microbatch
-from ralm_jax.losses import spans as span_loss
-from ralm_jax.training.state import TrainState
+from ralm_jax.losses import spans as span_losses
+
+Metrics = dict[str, tuple[Any, Any]]
+Loss = Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, jax.Array, Metrics]]
 
 
-def ict_step(state: TrainState, batch: ClozePair, key: jax.Array):
-    """Inverse cloze with every passage of the global batch as a candidate (ORQA, section 5)."""
+def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss):
+    """One update by the mean of a loss over all devices -> (state, metrics)."""
     key = partition.device_key(key, state.step)
-    count = partition.psum(jnp.float32(len(batch.query.tokens)))
-
-    def objective(params):
-        keys = jax.random.split(key)
-        embed = lambda text, tower, key: state.apply_fn(  # noqa: E731
-            {"params": params}, text, True, method=tower, rngs={"dropout": key}
-        )
-        queries = embed(batch.query, "queries", keys[0])  # [B,E]
-        passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
-        labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
-        scores = state.apply_fn({"params": params}, queries, passages, method="similarity")
-        (total, n), right = marginal.inverse_cloze(scores, labels)  # [B,global B]
-        return total / count, {"loss": (total, n), "in_batch_accuracy": (right, n)}
-
-    grads, metrics = jax.grad(objective, has_aux=True)(state.params)
-    return apply(state, grads, metrics)
-
-
-def ralm_step(
-    state: TrainState,
-    batch: ClozeBatch,
-    key: jax.Array,
-    *,
-    objective: marginal.Objective = marginal.marginal_per_token,
-    judge: bool = False,
-    hold_retriever: bool = False,
-    hold_encoder: bool = False,
-    at_once: int | None = None,
-):
-    """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1).
-
-    Or another objective; `judge`: one that is also given what the model's scorer says of the candidates.
-    `at_once`: queries that a device reads at a time (all): less memory, and the same step.
-    """
-    local = len(batch.weights)
-    keys = jax.random.split(partition.device_key(key, state.step), local)
-    count = partition.psum(batch.weights.sum())
-    few = microbatch.divisor(local, at_once or local)
-
-    def loss(params, _, part):
-        batch, keys = part
-        held = {"params": _held(params, hold_retriever, hold_encoder)}
-        call = functools.partial(state.apply_fn, held, rngs={"dropout": keys[0]})
-        scores, log_likelihood = call(batch, True)  # [B,K], [B,K,M]
-        log_prior = marginal.log_prior(scores, batch.valid)
-        judged = ()
-        if judge:
-            raw = call(batch.joint, True, method="judge")  # [B,K]
-            judged = (marginal.log_prior(raw, batch.valid),)
-        total, n = objective(log_prior, log_likelihood, batch.weights, *judged)
-        telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, batch.weights)
-        return total, {"loss": (total, n), **telemetry}
-
-    summed = loss if few == local else microbatch.in_groups([loss], lambda _: 0, few)
 
     def mean(params):
-        total, metrics = summed(params, (), (batch, keys))
-        return total / jnp.maximum(count, 1), metrics
+        total, count, metrics = loss(params, batch, key, True)
+        everywhere = jnp.maximum(partition.psum(count), 1)
+        return total / everywhere, {"loss": (total, count), **metrics}
 
     grads, metrics = jax.grad(mean, has_aux=True)(state.params)
-    return apply(state, grads, metrics)
+    grads, metrics = partition.psum(grads), partition.psum(metrics)
+    one = jnp.float32(1)
+    norms = {f"grad_norm_{part}": (optax.tree.norm(g), one) for part, g in grads.items()}
+    return state.apply_gradients(grads=grads), {**metrics, **norms}
 
 
-def _held(params, retriever: bool, encoder: bool):
-    """Parameters without a backward pass through the towers, or the reader's encoder and its tied decoder."""
-    if retriever:
-        params = {**params, "retriever": jax.lax.stop_gradient(params["retriever"])}
-    if encoder:
-        held = jax.lax.stop_gradient(params["reader"]["encoder"])
-        params = {**params, "reader": {**params["reader"], "encoder": held}}
-    return params
+def ict_loss(params, batch: ClozePair, key: jax.Array, train: bool, *, apply: Callable):
+    """Inverse cloze with every passage of the global batch as a candidate (ORQA, section 5)."""
+    keys = jax.random.split(key)
+
+    def embed(text, tower, key):
+        return apply({"params": params}, text, train, method=tower, rngs={"dropout": key})
+
+    queries = embed(batch.query, "queries", keys[0])  # [B,E]
+    passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
+    labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
+    scores = apply({"params": params}, queries, passages, method="similarity")  # [B,global B]
+    (total, count), right = marginal.inverse_cloze(scores, labels)
+    return total, count, {"in_batch_accuracy": (right, count)}
 
 
-def openqa_step(
-    state: TrainState,
+def realm_loss(
+    params,
+    batch: ClozeBatch,
+    key: jax.Array,
+    train: bool,
+    *,
+    apply: Callable,
+    objective: marginal.Objective = marginal.marginal_per_token,
+    freeze_retriever: bool = False,
+    freeze_encoder: bool = False,
+    microbatch_size: int | None = None,
+):
+    """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1), or another objective.
+
+    microbatch_size: queries that a device reads at a time; None for all: less memory, and the same step.
+    """
+
+    def loss(params, _, rows):
+        examples, keys = rows
+        frozen = _frozen(params, freeze_retriever, freeze_encoder)
+        scores, log_likelihood = _each(apply, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
+        log_prior = marginal.log_prior(scores, examples.valid)
+        total, count = objective(log_prior, log_likelihood, examples.weights)
+        telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
+        return total, (count, telemetry)
+
+    return _in_microbatches(loss, params, batch, key, microbatch_size)
+
+
+def scorer_loss(
+    params,
+    batch: ClozeBatch,
+    key: jax.Array,
+    train: bool,
+    *,
+    apply: Callable,
+    objective: Callable,
+    freeze_retriever: bool = False,
+    freeze_encoder: bool = False,
+    microbatch_size: int | None = None,
+):
+    """As `realm_loss`, with an objective that is also given what the model's scorer makes of the candidates."""
+
+    def loss(params, _, rows):
+        examples, keys = rows
+        frozen = _frozen(params, freeze_retriever, freeze_encoder)
+        scores, log_likelihood = _each(apply, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
+        raw = _each(apply, frozen, (examples.joint,), keys, train, method="rerank")  # [B,K]
+        log_prior = marginal.log_prior(scores, examples.valid)
+        log_scorer = marginal.log_prior(raw, examples.valid)
+        total, count = objective(log_prior, log_likelihood, examples.weights, log_scorer)
+        telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
+        return total, (count, telemetry)
+
+    return _in_microbatches(loss, params, batch, key, microbatch_size)
+
+
+def qa_loss(
+    params,
     batch: QuestionBatch,
     key: jax.Array,
+    train: bool,
     *,
-    at_once: int | None = None,
+    apply: Callable,
+    microbatch_size: int | None = None,
     widths: Sequence[int] = (),
     distil: Callable | None = None,
 ):
     """Retrieval over the wide beam plus spans of the passages read (ORQA 4.2, eq. 6; REALM 3.3).
 
-    A question adds the first term if a passage of its beam holds an answer, the second if one read does.
-    `at_once`: questions that a device reads at a time (all), each time at the least of `widths` that fits
-    (S); the result is the same, see `span_loss`. `distil`: of `distillation`, a third term with the scorer.
+    A question adds the first term if a passage of its beam has an answer, the second if one read does.
+    microbatch_size: questions that a device reads at a time; None for all. They are read at the least of `widths`
+    that fits, the result being the same; see `losses.spans`. distil: of `distillation`, a third term with the scorer.
     """
-    key = partition.device_key(key, state.step)
     local, k, longest = batch.joint.tokens.shape
     size = jnp.float32(local)
-    count = partition.psum(size)
-    few = microbatch.divisor(local, at_once or local)
-    reading = span_loss.reading(state.apply_fn, few, (*(w for w in widths if w < longest), longest))
-    passages = span_loss.passages(batch, key)
-    call = functools.partial(state.apply_fn, rngs={"dropout": key})
-
-    def loss(params):
-        scores = call({"params": params}, batch, True, method="scores")  # [B,R]
-        retrieval, found = marginal.answer_likelihood(scores, batch.holds)
-        read = scores[:, :k]
-        spans, (readable, right) = reading(params["reader"], read, passages)
-        listed, more = 0.0, {}
-        if distil is not None:
-            raw = call({"params": params}, batch.joint, True, method="judge")  # [B,K]
-            listed, lists = distil(read, raw, batch.holds[:, :k], batch.found[:, :k])
-            more = {"distillation_loss": (listed, lists)}
-        return (retrieval + spans + listed) / count, {
-            "loss": (retrieval + spans + listed, size),
+    few = microbatch.divisor(local, microbatch_size or local)
+    narrower = [width for width in widths if width < longest]
+    reading = span_losses.reading(apply, few, (*narrower, longest))
+    call = functools.partial(apply, {"params": params}, rngs={"dropout": key})
+    scores = call(batch, train, method="scores")  # [B,R]
+    retrieval, found = marginal.answer_likelihood(scores, batch.has_answer)
+    read = scores[:, :k]
+    passages = span_losses.passages(batch, key)
+    spans, (readable, right) = reading(params["reader"], read, passages)
+    listed, more = 0.0, {}
+    if distil is not None:
+        raw = call(batch.joint, train, method="rerank")  # [B,K]
+        listed, lists = distil(read, raw, batch.has_answer[:, :k], batch.found[:, :k])
+        more = {"distillation_loss": (listed, lists)}
+    return (
+        retrieval + spans + listed,
+        size,
+        {
             **more,
             "retrieval_loss": (retrieval, found),
             "reading_loss": (spans, readable),
             "answer_in_beam": (found, size),
             "answer_in_read": (readable, size),
             "span_accuracy": (right, size),
-        }
-
-    grads, metrics = jax.grad(loss, has_aux=True)(state.params)
-    return apply(state, grads, metrics)
+        },
+    )
 
 
-def apply(state: TrainState, grads, metrics):
-    """Sums gradients and metrics over devices, once, and takes the optimiser's step."""
-    grads, metrics = partition.psum(grads), partition.psum(metrics)
-    one = jnp.float32(1)
-    norms = {f"grad_norm_{part}": (optax.tree.norm(g), one) for part, g in grads.items()}
-    return state.apply_gradients(grads=grads), {**metrics, **norms}
+def _each(apply: Callable, params, inputs: tuple, keys: jax.Array, train: bool, **named):
+    """The model on each example, its dropout drawn from the key of that example; leaves [B,...]."""
+
+    def call(inputs, key):
+        return apply({"params": params}, *inputs, train, rngs={"dropout": key}, **named)
+
+    return microbatch.each_example(call, inputs, keys)
+
+
+def _in_microbatches(loss: microbatch.Loss, params, batch: ClozeBatch, key, size: int | None):
+    """The loss over all rows, `size` of them at a time -> (sum, count, metrics)."""
+    local = len(batch.weights)
+    few = microbatch.divisor(local, size or local)
+    summed = loss if few == local else microbatch.in_groups([loss], lambda _: 0, few)
+    total, (count, metrics) = summed(params, (), (batch, jax.random.split(key, local)))
+    return total, count, metrics
+
+
+def _frozen(params, retriever: bool, encoder: bool):
+    """Parameters without a backward pass through the towers, or the reader's encoder and its tied decoder."""
+    if retriever:
+        params = {**params, "retriever": jax.lax.stop_gradient(params["retriever"])}
+    if encoder:
+        frozen = jax.lax.stop_gradient(params["reader"]["encoder"])
+        params = {**params, "reader": {**params["reader"], "encoder": frozen}}
+    return params

@@ -1,13 +1,14 @@
-"""What a stage of training does: the step it takes, and the queries it asks."""
+"""What a stage of training does: the queries it asks, the batches made of them, and the loss."""
 
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
+from ralm_jax import settings
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
@@ -15,24 +16,54 @@ from ralm_jax.examples import cloze_batches, question_batches
 from ralm_jax.examples.masking import Mask, salient_span
 from ralm_jax.losses import marginal, microbatch
 from ralm_jax.retrieval.refresh import Frozen, Policy
+from ralm_jax.settings import Count, Share
 from ralm_jax.training import steps
+from ralm_jax.training.loader import ClozeLoader, Loader, RetrievalLoader, Source, Vectors
 
 FROZEN = Frozen()
-Vectors = Callable[[], np.ndarray]  # the index now served, [N,E], mapped
+
+
+class Task(Protocol):
+    """What the loop needs to know of a stage."""
+
+    @property
+    def lengths(self) -> Lengths: ...
+
+    @property
+    def needs_reranker(self) -> bool:
+        """Whether the model must have a scorer."""
+        ...
+
+    def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
+        """What may be asked of a corpus, and why the rest may not. Raises UserError where nothing may."""
+        ...
+
+    def loader(self, source: Source) -> Loader: ...
+
+    def loss(self, apply: Callable) -> steps.Loss: ...
+
+    def describe(self, queries: int) -> list[str]:
+        """What a person should know before it starts, a line each."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class InverseCloze:
-    """Find the passage a sentence was taken from among those of the whole batch (ORQA)."""
+    """Find the passage a sentence was taken from among those of the whole batch (ORQA).
+
+    Attributes:
+      keep_share: of the passages that keep the sentence.
+      mask: hides part of mask_share of the queries.
+    """
 
     lengths: Lengths
-    keep_share: float = 0.1  # of the passages that keep the sentence
-    mask: Mask | None = None  # if given, hides part of mask_share of the queries
-    mask_share: float = 0.0
+    keep_share: Share = 0.1
+    mask: Mask | None = None
+    mask_share: Share = 0.0
+    needs_reranker = False
 
-    @property
-    def step(self) -> Callable:
-        return steps.ict_step
+    def __post_init__(self):
+        settings.check_fields(self)
 
     def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
         count = np.bincount(corpus.sentences[:, 0], minlength=corpus.size)
@@ -46,7 +77,11 @@ class InverseCloze:
         }
         return cloze_batches.queries(corpus, held_out, usable)
 
+    def loader(self, source: Source) -> Loader:
+        return ClozeLoader(source, self.batch)
+
     def batch(self, corpus: Corpus, rows: np.ndarray, positions: np.ndarray, seed: int):
+        """Sentence rows [b] and their positions in the order -> ClozePair."""
         return cloze_batches.inverse_cloze_pairs(
             corpus,
             rows,
@@ -58,65 +93,79 @@ class InverseCloze:
             mask_share=self.mask_share,
         )
 
+    def loss(self, apply: Callable) -> steps.Loss:
+        return functools.partial(steps.ict_loss, apply=apply)
+
+    def describe(self, queries: int) -> list[str]:
+        return [f"{queries:,} sentences to ask"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Realm:
     """Predict masked tokens with retrieved passages; the retriever learns through the reader.
 
-    As reader warm-up: hold_retriever, own_passage, and an index that stays as it is.
+    As reader warm-up: freeze_retriever, own_passage, and an index that stays as it is.
+
+    Attributes:
+      candidates: K, the null passage included.
+      freeze_encoder: the reader's: its masked-LM head alone learns.
+      own_passage: the query's own passage is a candidate, rather than excluded.
+      index_threads: cores for ScaNN's process.
+      microbatch_size: queries a device reads at a time; None: all, on a CPU as few as its cache holds.
     """
 
     lengths: Lengths
     mask: Mask = salient_span
-    candidates: int = 8  # K, null included
+    candidates: Count = 8
     objective: marginal.Objective = marginal.marginal_per_token
-    hold_retriever: bool = False
-    hold_encoder: bool = False  # the reader's: its masked-LM head alone learns
-    own_passage: bool = False  # the query's own passage is a candidate, rather than excluded
+    freeze_retriever: bool = False
+    freeze_encoder: bool = False
+    own_passage: bool = False
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
-    index_threads: int = 1  # cores for ScaNN's process
-    at_once: int | None = None  # queries a device reads at a time; None: all, on a CPU few
+    index_threads: Count = 1
+    microbatch_size: Count | None = None
 
     def __post_init__(self):
-        least = 2 if self.own_passage else 1
-        if self.candidates < least:
-            what = (
-                "the null passage and the query's own" if self.own_passage else "the null passage"
+        settings.check_fields(self)
+        if self.own_passage and self.candidates < 2:
+            raise UserError(
+                f"Realm.candidates is {self.candidates}, and the null passage and the query's own make 2"
             )
-            raise UserError(f"Realm: candidates is {self.candidates}, and {what} make {least}")
 
     @property
-    def step(self) -> Callable:
-        return functools.partial(
-            steps.ralm_step,
-            objective=self.objective,
-            judge=self.needs_scorer,
-            hold_retriever=self.hold_retriever,
-            hold_encoder=self.hold_encoder,
-            at_once=self.at_once or microbatch.few(self.candidates * self.lengths.joint),
-        )
-
-    @property
-    def needs_scorer(self) -> bool:
+    def needs_reranker(self) -> bool:
         """Whether the objective is one of `distillation`, of which the model's scorer is a part."""
         return "log_scorer" in inspect.signature(self.objective).parameters
-
-    @property
-    def caution(self) -> str:
-        """What is allowed and has gone wrong wherever it was tried; empty: nothing."""
-        if self.hold_retriever or self.candidates != 2:
-            return ""
-        return (
-            "candidates is 2, the null passage and one other: the retriever was lost wherever this was"
-            " tried (experiments.curves, three almanacs of three); 4 were enough there"
-        )
 
     def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
         reason = "no salient span within the query length"
         return cloze_batches.queries(
             corpus, held_out, {reason: cloze_batches.with_span(corpus, self.lengths.query)}
         )
+
+    def loader(self, source: Source) -> Loader:
+        return RetrievalLoader(source, self)
+
+    def loss(self, apply: Callable) -> steps.Loss:
+        return functools.partial(
+            steps.scorer_loss if self.needs_reranker else steps.realm_loss,
+            apply=apply,
+            objective=self.objective,
+            freeze_retriever=self.freeze_retriever,
+            freeze_encoder=self.freeze_encoder,
+            microbatch_size=self.microbatch_size
+            or microbatch.few(self.candidates * self.lengths.joint),
+        )
+
+    def describe(self, queries: int) -> list[str]:
+        said = [f"{queries:,} sentences to ask"]
+        if not self.freeze_retriever and self.candidates == 2:
+            said.append(
+                "caution: with 2 candidates, the null passage and one other, the retriever was lost wherever "
+                "this was tried (experiments.curves, three almanacs of three); 4 were enough there"
+            )
+        return said
 
     @property
     def neighbours(self) -> int:
@@ -139,57 +188,77 @@ class Realm:
             return cloze_batches.candidates(found, own, self.candidates)
         chosen = cloze_batches.candidates(found, None, self.candidates)
         absent = ~(chosen == own[:, None]).any(1)
-        chosen[absent, -1] = own[absent]  # in place of the worst
+        # The own passage takes the place of the worst.
+        chosen[absent, -1] = own[absent]
         return chosen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenQuestions:
-    """Answer questions from passages: retriever and span reader by distant supervision (ORQA)."""
+    """Answer questions from passages: retriever and span reader by distant supervision (ORQA).
+
+    Attributes:
+      annotated: the questions, and where their answers stand.
+      notes: how many the source has beside them, and why.
+      beam: R, passages that the retrieval loss is over.
+      candidates: K, of which are read.
+      span_width: W.
+      train_passages: embeds the passages read afresh: the passage tower learns too.
+      microbatch_size: questions that a device reads at a time; see `losses.spans`.
+      distil: retriever and scorer on the passages read; see `distillation`.
+    """
 
     lengths: Lengths
-    known: question_batches.Known  # the questions, and where their answers stand
-    notes: Mapping[str, int]  # how many the source has beside them, and why
-    beam: int = 5000  # R, passages that the retrieval loss is over
-    candidates: int = 5  # K, of which are read
-    span_width: int = 10  # W
-    train_passages: bool = False  # embeds the passages read afresh: the passage tower learns too
+    annotated: question_batches.AnnotatedQuestions
+    notes: Mapping[str, int]
+    beam: Count = 5000
+    candidates: Count = 5
+    span_width: Count = 10
+    train_passages: bool = False
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
-    index_threads: int = 1
-    at_once: int | None = None  # questions that a device reads at a time; see `span_loss`
+    index_threads: Count = 1
+    microbatch_size: Count | None = None
     widths: tuple[int, ...] = ()
-    distil: Callable | None = None  # retriever and scorer on the passages read; see `distillation`
+    distil: Callable | None = None
 
     @property
-    def step(self) -> Callable:
+    def needs_reranker(self) -> bool:
+        return self.distil is not None
+
+    def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
+        """Questions that some passage answers; the others teach nothing."""
+        usable = self.annotated.answerable
+        left_out = {**self.notes, "no passage has an answer": int((~usable).sum())}
+        if not usable.any():
+            raise UserError(
+                f"no passage of {corpus.path} has an answer to any of the {len(usable):,} questions"
+            )
+        return cloze_batches.Queries(np.flatnonzero(usable), left_out)
+
+    def loader(self, source: Source) -> Loader:
+        return RetrievalLoader(source, self)
+
+    def loss(self, apply: Callable) -> steps.Loss:
         return functools.partial(
-            steps.openqa_step,
-            at_once=self.at_once or microbatch.few(self.candidates * self.lengths.joint),
+            steps.qa_loss,
+            apply=apply,
+            microbatch_size=self.microbatch_size
+            or microbatch.few(self.candidates * self.lengths.joint),
             widths=self.widths,
             distil=self.distil,
         )
+
+    def describe(self, queries: int) -> list[str]:
+        return [f"{queries:,} questions to ask"]
 
     @property
     def neighbours(self) -> int:
         return self.beam
 
-    def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
-        """Questions that some passage answers; the others teach nothing."""
-        usable = self.known.answerable
-        left_out = {**self.notes, "no passage holds an answer": int((~usable).sum())}
-        if not usable.any():
-            raise UserError(
-                f"no passage of {corpus.path} holds an answer to any of the {len(usable):,} questions"
-            )
-        return cloze_batches.Queries(np.flatnonzero(usable), left_out)
-
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> question_batches.Asked:
-        return question_batches.ask(corpus, self.known, rows, self.lengths)
+        return question_batches.ask(corpus, self.annotated, rows, self.lengths)
 
     def batch(self, corpus: Corpus, asked: question_batches.Asked, found, vectors: Vectors):
         """Neighbours [B,R] of what was asked -> QuestionBatch."""
-        return question_batches.batch(corpus, self, self.known, asked, found, vectors())
-
-
-Task = InverseCloze | Realm | OpenQuestions
+        return question_batches.batch(corpus, self, self.annotated, asked, found, vectors())

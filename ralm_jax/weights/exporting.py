@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from ralm_jax.batches import Lengths
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
 from ralm_jax.errors import UserError
-from ralm_jax.inference.vector_cache import corpus_vectors
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval import index
@@ -47,7 +46,7 @@ def export_model(
     run, out = Path(run), Path(out)
     if to not in FORMATS:
         raise UserError(f"--to is one of {', '.join(FORMATS)}, not {to!r}")
-    loaded = directory.load(run)
+    opened = OpenRun.open(run, corpus)
     if out.exists():
         raise UserError(f"{out} exists; choose another --out")
     partial = out.with_name(f".{out.name}.partial")
@@ -60,7 +59,7 @@ def export_model(
     }[to]
     try:
         partial.mkdir(parents=True)
-        write(partial, run, loaded, corpus)
+        write(partial, opened)
         partial.rename(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
@@ -69,9 +68,9 @@ def export_model(
     return sorted(file for file in out.rglob("*") if file.is_file())
 
 
-def _sentence_transformers(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
-    model, retriever = loaded.model, loaded.params["retriever"]
-    lengths = Lengths(**directory.read_record(run)["lengths"])
+def _sentence_transformers(out: Path, opened: OpenRun) -> None:
+    model, retriever = opened.model, opened.params["retriever"]
+    lengths = opened.lengths
     towers = {"": "passage_tower"}
     if not model.share_towers:
         towers = {"passage": "passage_tower", "query": "query_tower"}
@@ -79,29 +78,31 @@ def _sentence_transformers(out: Path, run: Path, loaded: directory.Loaded, corpu
         target = out / folder
         params = {"retriever": {"passage_tower": retriever[tower]}}
         slots = layout.trunk(model.retriever_config, "", (*families.TOWER, "encoder"))
-        _write(target, run, "BertModel", model.retriever_config, {}, layout.give(slots, params))
+        _write(
+            target, opened.path, "BertModel", model.retriever_config, {}, layout.give(slots, params)
+        )
         sentence_modules.write(target, model, params, max(lengths.query, lengths.passage))
 
 
-def _transformers(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
-    c, params = loaded.model.reader_config, loaded.params
-    if isinstance(loaded.model, OpenQA):
-        _realm_reader(out, run, loaded)
+def _transformers(out: Path, opened: OpenRun) -> None:
+    c, params = opened.model.reader_config, opened.params
+    if isinstance(opened.model, OpenQA):
+        _realm_reader(out, opened)
         return
     slots = [*layout.trunk(c, "bert.", (*families.READER, "encoder"))]
     slots += layout.mlm_head(c, families.READER)
-    _write(out, run, "BertForMaskedLM", c, {}, layout.give(slots, params))
+    _write(out, opened.path, "BertForMaskedLM", c, {}, layout.give(slots, params))
 
 
-def _realm(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
-    model, params = loaded.model, loaded.params
+def _realm(out: Path, opened: OpenRun) -> None:
+    model, params = opened.model, opened.params
     if model.head != "layer_norm" or model.pooling != "cls":
         raise UserError(
-            f"REALM's layout has CLS pooling and a projection with LayerNorm; {run} has {model.pooling} "
+            f"REALM's layout has CLS pooling and a projection with LayerNorm; {opened.path} has {model.pooling} "
             f"pooling and the head {model.head}: export --to sentence-transformers, --to transformers"
         )
     if isinstance(model, OpenQA):
-        _open_qa(out, run, loaded, corpus)
+        _open_qa(out, opened)
         return
     c, settings = model.retriever_config, {"retriever_proj_size": model.embedding}
     query = families.TOWER if model.share_towers else families.QUERY_TOWER
@@ -120,7 +121,7 @@ def _realm(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
         ("scorer", "RealmScorer", c, scorer),
         ("encoder", "RealmKnowledgeAugEncoder", model.reader_config, reader),
     ):
-        _write(out / folder, run, kind, config, settings, tensors)
+        _write(out / folder, opened.path, kind, config, settings, tensors)
 
 
 def _reader_settings(model: OpenQA) -> dict[str, Any]:
@@ -132,19 +133,19 @@ def _reader_settings(model: OpenQA) -> dict[str, Any]:
     }
 
 
-def _realm_reader(out: Path, run: Path, loaded: directory.Loaded) -> None:
-    model = loaded.model
+def _realm_reader(out: Path, opened: OpenRun) -> None:
+    model = opened.model
     assert isinstance(model, OpenQA)
     slots = families.span_reader(model.reader_config, "", model.span_hidden)
-    tensors = layout.give(slots, loaded.params)
-    _write(out, run, "RealmReader", model.reader_config, _reader_settings(model), tensors)
+    tensors = layout.give(slots, opened.params)
+    _write(out, opened.path, "RealmReader", model.reader_config, _reader_settings(model), tensors)
 
 
-def _open_qa(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
-    model = loaded.model
+def _open_qa(out: Path, opened: OpenRun) -> None:
+    model = opened.model
     assert isinstance(model, OpenQA)
-    passages, vectors = _passages(run, loaded, corpus)
-    lengths = Lengths(**directory.read_record(run)["lengths"])
+    passages, vectors = _passages(opened)
+    lengths = opened.lengths
     settings = _reader_settings(model) | {
         "num_block_records": len(vectors),
         "reader_seq_len": lengths.joint,
@@ -156,36 +157,35 @@ def _open_qa(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
     )  # its embedder is of questions
     slots = [*families.embedder(c, asks, "embedder.", model.embedding)]
     slots += families.span_reader(model.reader_config, "reader.", model.span_hidden)
-    tensors = {**layout.give(slots, loaded.params), families.BLOCKS: vectors}
-    _write(out, run, "RealmForOpenQA", model.reader_config, settings, tensors)
+    tensors = {**layout.give(slots, opened.params), families.BLOCKS: vectors}
+    _write(out, opened.path, "RealmForOpenQA", model.reader_config, settings, tensors)
     # Strings of one width: numpy and transformers read them without unpickling anything.
     np.save(out / RECORDS, np.array([p["text"].encode() for p in passages]), allow_pickle=False)
 
 
-def _vectors(out: Path, run: Path, loaded: directory.Loaded, corpus) -> None:
-    passages, vectors = _passages(run, loaded, corpus)
+def _vectors(out: Path, opened: OpenRun) -> None:
+    passages, vectors = _passages(opened)
     np.save(out / "vectors.npy", vectors, allow_pickle=False)
     np.save(out / "ids.npy", np.array([p["id"] for p in passages]), allow_pickle=False)
     lines = (json.dumps(p, ensure_ascii=False) + "\n" for p in passages)
     (out / PASSAGES).write_text("".join(lines), "utf-8")
 
 
-def _passages(run: Path, loaded: directory.Loaded, corpus) -> tuple[list[dict], np.ndarray]:
+def _passages(opened: OpenRun) -> tuple[list[dict], np.ndarray]:
     """Passages (id, title, text, documents) and their vectors [N,E], in one order.
 
     Those that an import brought along, unless a corpus is given.
     """
-    own = directory.read_record(run)
-    if corpus is None and own["corpus"] is None:
-        folder = directory.index_folder(run, loaded.stage)
+    run = opened.path
+    assert run is not None
+    if opened.source is None and directory.read_record(run)["corpus"] is None:
+        folder = directory.index_folder(run, opened.stage)
         if not index.versions(folder) or not (run / PASSAGES).is_file():
             raise UserError(f"the run {run} was imported and has no passages: give --corpus")
         with (run / PASSAGES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file], index.open_version(folder, 0, STAGE).vectors
-    text = directory.open_its_corpus(run, corpus)
-    records = text.texts()
-    passages = [_record(records[row]) for row in range(text.size)]
-    return passages, corpus_vectors(run, loaded, text, Lengths(**own["lengths"]))
+    passages = [_record(opened.texts[row]) for row in range(opened.corpus.size)]
+    return passages, opened.vectors
 
 
 def _record(held: dict) -> dict[str, Any]:

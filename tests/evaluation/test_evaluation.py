@@ -9,14 +9,14 @@ from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation import cloze, retrieval
-from ralm_jax.evaluation.retrieval import Judge
+from ralm_jax.evaluation.retrieval import Relevance
 from ralm_jax.examples import cloze_batches, masking
 from ralm_jax.examples.questions import Question
 from ralm_jax.inference import embedding
 from ralm_jax.inference.embedding import Ranking
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import directory
 from ralm_jax.training import optim, pretrain, schedule
 from ralm_jax.training.tasks import InverseCloze
 
@@ -52,7 +52,7 @@ def test_the_judge_by_hand():
         asked(["Title"], ["copy", "elsewhere"]),  # in every title, which is no answer
         asked(["Rome"]),
     ]
-    judge = Judge(corpus, questions)
+    judge = Relevance(corpus, questions)
     assert judge.gold == [{1}, {3}, set()]
     rows = np.array([[2, 0, 1, 3, -1], [3, 2, 1, 0, -1], [0, 1, 2, 3, -1]], np.int32)
     found = judge.score(Ranking(rows, np.zeros(rows.shape)))
@@ -62,7 +62,7 @@ def test_the_judge_by_hand():
     # By gold passages only questions that name one in this corpus are judged.
     assert gold["questions"] == 2 and gold["recall"] == pytest.approx({"1": 1 / 2, "5": 1})
     assert gold["mrr"] == pytest.approx((1 / 3 + 1) / 2)
-    none = Judge(corpus, [asked(["Rome"], ["elsewhere"])])
+    none = Relevance(corpus, [asked(["Rome"], ["elsewhere"])])
     assert "gold_passage" not in none.score(Ranking(rows[:1], np.zeros((1, 5))))
     assert judge.texts()[3] == "Title Rome"
     assert not judge.holds(-1, asked(["Rome"]))
@@ -71,7 +71,7 @@ def test_the_judge_by_hand():
 def test_a_document_cut_into_passages_is_found_with_any_of_them():
     corpus = passages("Paris", "in May", "Nothing")
     corpus.texts()[1]["documents"].append(b"d0")
-    judge = Judge(corpus, [asked(["May"], ["d0"]), asked(["x"], ["d0", "d2"])])
+    judge = Relevance(corpus, [asked(["May"], ["d0"]), asked(["x"], ["d0", "d2"])])
     assert judge.gold == [{0, 1}, {0, 1, 2}]
 
 
@@ -118,7 +118,7 @@ def test_reading_by_hand():
 def ran(tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("evaluated")
     stage = schedule.Stage(
-        "ict", InverseCloze(LENGTHS), 2, 16, optim.by_part(optim.adamw(1e-3), optim.held())
+        "ict", InverseCloze(LENGTHS), 2, 16, optim.by_part(optim.adamw(1e-3), optim.frozen())
     )
     model = Ralm(SMALL, SMALL, embedding=8, pooling="mean")
     pretrain.pretrain(run=run, corpus=tiny.corpus, model=model, stages=[stage], held_out=0.3)
@@ -159,7 +159,7 @@ def test_held_out_clozes_are_measured(report):
 def test_perfect_vectors_find_the_other_statement_of_a_fact(ran, tiny, monkeypatch):
     """Were a query the vector of the passage that states its fact too, recall would be 1 at once."""
     corpus = tiny.corpus
-    loaded = directory.load(ran)
+    loaded = OpenRun.open(ran)
     usable = cloze_batches.held_out_sentences(corpus, 0.3) & cloze_batches.with_span(corpus, 20)
     rows = np.flatnonzero(usable)
     clozes = cloze_batches.clozes(corpus, rows, rows, masking.salient_span, LENGTHS, seed=0)
@@ -193,13 +193,13 @@ def test_the_fact_of_a_sentence_is_that_of_the_span_that_was_masked():
 
 
 def test_nothing_held_out_is_nothing_to_measure(ran, tiny):
-    loaded = directory.load(ran)
+    loaded = OpenRun.open(ran)
     found = cloze.measure_clozes(loaded.model, loaded.params, tiny.corpus, None, LENGTHS, 0.0)
     assert found == {"sentences": 0}
 
 
 def test_embeddings_do_not_depend_on_the_chunk(ran, tiny, monkeypatch):
-    loaded = directory.load(ran)
+    loaded = OpenRun.open(ran)
     whole = embedding.embed_corpus(loaded.model, loaded.params, tiny.corpus, LENGTHS)
     assert whole.shape == (tiny.corpus.size, 8)
     one = [x for _, x in embedding._by_width(loaded.model, tiny.corpus, LENGTHS.passage)]

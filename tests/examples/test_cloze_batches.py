@@ -221,7 +221,7 @@ def test_the_same_facts_are_held_out_whatever_the_run():
 TASKS = [
     InverseCloze(lengths=LENGTHS),
     InverseCloze(lengths=Lengths(20, 60, 72, 4), mask=masking.salient_span, mask_share=0.5),
-    Realm(lengths=Lengths(20, 60, 72, 4), hold_retriever=True, own_passage=True),
+    Realm(lengths=Lengths(20, 60, 72, 4), freeze_retriever=True, own_passage=True),
     Realm(lengths=Lengths(20, 60, 72, 4)),
 ]
 

@@ -72,7 +72,7 @@ def test_the_two_rules(tiny):
 
 def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
     corpus = tiny.corpus
-    known = question_batches.know(corpus, asked)
+    known = question_batches.annotate(corpus, asked)
     numbers = np.flatnonzero(known.answerable)[:12]
     given = question_batches.ask(corpus, known, numbers, LENGTHS)
     found = np.stack([[known.holds[n][0], 0, -1] for n in numbers]).astype(np.int32)
@@ -98,7 +98,7 @@ def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
 
 def test_spans_that_are_cut_off_or_too_wide_are_not_gold(tiny, asked):
     corpus = tiny.corpus
-    known = question_batches.know(corpus, asked)
+    known = question_batches.annotate(corpus, asked)
     numbers = np.flatnonzero(known.answerable)[:20]
     given = question_batches.ask(corpus, known, numbers, LENGTHS)
     rows = np.array([[known.holds[n][-1]] for n in numbers])

@@ -60,7 +60,7 @@ def test_patterns_teach_as_answers_do(tiny):
     assert matching.substring(corpus, [pattern])[0].tolist() == [
         row for row, text in enumerate(texts(corpus)) if pattern.answer_in(text)
     ]
-    known = question_batches.know(corpus, [plain, pattern])
+    known = question_batches.annotate(corpus, [plain, pattern])
     assert known.answerable.all()
     places = [set(zip(*(x.tolist() for x in s), strict=True)) for s in known.spans]
     assert places[0] <= places[1]

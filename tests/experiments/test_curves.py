@@ -7,7 +7,7 @@ import pytest
 
 from experiments import ablation, curves, pricing
 from experiments.place import Place, model_of
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.data.almanac import World
 
 SMALL = World(people=30, names=10)
@@ -20,11 +20,11 @@ def place(tmp_path):
 
 def joint(point):
     last = point.rests_on[-1]
-    return cli.bindings("pretrain.pretrain", last.config, last.changes)["stages"][-1]
+    return gin_config.bindings("pretrain.pretrain", last.config, last.changes)["stages"][-1]
 
 
 def test_the_figures_here_are_those_of_the_configuration():
-    chain = cli.bindings("quickstart.quickstart", "runs/quickstart.gin")["stages"]
+    chain = gin_config.bindings("quickstart.quickstart", "runs/quickstart.gin")["stages"]
     assert {stage.name: stage.steps for stage in chain} == curves.STEPS
     task = chain[-1].task
     assert (task.refresh.every, task.refresh.lag, task.candidates) == (

@@ -9,16 +9,18 @@ import pytest
 
 from experiments import ablation, labels, objectives
 from experiments.place import Place
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.data.almanac import World
-from ralm_jax.runs import directory
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.training import finetune
 
 SMALL = World(people=30, names=10)
 
 
 def given(kind):
-    return cli.bindings("finetune.finetune", "runs/finetune_small.gin", labels.KINDS[kind][1])
+    return gin_config.bindings(
+        "finetune.finetune", "runs/finetune_small.gin", labels.KINDS[kind][1]
+    )
 
 
 def test_rows_differ_in_the_scorer_alone():
@@ -92,10 +94,10 @@ def test_rows_are_made_and_the_static_scorer_stays(tmp_path, tiny_settings, monk
         "plain": False, "dynamic": True, "static": True,
     }  # fmt: skip
     place = Place("almanac", tmp_path, 0, None, None)
-    taught = directory.load(place.run("labelled_scorer_weak"), finetune.STAGE).params
-    start = directory.load(place.run("weak")).params
+    taught = OpenRun.open(place.run("labelled_scorer_weak"), finetune.STAGE).params
+    start = OpenRun.open(place.run("weak")).params
     names = ("dynamic_labels_weak-0_answers", "static_labels_weak-0_answers")
-    dynamic, static = (directory.load(place.run(n), finetune.STAGE).params for n in names)
+    dynamic, static = (OpenRun.open(place.run(n), finetune.STAGE).params for n in names)
 
     def moved(a, b):
         gaps = jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import ablation, masks
 from experiments.place import Place
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.data.almanac import World
 
 
@@ -16,7 +16,7 @@ def place(tmp_path_factory):
 
 
 def stages(training):
-    return cli.bindings("pretrain.pretrain", training.config, training.changes)["stages"]
+    return gin_config.bindings("pretrain.pretrain", training.config, training.changes)["stages"]
 
 
 def test_masks_and_warm_up_change_one_by_one(place):

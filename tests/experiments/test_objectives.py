@@ -8,7 +8,7 @@ import pytest
 
 from experiments import ablation, objectives
 from experiments.place import Place
-from ralm_jax import cli
+from ralm_jax import gin_config
 from ralm_jax.data.almanac import World
 from ralm_jax.errors import UserError
 
@@ -21,7 +21,7 @@ def place(tmp_path):
 
 
 def stage(training):
-    return cli.bindings("pretrain.pretrain", training.config, training.changes)["stages"][-1]
+    return gin_config.bindings("pretrain.pretrain", training.config, training.changes)["stages"][-1]
 
 
 def test_rows_differ_in_the_objective_and_the_start(place):
@@ -35,7 +35,7 @@ def test_rows_differ_in_the_objective_and_the_start(place):
             begun = before[-1].run if has_scorer or start == "strong" else place.run("weak")
             assert joint.start == begun
             task = stage(joint).task
-            assert task.needs_scorer == has_scorer
+            assert task.needs_reranker == has_scorer
             asked.add((str(task.objective), task.candidates, stage(joint).steps))
     assert len(asked) == 7  # perplexity and listwise distillation in several settings: see below
     strong, weak = (objectives.chain(place, "marginal_per_token", s) for s in ("strong", "weak"))

@@ -10,11 +10,12 @@ import pytest
 
 from experiments import ablation, table2
 from experiments.place import IMPORTED, Place
-from ralm_jax import cli
+from ralm_jax import cli, gin_config
 from ralm_jax.data.almanac import World
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -40,7 +41,7 @@ def test_configurations_are_short_and_sound(file):
         and lines[1].startswith(("#", "inc"))
     )
     target = "finetune.finetune" if file.stem == "finetune" else "pretrain.pretrain"
-    given = cli.bindings(target, str(file))
+    given = gin_config.bindings(target, str(file))
     stages = given.get("stages", [None])
     assert stages and (given.get("model") is None or file.stem in ("ict", "finetune"))
     names = {"uniform": "random_uniform", "span": "random_span"}
@@ -48,7 +49,7 @@ def test_configurations_are_short_and_sound(file):
         if hasattr(stage.task, "mask") and stage.name != "ict":
             assert stage.task.mask.__name__ == names.get(file.stem, "salient_span")
         if stage.name == "realm" and file.stem == "stale":
-            fresh = cli.bindings(target, str(file.with_name("realm.gin")))["stages"][-1]
+            fresh = gin_config.bindings(target, str(file.with_name("realm.gin")))["stages"][-1]
             assert stage.task.refresh.every == 30 * fresh.task.refresh.every
 
 
@@ -119,7 +120,7 @@ def test_halves_of_two_runs_are_put_together(tiny, tmp_path):
         checkpoints.close()
     out = ablation.combined(tmp_path / "both", tmp_path / "0", tmp_path / "1")
     assert ablation.combined(out, tmp_path / "1", tmp_path / "0") == out  # made once
-    params = directory.load(out).params
+    params = OpenRun.open(out).params
     jax.tree.map(np.testing.assert_array_equal, params["retriever"], drawn[0]["retriever"])
     jax.tree.map(np.testing.assert_array_equal, params["reader"], drawn[1]["reader"])
 

@@ -30,7 +30,7 @@ def a_run(folder, model, corpus):
 @pytest.fixture(scope="module")
 def moment(tiny, tmp_path_factory):
     model = directory.sized(Ralm(CONFIG, CONFIG, embedding=8), tiny.corpus.vocabulary.size)
-    return inspect.at(a_run(tmp_path_factory.mktemp("run"), model, tiny.corpus))
+    return OpenRun.open(a_run(tmp_path_factory.mktemp("run"), model, tiny.corpus))
 
 
 def test_what_is_read_agrees_with_what_is_measured(moment):
@@ -90,4 +90,4 @@ def test_a_run_that_answers_questions_is_refused(tiny, tmp_path):
     model = directory.sized(OpenQA(CONFIG, CONFIG, embedding=8), tiny.corpus.vocabulary.size)
     run = a_run(tmp_path / "answers", model, tiny.corpus)
     with pytest.raises(UserError, match="explore the run it began with"):
-        inspect.at(run)
+        OpenRun.open(run)

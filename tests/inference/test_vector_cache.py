@@ -7,6 +7,7 @@ import pytest
 
 from ralm_jax.batches import Lengths
 from ralm_jax.inference import embedding, vector_cache
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -43,9 +44,9 @@ def embedded(monkeypatch):
 
 
 def test_a_corpus_is_embedded_once(run, tiny, embedded):
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     first = vector_cache.corpus_vectors(run, loaded, tiny.corpus, LENGTHS)
-    again = vector_cache.corpus_vectors(run, directory.load(run), tiny.corpus, LENGTHS)
+    again = vector_cache.corpus_vectors(run, OpenRun.open(run), tiny.corpus, LENGTHS)
     np.testing.assert_array_equal(again, first)
     assert len(embedded) == 1
     other = loaded._replace(params=initial.drawn_params(loaded.model, seed=1), step=2)
@@ -55,7 +56,7 @@ def test_a_corpus_is_embedded_once(run, tiny, embedded):
 
 
 def test_what_is_damaged_is_made_again(run, tiny, embedded):
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     first = np.array(vector_cache.corpus_vectors(run, loaded, tiny.corpus, LENGTHS))
     file = index.folder(next((run / "vectors").iterdir()), 1) / index.VECTORS
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
@@ -66,12 +67,12 @@ def test_what_is_damaged_is_made_again(run, tiny, embedded):
 
 def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(run, tiny):
     (run / "vectors").write_text("in the way")
-    vectors = vector_cache.corpus_vectors(run, directory.load(run), tiny.corpus, LENGTHS)
+    vectors = vector_cache.corpus_vectors(run, OpenRun.open(run), tiny.corpus, LENGTHS)
     assert vectors.shape == (tiny.corpus.size, 8)
 
 
 def test_the_maker_is_whatever_shapes_the_vectors(run, tiny):
-    loaded, corpus = directory.load(run), tiny.corpus
+    loaded, corpus = OpenRun.open(run), tiny.corpus
     model, retriever = loaded.model, loaded.params["retriever"]
     wide = int(np.asarray(corpus.lengths).astype(int).sum(1).max()) + 3
     name = vector_cache.maker(model, retriever, corpus, wide)
@@ -89,14 +90,14 @@ def test_the_maker_is_whatever_shapes_the_vectors(run, tiny):
 
 
 def test_fine_tuning_takes_over_what_was_measured(run, tiny, tmp_path, monkeypatch):
-    vectors = vector_cache.corpus_vectors(run, directory.load(run), tiny.corpus, LENGTHS)
+    vectors = vector_cache.corpus_vectors(run, OpenRun.open(run), tiny.corpus, LENGTHS)
 
     def fail(*_):
         raise AssertionError("embedded again")
 
     monkeypatch.setattr(loader, "embed_passages", fail)
     tower = optim.by_part(
-        optim.towers(query=optim.adamw(1e-3), passage=optim.held()), optim.adamw(1e-3)
+        optim.towers(query=optim.adamw(1e-3), passage=optim.frozen()), optim.adamw(1e-3)
     )
     finetune.finetune(
         out=tmp_path / "tuned", run=run, train=tiny.questions, steps=2, batch=8, beam=30,
@@ -107,5 +108,5 @@ def test_fine_tuning_takes_over_what_was_measured(run, tiny, tmp_path, monkeypat
     np.testing.assert_array_equal(served.vectors, vectors)
     # And what the stage began with is what the tuned run answers from.
     monkeypatch.setattr(vector_cache, "embed_corpus", fail)
-    tuned = directory.load(tmp_path / "tuned")
+    tuned = OpenRun.open(tmp_path / "tuned")
     vector_cache.corpus_vectors(tmp_path / "tuned", tuned, tiny.corpus, LENGTHS)

@@ -182,6 +182,6 @@ def test_a_temperature_is_of_the_scores_alone(given):
         wanted = objective(marginal.log_prior(jnp.asarray(4 * scores), jnp.asarray(valid)), *rest)
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
         assert inspect.signature(cold) == inspect.signature(objective)
-    assert not tasks.Realm(Lengths(8, 8, 8, 1), objective=objectives.emdr2).needs_scorer
+    assert not tasks.Realm(Lengths(8, 8, 8, 1), objective=objectives.emdr2).needs_reranker
     asking = functools.partial(distillation.label_free, static=True)
-    assert tasks.Realm(Lengths(8, 8, 8, 1), objective=asking).needs_scorer
+    assert tasks.Realm(Lengths(8, 8, 8, 1), objective=asking).needs_reranker

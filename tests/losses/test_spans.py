@@ -67,7 +67,11 @@ def whole(batch, params):
 
 @pytest.mark.parametrize(
     ("devices", "how"),
-    [(1, {"at_once": 1, "widths": (8, 12)}), (1, {"at_once": 2, "widths": (12,)}), (8, {})],
+    [
+        (1, {"microbatch_size": 1, "widths": (8, 12)}),
+        (1, {"microbatch_size": 2, "widths": (12,)}),
+        (8, {}),
+    ],
     ids=["one by one", "two at a time", "eight devices"],
 )
 def test_however_it_is_read_it_is_the_same_step(batch, params, whole, devices, how):
@@ -85,8 +89,8 @@ def test_where_no_answer_is_nothing_is_read(batch, params):
     """A reader that gives no numbers is not noticed then; where there is an answer, it is."""
     broken = {**params, "reader": jax.tree.map(lambda x: x * np.nan, params["reader"])}
     none = batch._replace(gold=np.zeros_like(batch.gold))
-    assert np.isfinite(once(none, broken, 1, at_once=1)[1]["loss"][0])
-    assert np.isnan(once(batch, broken, 1, at_once=1)[1]["loss"][0])
+    assert np.isfinite(once(none, broken, 1, microbatch_size=1)[1]["loss"][0])
+    assert np.isnan(once(batch, broken, 1, microbatch_size=1)[1]["loss"][0])
 
 
 def test_widths_part_the_groups_in_three():

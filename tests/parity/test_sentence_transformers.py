@@ -12,6 +12,7 @@ from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.examples import features
 from ralm_jax.inference import embedding
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -81,7 +82,7 @@ def test_a_trained_retriever(sentence_transformers, tiny, tmp_path, settings):
     checkpoints = Checkpoints(directory.checkpoint_folder(run, "ict"))
     checkpoints.save(3, {"state": {"params": params}}, wait=True)
     checkpoints.close()
-    passages, queries = vectors_here(directory.load(run), tiny.corpus, LENGTHS, QUESTIONS)
+    passages, queries = vectors_here(OpenRun.open(run), tiny.corpus, LENGTHS, QUESTIONS)
     export_model(run, "sentence-transformers", tmp_path / "out")
     there = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
     np.testing.assert_allclose(there.encode(QUESTIONS), queries, atol=1e-5)
@@ -110,7 +111,7 @@ def test_minilm_is_what_it_is_there(sentence_transformers, minilm, tiny, tmp_pat
     )
     corpus = open_corpus(tmp_path / "corpus")
     lengths = Lengths(**directory.read_record(minilm)["lengths"])
-    passages, queries = vectors_here(directory.load(minilm), corpus, lengths, QUESTIONS)
+    passages, queries = vectors_here(OpenRun.open(minilm), corpus, lengths, QUESTIONS)
     origin = str(sources.find(f"package:{MINILM}"))
     export_model(minilm, "sentence-transformers", tmp_path / "out")
     states = []

@@ -12,6 +12,7 @@ from state_dicts import PIECES
 
 from ralm_jax.batches import ClozeBatch, Text
 from ralm_jax.data.tokenizer import load_tokenizer, write_vocabulary
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.span_reading import best_spans
 from ralm_jax.losses import marginal
 from ralm_jax.retrieval import index
@@ -126,7 +127,7 @@ def test_embedder(theirs, saved, tmp_path):
     text = texts(0, 6, P)
     wanted = model(**inputs(theirs[0], text)).projected_score
     for tower in ("queries", "passages"):
-        close(apply(directory.load(run), text, method=tower), wanted)
+        close(apply(OpenRun.open(run), text, method=tower), wanted)
     comes_back(theirs, model, run, "realm", tmp_path / "out", "embedder")
 
 
@@ -137,7 +138,7 @@ def test_scorer(theirs, saved, tmp_path, shared):
     wanted = model(
         **inputs(theirs[0], batch.query), **inputs(theirs[0], batch.candidates, "candidate_")
     )
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     assert loaded.model.share_towers == shared
     close(apply(loaded, batch, method="scores"), wanted.relevance_score)
     export_model(run, "realm", tmp_path / "out")
@@ -187,7 +188,7 @@ def test_encoder_loss_and_gradient_to_both_towers(theirs, saved, tmp_path):
     )
     out.loss.backward()
 
-    towers, reader = directory.load(run), directory.load(reader_run)
+    towers, reader = OpenRun.open(run), OpenRun.open(reader_run)
     params = {"retriever": towers.params["retriever"], "reader": reader.params["reader"]}
     model = towers.model
     logits = model.apply({"params": params}, batch, method="read")  # [B,K,M,V]
@@ -239,7 +240,7 @@ def selected(loaded, joint: Text, within, relevance) -> tuple[int, int, int]:
 def test_reader_scores_and_spans(theirs, saved, tmp_path):
     torch, _ = theirs
     model, run = saved("RealmReader", safe=False)  # its tensors are shared: not safetensors
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     for seed in range(5):
         text = texts(10 + seed, K, S)
         within = (text.types == 1) & (text.tokens != 3) & (text.tokens != 0)
@@ -264,7 +265,7 @@ def test_the_losses_of_fine_tuning(theirs, saved):
     """The sum of both terms, with and without a correct passage and span; beam and read are one here."""
     torch, _ = theirs
     model, run = saved("RealmReader", safe=False)
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     for seed, (some, held) in enumerate([(True, True), (True, False), (False, False)]):
         rng = np.random.default_rng(seed)
         text = texts(20 + seed, K, S)
@@ -309,7 +310,7 @@ def test_open_qa_from_question_to_answer(theirs, saved, tmp_path):
         np.save(path / "block_records.npy", records, allow_pickle=True)
 
     model, run = saved("RealmForOpenQA", safe=False, prepare=prepare)
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     tokenizer = transformers.RealmTokenizer(str(run / "vocab.txt"))
     model.retriever = transformers.RealmRetriever(records, tokenizer)
     vectors = index.open_version(directory.index_folder(run, "import"), 0, "import").vectors
@@ -351,7 +352,7 @@ def test_bert_for_masked_lm(theirs, saved, tmp_path, act):
     model, run = saved("BertForMaskedLM", hidden_act=act)
     text = texts(0, 5, S)
     positions = np.tile(np.array([[1, 2, 3]], np.int32), (5, 1))
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     found = jax.jit(
         lambda p: loaded.model.apply(
             {"params": p}, *text, positions, method=lambda m, *a: m.reader(*a)
@@ -365,7 +366,7 @@ def test_bert_model(theirs, saved):
     """Its states, through the pooled and projected retriever that is drawn around them."""
     model, run = saved("BertModel")
     text = texts(4, 5, P)
-    loaded = directory.load(run)
+    loaded = OpenRun.open(run)
     tower = loaded.params["retriever"]["passage_tower"]
     pooled = model(**inputs(theirs[0], text)).pooler_output.detach().numpy()
     projected = pooled @ tower["projection"]["kernel"]

@@ -20,6 +20,7 @@ from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import ASKED_TWICE, Question, Questions
 from ralm_jax.inference import answering, embedding, vector_cache
 from ralm_jax.inference.answering import Answer, Answered
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -39,7 +40,7 @@ SMALL = EncoderConfig(
     dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
 QUERY_ONLY = optim.by_part(
-    optim.towers(query=optim.adamw(1e-2), passage=optim.held()), optim.adamw(1e-2)
+    optim.towers(query=optim.adamw(1e-2), passage=optim.frozen()), optim.adamw(1e-2)
 )
 
 
@@ -94,8 +95,8 @@ def lines(run):
 
 def test_the_reader_learns_and_the_passage_tower_stays(pretrained, tuned):
     begun, ended = (
-        directory.load(pretrained).params["retriever"],
-        directory.load(tuned).params["retriever"],
+        OpenRun.open(pretrained).params["retriever"],
+        OpenRun.open(tuned).params["retriever"],
     )
     jax.tree.map(np.testing.assert_array_equal, ended["passage_tower"], begun["passage_tower"])
     moved = jax.tree.map(
@@ -117,8 +118,8 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(pretrained, tiny, tmp_pat
     finetune(tmp_path / "run", pretrained, tiny)
     jax.tree.map(
         np.testing.assert_array_equal,
-        directory.load(tmp_path / "run").params,
-        directory.load(tmp_path / "whole").params,
+        OpenRun.open(tmp_path / "run").params,
+        OpenRun.open(tmp_path / "whole").params,
     )
     assert [x["step"] for x in lines(tmp_path / "run")] == [1, 2, 3, 4]
 
@@ -140,14 +141,14 @@ def test_the_parameters_that_answer_most_are_kept(pretrained, tiny, tmp_path, mo
             finetune(tmp_path / "run", pretrained, tiny, dev=asked, dev_every=2)
     finetune(tmp_path / "run", pretrained, tiny, dev=asked, dev_every=2)
     probes = [
-        (x["step"], x["probe/exact_match"])
+        (x["step"], x["eval/exact_match"])
         for x in read_metrics(metrics_file(tmp_path / "run"))
-        if "probe/exact_match" in x
+        if "eval/exact_match" in x
     ]
     assert probes == [(0, 0.1), (2, 0.6), (4, 0.3)]
-    kept = directory.load(tmp_path / "run")
+    kept = OpenRun.open(tmp_path / "run")
     assert (kept.stage, kept.step) == (directory.BEST, 2)
-    assert directory.load(tmp_path / "run", "finetune").step == 4
+    assert OpenRun.open(tmp_path / "run", stage="finetune").step == 4
 
 
 def test_development_questions_are_spread_evenly():
@@ -159,7 +160,7 @@ def test_development_questions_are_spread_evenly():
 def test_passages_may_learn_too(pretrained, tiny, tmp_path):
     both = optim.by_part(*[optim.adamw(1e-2)] * 2)
     finetune(tmp_path / "run", pretrained, tiny, train_passages=True, optimizer=both)
-    begun, ended = (directory.load(r).params["retriever"] for r in (pretrained, tmp_path / "run"))
+    begun, ended = (OpenRun.open(r).params["retriever"] for r in (pretrained, tmp_path / "run"))
     kernel = lambda p: p["passage_tower"]["projection"]["kernel"]  # noqa: E731
     assert np.abs(kernel(ended) - kernel(begun)).max() > 1e-3
 
@@ -182,12 +183,12 @@ def test_questions_that_nothing_answers_are_refused(pretrained, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def opened(tuned):
-    return answering.open_run(tuned)
+    return OpenRun.open(tuned)
 
 
 def test_answers_stand_in_their_passages(opened, tiny):
     asked = [q["question"] for q in tiny.almanac.questions[:11]]
-    found = answering.answer(opened, asked, beam=20, candidates=3)
+    found = opened.answer(asked, beam=20, candidates=3)
     assert len(found) == 11
     texts = tiny.corpus.texts()
     for each in found:
@@ -204,8 +205,8 @@ def test_answers_stand_in_their_passages(opened, tiny):
 
 def test_the_answer_to_a_question_does_not_depend_on_the_others(opened, tiny):
     asked = [q["question"] for q in tiny.almanac.questions[:9]]
-    together = answering.answer(opened, asked, beam=10)
-    alone = answering.answer(opened, asked[4:5], beam=10)[0]
+    together = opened.answer(asked, beam=10)
+    alone = opened.answer(asked[4:5], beam=10)[0]
     assert alone.rows.tolist() == together[4].rows.tolist()
     assert alone.answers[0].text == together[4].answers[0].text
     assert alone.answers[0].probability == pytest.approx(
@@ -225,9 +226,7 @@ def test_offsets_are_those_of_the_bodies(tiny):
 def test_the_embedder_of_an_export_is_that_of_questions(pretrained, tiny, tmp_path):
     given = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
     model, params = finetuning.question_answerer(
-        directory.load(pretrained)._replace(
-            model=given, params=initial.drawn_params(given, seed=0)
-        ),
+        OpenRun.open(pretrained)._replace(model=given, params=initial.drawn_params(given, seed=0)),
         span_width=4,
         seed=0,
     )
@@ -246,8 +245,8 @@ def test_the_embedder_of_an_export_is_that_of_questions(pretrained, tiny, tmp_pa
 
 
 def test_what_is_read_for_several_retrievers_is_read_once_and_alike(opened, tiny, monkeypatch):
-    asked = answering.encode(opened, [q["question"] for q in tiny.almanac.questions[:6]])
-    ranked = answering.rank(opened, asked, 10)
+    asked = opened.encode([q["question"] for q in tiny.almanac.questions[:6]])
+    ranked = opened.search(asked, 10)
     turned = embedding.Ranking(ranked.rows[:, ::-1], ranked.scores[:, ::-1])
     pairs = []
     original = answering.read_pairs
@@ -263,8 +262,8 @@ def test_what_is_read_for_several_retrievers_is_read_once_and_alike(opened, tiny
 
 def test_reading_is_that_of_the_model(opened, tiny):
     """Against the whole model at full length, with a softmax over all spans of all passages read."""
-    asked = answering.encode(opened, [q["question"] for q in tiny.almanac.questions[:3]])
-    ranked = answering.rank(opened, asked, 3)
+    asked = opened.encode([q["question"] for q in tiny.almanac.questions[:3]])
+    ranked = opened.search(asked, 3)
     (found,) = answering.read(opened, asked, [ranked], 3)
     inputs = question_batches.joint_text(opened.corpus, asked, ranked.rows, LENGTHS.joint)
     spans = opened.model.apply({"params": opened.params}, *inputs, method="read")
@@ -304,20 +303,20 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
         patch.setattr(vector_cache, "BAR_DELAY", 0.0)
-        again = answering.open_run(other)
+        again = OpenRun.open(other)
     assert "not by these parameters" in capsys.readouterr().err
     asked = [tiny.almanac.questions[0]["question"]]
-    one, two = (answering.answer(o, asked)[0] for o in (opened, again))
+    one, two = (o.answer(asked)[0] for o in (opened, again))
     assert one.rows.tolist() == two.rows.tolist()
 
 
 def test_a_run_that_does_not_answer_is_refused(pretrained):
     with pytest.raises(UserError, match=r"was not fine-tuned: ralm finetune --run"):
-        answering.open_run(pretrained)
+        OpenRun.open(pretrained)
 
 
 def test_the_small_model_is_what_the_run_says(tuned):
-    loaded = directory.load(tuned)
+    loaded = OpenRun.open(tuned)
     assert loaded.model.span_width == 4 and not loaded.model.share_towers
     assert dataclasses.asdict(loaded.model.reader_config)["hidden"] == 16
 
@@ -368,8 +367,11 @@ def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path
     [
         ("finetune_small", {"RULE": "@matching.substring"}),
         ("finetune_both", {"REFRESH_EVERY": 1, "REFRESH_LAG": 1}),
-        ("finetune_both", {"optim.towers.query": "@optim.held()"}),
-        ("finetune", {"DISTIL": "@distillation.supervised", "optim.towers.query": "@optim.held()"}),
+        ("finetune_both", {"optim.towers.query": "@optim.frozen()"}),
+        (
+            "finetune",
+            {"DISTIL": "@distillation.supervised", "optim.towers.query": "@optim.frozen()"},
+        ),
     ],
 )
 def test_the_choices_that_ship(pretrained, tiny, tmp_path, config, more):
@@ -382,8 +384,8 @@ def test_the_choices_that_ship(pretrained, tiny, tmp_path, config, more):
     given = {**SETTINGS, "RETRIEVER_RATE": 1e-2, **more}
     words += [w for name, value in given.items() for w in ("--set", f"{name} = {value}")]
     assert cli.main([*map(str, words)]) == 0
-    begun = directory.load(pretrained).params["retriever"]["passage_tower"]
-    ended = directory.load(out, finetuning.STAGE).params["retriever"]
+    begun = OpenRun.open(pretrained).params["retriever"]["passage_tower"]
+    ended = OpenRun.open(out, stage=finetuning.STAGE).params["retriever"]
     moved = {
         tower: max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), begun, now)))
         for tower, now in ended.items()

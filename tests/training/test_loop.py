@@ -19,6 +19,7 @@ from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.examples.masking import salient_span
 from ralm_jax.inference import embedding
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -159,7 +160,7 @@ def test_the_chain_goes_through_its_stages(whole, tiny):
     assert published == [("realm", 0, 0), ("realm", 8, 4), ("realm", 12, 8)]
     changed = [x.get("publish/index_churn") for x in lines if "publish/index_step" in x]
     assert changed[0] is None and all(0 < churn < 1 for churn in changed[1:])
-    loaded = directory.load(whole)
+    loaded = OpenRun.open(whole)
     assert (loaded.stage, loaded.step) == ("realm", 12)
     assert loaded.model.reader_config.vocab_size == tiny.corpus.vocabulary.size
 
@@ -205,7 +206,7 @@ def test_work_since_the_last_checkpoint_is_done_again(whole, begun, tiny):
     """Lost are a publish (at 7), of a snapshot that was in flight at 5, and the next snapshot (8)."""
     with pytest.raises(Lost):
         train(begun, tiny.corpus, CHAIN, checkpoint_every=5, **at("realm", 9, lose))
-    assert directory.load(begun).step == 5
+    assert OpenRun.open(begun).step == 5
     train(begun, tiny.corpus, CHAIN, checkpoint_every=5)
     assert_same(begun, whole)
 
@@ -231,7 +232,7 @@ def test_a_second_call_on_a_finished_run_changes_nothing(whole, begun, tiny):
     shutil.copytree(whole, begun)
     _, params = train(begun, tiny.corpus, CHAIN)
     assert_same(begun, whole)
-    jax.tree.map(np.testing.assert_array_equal, params, directory.load(whole).params)
+    jax.tree.map(np.testing.assert_array_equal, params, OpenRun.open(whole).params)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_one_passage_beside_the_null_is_allowed_with_a_caution(tiny, tmp_path, c
     train(tmp_path / "run", tiny.corpus, [dataclasses.replace(JOINT, steps=1, task=task)])
     said = "".join(capsys.readouterr())
     assert ("realm: candidates is 2" in said and task.caution in said) == (candidates == 2)
-    assert not dataclasses.replace(task, hold_retriever=True).caution  # a warm-up
+    assert not dataclasses.replace(task, freeze_retriever=True).caution  # a warm-up
 
 
 def test_a_full_disk_while_an_index_is_published_ends_the_run_and_it_goes_on(
@@ -334,7 +335,7 @@ def test_inverse_cloze_learns(tiny, tmp_path):
     )
     model = Ralm(config, config, embedding=16, pooling="mean")
     task = InverseCloze(LENGTHS)  # nothing masked
-    stage = schedule.Stage("ict", task, 40, 32, optim.by_part(optim.adamw(1e-2), optim.held()))
+    stage = schedule.Stage("ict", task, 40, 32, optim.by_part(optim.adamw(1e-2), optim.frozen()))
     train(tmp_path, tiny.corpus, (stage,), log_every=10, model=model)
     losses = [line["loss"] for line in curves(tmp_path)]
     assert abs(losses[0] - np.log(32)) < 0.5 and losses[-1] < losses[0] - 0.8

@@ -65,7 +65,7 @@ def test_the_clip_is_of_each_halfs_own_norm():
 
 
 def test_what_is_held_stays():
-    moved = step(optim.held(), jax.tree.map(jnp.ones_like, PARAMS))
+    moved = step(optim.frozen(), jax.tree.map(jnp.ones_like, PARAMS))
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(moved))
 
 
@@ -75,7 +75,7 @@ def test_of_a_reader_the_head_alone_learns():
         "head": {"kernel": jnp.ones((2, 2))},
     }
     params = {"retriever": {"encoder": jnp.ones(3)}, "reader": reader}
-    halves = optim.by_part(optim.held(), optim.head_only(optim.adamw(0.1, weight_decay=0.5)))
+    halves = optim.by_part(optim.frozen(), optim.head_only(optim.adamw(0.1, weight_decay=0.5)))
     gradients = jax.tree.map(jnp.ones_like, params)
     moved, _ = jax.jit(lambda g: halves.update(g, halves.init(params), params))(gradients)
     assert not any(np.asarray(x).any() for x in jax.tree.leaves(moved["retriever"]))

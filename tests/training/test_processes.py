@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.writers import metrics_file, read_metrics
@@ -112,13 +113,13 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(pretrain, whole, tmp_path)
     process.send_signal(signal.SIGTERM)
     finish(process)  # told to stop, it has not failed
     assert "run the same command again to go on" in Path(process.log).read_text()
-    assert directory.load(run).stage == "realm"
+    assert OpenRun.open(run).stage == "realm"
 
     process = pretrain(run)
     wait_for(run, process, "realm", 7)
     process.kill()
     assert process.wait(PATIENCE) == -signal.SIGKILL
-    assert (directory.load(run).stage, directory.load(run).step) < ("realm", 12)
+    assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
 
     finish(pretrain(run))
     found = saved(run)
@@ -156,7 +157,7 @@ def test_two_processes_stopped_and_killed_go_on(pretrain, whole, tmp_path):
     both[1].send_signal(signal.SIGTERM)  # told to one, it holds for both
     for process in both:
         finish(process)
-    assert (directory.load(run).stage, directory.load(run).step) < ("realm", 12)
+    assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
 
     both = two(pretrain, run)
     wait_for(run, both[0], "realm", 7)
@@ -164,7 +165,7 @@ def test_two_processes_stopped_and_killed_go_on(pretrain, whole, tmp_path):
         process.kill()
     for process in both:
         process.wait(PATIENCE)
-    assert (directory.load(run).stage, directory.load(run).step) < ("realm", 12)
+    assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
     for process in two(pretrain, run):
         finish(process)
     assert_close(saved(run), whole)

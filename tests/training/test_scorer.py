@@ -17,6 +17,7 @@ from ralm_jax.examples import question_batches
 from ralm_jax.examples.masking import salient_span
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference import answering, embedding
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.losses import distillation, marginal
 from ralm_jax.models import initial
 from ralm_jax.models.ralm import Ralm
@@ -39,7 +40,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def params(drawn, clozes):
-    scorer = drawn(SCORING, clozes.joint, method="judge")["params"]
+    scorer = drawn(SCORING, clozes.joint, method="rerank")["params"]
     return {**drawn(SCORING, clozes)["params"], **scorer}
 
 
@@ -83,7 +84,7 @@ def test_who_learns_under_which_objective(clozes, params):
 def test_the_loss_of_a_step_is_that_of_the_objective(clozes, params):
     _, metrics = once(clozes, params, devices=8, judge=True, objective=distillation.label_free)
     scores, likelihood = SCORING.apply({"params": params}, clozes)
-    raw = SCORING.apply({"params": params}, clozes.joint, method="judge")
+    raw = SCORING.apply({"params": params}, clozes.joint, method="rerank")
     lists = (marginal.log_prior(x, clozes.valid) for x in (scores, raw))
     prior, scorer = lists
     wanted = distillation.label_free(prior, likelihood, clozes.weights, scorer)
@@ -91,7 +92,7 @@ def test_the_loss_of_a_step_is_that_of_the_objective(clozes, params):
 
 
 def test_an_optimiser_of_its_own(params):
-    each = optim.by_part(optim.held(), optim.held(), scorer=PLAIN)
+    each = optim.by_part(optim.frozen(), optim.frozen(), scorer=PLAIN)
     begun = state.create(SCORING, params, each)
     ended = begun.apply_gradients(grads=begun.params)
     moved = jax.tree.map(lambda a, b: np.asarray(a) - b, ended.params, params)
@@ -126,7 +127,7 @@ def tuned(tiny, tmp_path_factory):
 
 
 def test_labels_teach_it_in_fine_tuning(tuned):
-    assert directory.load(tuned).model.with_scorer
+    assert OpenRun.open(tuned).model.with_scorer
     lines = [json.loads(x) for x in (tuned / "metrics.jsonl").read_text().splitlines()]
     listed = [x["distillation_loss"] for x in lines if x.get("answer_in_read", 0) > 0]
     assert len(listed) > 5 and np.mean(listed[-5:]) < np.mean(listed[:5])
@@ -134,9 +135,9 @@ def test_labels_teach_it_in_fine_tuning(tuned):
 
 def test_it_puts_passages_in_order(tuned, tiny):
     """By what it makes of each, whatever the others are; what is beyond the depth is left out."""
-    opened = answering.open_run(tuned)
-    asked = answering.encode(opened, [q["question"] for q in tiny.almanac.questions[:4]])
-    ranked = answering.rank(opened, asked, 12)
+    opened = OpenRun.open(tuned)
+    asked = opened.encode([q["question"] for q in tiny.almanac.questions[:4]])
+    ranked = opened.search(asked, 12)
     missing = embedding.Ranking(ranked.rows.copy(), ranked.scores.copy())
     missing.rows[1, 5:], missing.scores[1, 5:] = -1, -np.inf
     found = answering.reranked(opened, asked, missing, depth=8)
@@ -150,7 +151,7 @@ def test_it_puts_passages_in_order(tuned, tiny):
             found.rows[b : b + 1, real],
             64,
         )
-        raw = opened.model.apply({"params": opened.params}, text, method="judge")[0]
+        raw = opened.model.apply({"params": opened.params}, text, method="rerank")[0]
         scale = opened.model.score_scale
         assert (np.diff(found.scores[b][real]) <= 0).all()
         np.testing.assert_allclose(found.scores[b][real] * scale, raw, rtol=1e-4, atol=1e-5)
@@ -165,15 +166,15 @@ def test_development_questions_decide_whether_it_is_used(
     run = shutil.copytree(tuned, tmp_path / "run")
     questions = read_questions(tiny.questions).asked[:4]
     select = Selection(run, tiny.corpus, questions, LENGTHS, 2)
-    opened = answering.open_run(run)
+    opened = OpenRun.open(run)
     scores = iter([(0.5, 0.5), (exact, exact)])
     monkeypatch.setattr(Selection, "_score", lambda self, found: next(scores))
     said = select(opened.model, opened.params, "finetune", 20)
     best = max(exact, 0.5)
     assert said == {"exact_match": best, "f1": best, "reranking_gain": exact - 0.5}
-    assert directory.load(run).stage == directory.BEST and directory.load(run).rerank == reranks
-    assert answering.open_run(run).rerank == reranks
-    assert not directory.load(
+    assert OpenRun.open(run).stage == directory.BEST and OpenRun.open(run).rerank == reranks
+    assert OpenRun.open(run).rerank == reranks
+    assert not OpenRun.open(
         run, "finetune"
     ).rerank  # of a step that was not chosen nothing is known
 
@@ -181,7 +182,7 @@ def test_development_questions_decide_whether_it_is_used(
 def test_both_orders_of_development_questions_are_read(tuned, tiny):
     questions = read_questions(tiny.questions).asked[:4]
     select = Selection(tuned, tiny.corpus, questions, LENGTHS, 2)
-    opened = answering.open_run(tuned)
+    opened = OpenRun.open(tuned)
     first, second = select._answered(opened)
     asked = [q.question for q in questions]
     for found, reranks in ((first, False), (second, True)):
@@ -195,12 +196,12 @@ def test_both_orders_of_development_questions_are_read(tuned, tiny):
 
 @pytest.mark.parametrize("reranks", [True, False])
 def test_evaluate_and_ask_use_it(reranks, tuned, tiny, tmp_path, capsys):
-    loaded, run = directory.load(tuned), shutil.copytree(tuned, tmp_path / "run")
+    loaded, run = OpenRun.open(tuned), shutil.copytree(tuned, tmp_path / "run")
     tree = {"state": {"params": loaded.params}, directory.RERANK: np.array(reranks)}
     checkpoints = Checkpoints(directory.checkpoint_folder(run, directory.BEST))
     checkpoints.save(21, tree, wait=True)
     checkpoints.close()
-    opened = answering.open_run(run)
+    opened = OpenRun.open(run)
     given = read_questions(tiny.questions)
     few = given._replace(asked=given.asked[:6])
     report = evaluate_answers(opened, few, beam=20, candidates=2)
@@ -214,5 +215,5 @@ def test_evaluate_and_ask_use_it(reranks, tuned, tiny, tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     ranking = ["re-rank"] if reranks else []
     assert list(record["seconds"]) == ["embed", "search", *ranking, "read"]
-    (found,) = answering.answer(opened, [question])
+    (found,) = opened.answer([question])
     assert record["answer"] == found.answers[0].text

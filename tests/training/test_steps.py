@@ -23,7 +23,7 @@ MODEL = Ralm(CALM, CALM, embedding=4, score_scale=0.5)
 B, K, L, P, S, M = 16, 3, 5, 6, 8, 3
 PLAIN = optax.sgd(0.1)  # neither Adam nor a clip would notice gradients N times too large
 TOKEN = functools.partial(steps.ralm_step, objective=marginal.marginal_per_token)
-HELD = functools.partial(steps.ralm_step, hold_retriever=True)
+HELD = functools.partial(steps.ralm_step, freeze_retriever=True)
 
 
 def text(rng, *shape):
@@ -113,10 +113,12 @@ def test_eight_devices_are_one(train, clozes, pairs, params, step):
         np.testing.assert_allclose(seen[name], wanted[name], rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("how", [{"at_once": 1}, {"at_once": 5, "hold_retriever": True}])
+@pytest.mark.parametrize(
+    "how", [{"microbatch_size": 1}, {"microbatch_size": 5, "freeze_retriever": True}]
+)
 def test_few_at_a_time_are_the_same_step(train, clozes, params, how):
     """On one device: of 16 queries one, and four, at a time."""
-    whole = functools.partial(steps.ralm_step, **{**how, "at_once": None})
+    whole = functools.partial(steps.ralm_step, **{**how, "microbatch_size": None})
     (wanted, told), (found, said) = (
         once(train, step, clozes, 1) for step in (whole, functools.partial(steps.ralm_step, **how))
     )
@@ -155,7 +157,7 @@ def test_a_held_retriever_does_not_move_at_all(train, clozes, params):
     assert largest(change(after["reader"], params["reader"])) > 0.01
     assert metrics["grad_norm_retriever"][0] == 0
     # Neither by weight decay, which needs no gradient.
-    both = optim.by_part(optim.held(), optim.adamw(0.1, weight_decay=0.5))
+    both = optim.by_part(optim.frozen(), optim.adamw(0.1, weight_decay=0.5))
     begun = state.create(MODEL, params, both)
     ended = jax.jit(lambda s: s.apply_gradients(grads=s.params))(begun)
     assert largest(change(ended.params["retriever"], params["retriever"])) == 0
@@ -164,7 +166,7 @@ def test_a_held_retriever_does_not_move_at_all(train, clozes, params):
 
 def test_a_held_encoder_lets_the_head_alone_learn(train, clozes, params):
     """As the whole reader's head does, whose gradient is the same."""
-    held = functools.partial(steps.ralm_step, hold_encoder=True)
+    held = functools.partial(steps.ralm_step, freeze_encoder=True)
     (after, _), (free, _) = once(train, held, clozes), once(train, TOKEN, clozes)
     moved = change(after["reader"], params["reader"])
     assert largest(moved.pop("encoder")) == 0 and largest(moved) > 0.01

@@ -14,6 +14,7 @@ from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
 from ralm_jax.errors import UserError
 from ralm_jax.inference import embedding
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -54,8 +55,8 @@ def test_a_masked_lm_comes_back(folder, tmp_path):
     for part in ("encoder", "head"):
         jax.tree.map(
             np.testing.assert_array_equal,
-            directory.load(tmp_path / "again").params["reader"][part],
-            directory.load(tmp_path / "run").params["reader"][part],
+            OpenRun.open(tmp_path / "again").params["reader"][part],
+            OpenRun.open(tmp_path / "run").params["reader"][part],
         )
 
 

@@ -10,6 +10,7 @@ from state_dicts import PIECES, REALM, draw, embedder, mlm, reader, trunk
 
 from ralm_jax import cli
 from ralm_jax.errors import UserError
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.weights import sources
@@ -34,7 +35,7 @@ def refused(folder, out, said):
 def test_a_run_is_made(folder, out):
     lines = []
     report = import_model(str(folder(BERT)), out, say=lines.append)
-    loaded = directory.load(out)
+    loaded = OpenRun.open(out)
     assert (loaded.stage, loaded.step, report["vocabulary"]) == ("import", 0, 40)
     assert loaded.model.reader_config.layers == 3
     np.testing.assert_array_equal(
@@ -185,7 +186,7 @@ def test_an_open_qa_model_brings_its_passages(folder, out):
     )
     lines = [json.loads(x) for x in (out / "passages.jsonl").read_text().splitlines()]
     assert [x["text"] for x in lines] == ["one", "two", "three"]
-    loaded = directory.load(out)
+    loaded = OpenRun.open(out)
     assert (loaded.model.span_width, loaded.model.embedding) == (3, 4)
     np.save(path / "block_records.npy", np.array([b"one", b"two"]), allow_pickle=False)
     refused(path, out.with_name("other"), "holds 2 texts for 3 vectors")

@@ -16,6 +16,7 @@ import pytest
 
 from ralm_jax.batches import Text
 from ralm_jax.data.tokenizer import load_tokenizer
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.weights.importing import import_model
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 def released(tmp_path):
     def load(name):
         import_model(str(Path(FOLDER or "") / name), tmp_path / name)
-        return directory.load(tmp_path / name), tmp_path / name
+        return OpenRun.open(tmp_path / name), tmp_path / name
 
     return load
 

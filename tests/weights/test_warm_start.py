@@ -11,6 +11,7 @@ from ralm_jax import cli
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
 from ralm_jax.inference import embedding
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.runs import directory
 from ralm_jax.training import initialize
 
@@ -72,7 +73,7 @@ def differs(one, other):
 
 
 def test_it_starts_from_what_was_imported(imported, warm):
-    begun, head = directory.load(imported), directory.load(warm, "head")
+    begun, head = OpenRun.open(imported), OpenRun.open(warm, stage="head")
     assert head.model == begun.model and head.model.score_scale == 20
     assert directory.read_record(warm)["init"] == {"stage": "import", "step": 0}
     words = lambda loaded, part: loaded.params["reader"]["encoder"]["word_embeddings"]["embedding"]  # noqa: E731
@@ -81,20 +82,20 @@ def test_it_starts_from_what_was_imported(imported, warm):
         head.params["reader"]["head"]["kernel"], begun.params["reader"]["head"]["kernel"]
     )
     tower = lambda x: x.params["retriever"]["passage_tower"]["encoder"]["embedding_norm"]["bias"]  # noqa: E731
-    np.testing.assert_array_equal(tower(directory.load(warm, "warmup")), tower(begun))
-    assert differs(tower(directory.load(warm)), tower(begun))
+    np.testing.assert_array_equal(tower(OpenRun.open(warm, stage="warmup")), tower(begun))
+    assert differs(tower(OpenRun.open(warm)), tower(begun))
 
 
 def test_the_same_command_again_changes_nothing(imported, pretrain, warm):
-    before = directory.load(warm).params
+    before = OpenRun.open(warm).params
     assert cli.main(pretrain(warm, "--init", str(imported), *SETTINGS)) == 0
-    after = directory.load(warm).params
+    after = OpenRun.open(warm).params
     np.testing.assert_array_equal(after["reader"]["head_bias"], before["reader"]["head_bias"])
 
 
 def test_a_run_may_start_from_a_run(warm, tiny):
     model, params, started = initialize.starting_point(None, warm, tiny.corpus, seed=0)
-    ended = directory.load(warm)
+    ended = OpenRun.open(warm)
     assert model == ended.model and started == {"stage": "realm", "step": 2}
     np.testing.assert_array_equal(
         params["reader"]["head_bias"], ended.params["reader"]["head_bias"]

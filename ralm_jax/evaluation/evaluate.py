@@ -1,0 +1,52 @@
+"""`ralm evaluate`: a run of either kind, measured by what it is for."""
+
+from pathlib import Path
+from typing import Any
+
+from ralm_jax.errors import UserError
+from ralm_jax.evaluation import qa, retrieval
+from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.inference.open_run import OpenRun
+
+
+def evaluate(
+    run: str | Path,
+    questions: str | Path,
+    corpus: str | Path | None = None,
+    *,
+    stage: str | None = None,
+    predictions: str | Path | None = None,
+    bm25: bool = True,
+) -> dict[str, Any]:
+    """Measures a run on questions: retrieval and masked spans, or answers where it was fine-tuned.
+
+    Args:
+      questions: see `question_sources.read_questions`.
+      corpus: stands in for the run's own; it must have been prepared with the run's vocabulary.
+      stage: whose newest checkpoint to measure; by default the parameters that were selected.
+      predictions: a file that gets a JSON line for each question answered.
+      bm25: also measures BM25 on the same questions; its index holds every word of the corpus in memory.
+
+    Returns:
+      The report; see `retrieval.evaluate_retrieval` and `qa.evaluate_answers`, and `table` for its text.
+
+    Raises:
+      UserError: no run, no corpus, a corpus tokenized with a different vocabulary, a bad file of questions,
+        or predictions asked of a run that does not answer questions.
+    """
+    opened = OpenRun.open(run, corpus, stage=stage)
+    if predictions is not None and not opened.answers:
+        raise UserError(
+            f"--predictions: the run {run} does not answer questions; ralm finetune makes one that does"
+        )
+    given = read_questions(questions)
+    if opened.answers:
+        return qa.evaluate_answers(
+            opened, given, predictions=predictions and Path(predictions), bm25=bm25
+        )
+    return retrieval.evaluate_retrieval(opened, given, bm25=bm25)
+
+
+def table(report: dict[str, Any]) -> str:
+    """A report as a person reads it."""
+    return qa.table(report) if "asking" in report else retrieval.table(report)

@@ -1,0 +1,156 @@
+"""Configurations: gin files and changes to them become a function with its arguments bound.
+
+With `cli`, the only module that knows gin. Files use dynamic registration, so nothing in the package is decorated: a
+file names what it imports, and a misspelt name is an error.
+"""
+
+import contextlib
+import difflib
+import functools
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gin
+
+from ralm_jax import settings
+from ralm_jax.arguments import configs, shipped
+from ralm_jax.errors import UserError
+
+# Gin also looks for an include inside a Python package of that name, and any folder beside the user's files
+# may pass for one.
+gin.config._FILE_READERS = [(open, lambda file: Path(file).is_file())]
+
+
+class Configuration(NamedTuple):
+    """A function bound as a configuration says, and the configuration resolved, as a run keeps it."""
+
+    call: Callable[..., Any]
+    text: str
+
+
+def configure(target: str, config: str, changes: Sequence[str] = ()) -> Configuration:
+    """The function `target`, such as "pretrain.pretrain", bound as a configuration says.
+
+    Args:
+      config: a file, or the name of one that ships with the package.
+      changes: "NAME = VALUE", applied after the file.
+
+    Raises:
+      UserError: no such file, an unknown name (of a macro too), a value that cannot be read, or one that is
+        of the wrong kind or out of range wherever it is used. Nothing has been made by then.
+    """
+    text = _parse(config, changes)
+    bound = gin.get_configurable(target)
+    with _explained(config):
+        gin.get_bindings(target)
+    return Configuration(functools.partial(_called, bound, config), text)
+
+
+def bindings(target: str, config: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """What a configuration gives to the function `target`, built. Raises UserError as `configure`."""
+    _parse(config, changes)
+    with _explained(config):
+        return gin.get_bindings(target)
+
+
+def _called(bound: Callable[..., Any], config: str, **given: Any) -> Any:
+    with _explained(config, only="In call to configurable"):
+        return bound(**given)
+
+
+@contextlib.contextmanager
+def _explained(config: str, only: str = "") -> Iterator[None]:
+    """Turns gin's complaint about a binding into one line; it adds the configurable to the message."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    except (TypeError, ValueError) as error:
+        if only not in str(error):
+            raise
+        raise UserError(f"configuration {config}: {' '.join(str(error).split())}") from error
+
+
+def _parse(config: str, changes: Sequence[str]) -> str:
+    """Reads a configuration into gin, checks every value in it, and returns it resolved."""
+    gin.clear_config()
+    gin.add_config_file_search_path(str(configs()))
+    file = Path(config)
+    if not file.is_file() and not (configs() / config).is_file():
+        raise UserError(f"there is no configuration {config}; shipped: {', '.join(shipped())}")
+    # Gin logs every folder in which it does not find an include.
+    logging.disable(logging.ERROR)
+    try:
+        gin.parse_config_file(str(file if file.is_file() else configs() / config))
+        for change in changes:
+            _apply(change)
+        _check_macros(config)
+        _check_values()
+        gin.finalize()
+        return gin.config_str(max_line_length=100)
+    except UserError:
+        raise
+    # Gin raises whatever a file's own imports and parsing raise.
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"configuration {config}: {said}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _apply(change: str) -> None:
+    name, equals, value = (part.strip() for part in change.partition("="))
+    if not equals or not name or not value:
+        raise UserError(f"--set {change!r}: write it as 'NAME = VALUE'")
+    # A change may name whatever the modules hold that the configuration imports.
+    imports = [line for line in gin.config_str().splitlines() if line.startswith("from ")]
+    try:
+        gin.parse_config("\n".join([*imports, change]))
+    except Exception as error:
+        raise UserError(f"--set {change!r}: {error}") from error
+
+
+def _check_macros(config: str) -> None:
+    """Raises UserError for a macro that nothing reads: gin accepts a misspelt one in silence."""
+    bound = gin.config._CONFIG
+    read = {
+        to.scoped_selector.partition("/gin.macro")[0] for to in gin.config.iterate_references(bound)
+    }
+    for name in (scope for scope, selector in bound if selector == "gin.macro"):
+        if name not in read:
+            close = difflib.get_close_matches(name, read, n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            raise UserError(f"configuration {config}: nothing reads {name}; {hint}")
+
+
+def _check_values() -> None:
+    """Raises UserError for a value that does not fit the annotation of the argument it is given to."""
+    for (scope, selector), bound in gin.config._CONFIG.items():
+        if selector == "gin.macro":
+            continue
+        annotations = _annotations(gin.config._REGISTRY[selector].wrapped)
+        for argument, value in bound.items():
+            name = ".".join([*selector.split(".")[-1:], argument])
+            name, value = _resolved("/".join(filter(None, [scope, name])), value)
+            if argument in annotations and not isinstance(value, gin.config.ConfigurableReference):
+                settings.check(name, value, annotations[argument])
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    """Of the arguments of a function, or of the fields of a class."""
+    held = function if inspect.isclass(function) else inspect.unwrap(function)
+    return typing.get_type_hints(held, include_extras=True)
+
+
+def _resolved(name: str, value: Any) -> tuple[str, Any]:
+    """Follows macros: the name by which the user set a value, and the value."""
+    while isinstance(value, gin.config.ConfigurableReference):
+        macro, found, _ = value.scoped_selector.partition("/gin.macro")
+        if not found:
+            break
+        name, value = macro, gin.config._CONFIG[macro, "gin.macro"]["value"]
+    return name, value

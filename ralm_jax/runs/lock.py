@@ -1,0 +1,44 @@
+"""One owner trains: a lock on the folder of a run, which ends with the process that holds it.
+
+The lock is the operating system's (flock), so a killed process leaves none behind, whatever its number is used for
+afterwards. The file names the owner, for the message that another process shows.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from ralm_jax.errors import UserError
+
+LOCK = ".owner"
+
+
+@contextlib.contextmanager
+def owned(run: Path) -> Iterator[None]:
+    """Owns a run while the block runs; makes its folder where there is none.
+
+    Raises:
+      UserError: another process owns it, or its folder cannot be written.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = open(run / LOCK, "a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the run directory {run} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise UserError(
+                f"{run} is being trained by {owner}; wait for it or choose another folder"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        # The file stays: to remove it would let two processes lock two files of one name.
+        yield
