@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from ralm_jax.retrieval import mips
+from ralm_jax.retrieval import searcher
 from ralm_jax.retrieval.choose import EXACT_BELOW, choose
 from ralm_jax.retrieval.exact import Exact
 
@@ -15,6 +15,6 @@ def test_few_passages_are_searched_exactly():
 
 def test_the_interface_imports_no_searcher():
     """Not inside a function and not for type checking either: that would be a circle."""
-    tree = ast.parse(Path(mips.__file__).read_text("utf-8"))
+    tree = ast.parse(Path(searcher.__file__).read_text("utf-8"))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in modules if name.startswith("ralm_jax")} == {"ralm_jax.retrieval.index"}
