@@ -166,3 +166,10 @@ class OpenRun:
                 f"the run {self.path} was not fine-tuned: ralm finetune --run {self.path} ... makes one "
                 "that answers"
             )
+
+
+def open_run(
+    run: str | Path, corpus: str | Path | None = None, *, stage: str | None = None
+) -> OpenRun:
+    """The function of `OpenRun.open`, under the name that the package offers."""
+    return OpenRun.open(run, corpus, stage=stage)

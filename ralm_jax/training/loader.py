@@ -46,7 +46,7 @@ class Source:
       rows: of `asked`, or of the questions: what may be asked.
       batch: queries a step, over all devices.
       index_root: folder of the versions of the index.
-      known: folders where vectors of the first index may lie already.
+      runs: that may have vectors of the first index already.
     """
 
     corpus: Corpus
@@ -56,7 +56,7 @@ class Source:
     seed: int
     batch: int
     index_root: Path
-    known: Sequence[Path] = ()
+    runs: Sequence[Path | None] = ()
 
 
 class Loader(Protocol):
@@ -192,7 +192,7 @@ class RetrievalLoader:
         encoder = vector_cache.encoder_hash(
             source.model, params["retriever"], source.corpus, self._task.lengths.passage
         )
-        version = index.made_by(source.known, encoder, source.corpus.fingerprint)
+        version = vector_cache.find(source.runs, encoder, source.corpus)
         # To embed takes all processes.
         lacking = partition.any_process(version is None)
         return None if lacking or version is None else version.vectors, encoder

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -9,10 +10,12 @@ from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation import cloze, retrieval
+from ralm_jax.evaluation.evaluate import evaluate
 from ralm_jax.evaluation.retrieval import Relevance
 from ralm_jax.examples import cloze_batches, masking
+from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import Question
-from ralm_jax.inference import embedding
+from ralm_jax.inference import embedding, open_run
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.config import EncoderConfig
@@ -118,7 +121,9 @@ def test_reading_by_hand():
 def ran(tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("evaluated")
     stage = schedule.Stage(
-        "ict", InverseCloze(LENGTHS), 2, 16, optim.by_part(optim.adamw(1e-3), optim.frozen())
+        "ict",
+        InverseCloze(LENGTHS),
+        schedule.Schedule(2, 16, optim.by_part(optim.adamw(1e-3), optim.frozen())),
     )
     model = Ralm(SMALL, SMALL, embedding=8, pooling="mean")
     pretrain.pretrain(run=run, corpus=tiny.corpus, model=model, stages=[stage], held_out=0.3)
@@ -127,7 +132,9 @@ def ran(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(ran, tiny):
-    return retrieval.evaluate(run=ran, questions=tiny.questions, clozes=20)
+    return retrieval.evaluate_retrieval(
+        OpenRun.open(ran), read_questions(tiny.questions), clozes=20
+    )
 
 
 def test_a_run_is_measured_beside_bm25(ran, report, tiny):
@@ -170,12 +177,11 @@ def test_perfect_vectors_find_the_other_statement_of_a_fact(ran, tiny, monkeypat
     vectors = np.eye(corpus.size, dtype=np.float32)
     other = np.array([next(iter(g)) for g in gold])
     queries = vectors[other] + 2 * vectors[own]  # its own passage scores best, and is excluded
-    monkeypatch.setattr(cloze, "embed_texts", lambda *_: queries)
+    monkeypatch.setattr(open_run, "embed_texts", lambda *_: queries)
     read = []
     monkeypatch.setattr(cloze, "_read_all", lambda *given: read.append(given[4]) or {})
-    found = cloze.measure_clozes(
-        loaded.model, loaded.params, corpus, vectors, LENGTHS, 0.3, candidates=2
-    )
+    opened = dataclasses.replace(loaded, embedded=vectors)
+    found = cloze.measure_clozes(opened, candidates=2)
     assert found["sentences"] == len(rows) and set(found["cloze_recall"].values()) == {1.0}
     np.testing.assert_array_equal(read[0], np.stack([np.full(len(rows), -1), other], axis=1))
 
@@ -194,7 +200,7 @@ def test_the_fact_of_a_sentence_is_that_of_the_span_that_was_masked():
 
 def test_nothing_held_out_is_nothing_to_measure(ran, tiny):
     loaded = OpenRun.open(ran)
-    found = cloze.measure_clozes(loaded.model, loaded.params, tiny.corpus, None, LENGTHS, 0.0)
+    found = cloze.measure_clozes(dataclasses.replace(loaded, held_out=0.0))
     assert found == {"sentences": 0}
 
 
@@ -232,4 +238,4 @@ def test_another_vocabulary_is_refused(ran, tiny, tmp_path):
     prepare(str(source), tmp_path / "corpus", vocab_size=100, say=lambda line: None)
     assert open_corpus(tmp_path / "corpus").vocabulary.size < 100
     with pytest.raises(UserError, match=r"prepare it with --vocab .*evaluated"):
-        retrieval.evaluate(run=ran, questions=tiny.questions, corpus=tmp_path / "corpus")
+        evaluate(ran, tiny.questions, tmp_path / "corpus")

@@ -17,15 +17,15 @@ from ralm_jax.examples.cloze_batches import sentence_tokens
 from ralm_jax.inference import embedding
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import directory
 from ralm_jax.training import loop, optim, pretrain, schedule
-from ralm_jax.training.progress import Progress
 from ralm_jax.training.tasks import Realm
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
 SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=16, positions=64, init_stddev=0.2)
 BOTH = optim.by_part(optim.adamw(1e-2), optim.adamw(1e-2))
-STAGE = schedule.Stage("realm", Realm(LENGTHS, candidates=3, index="exact"), 2, 8, BOTH)
+STAGE = schedule.Stage(
+    "realm", Realm(LENGTHS, candidates=3, index="exact"), schedule.Schedule(2, 8, BOTH, log_every=1)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +51,14 @@ def test_queries_are_of_the_one_and_candidates_of_the_other(tiny, news, tmp_path
     stage = dataclasses.replace(STAGE, asked=str(news.path))
     model, params = pretrain.pretrain(
         run=tmp_path / "run", corpus=tiny.corpus, stages=[stage], model=Ralm(SMALL, SMALL, embedding=8),
-        held_out=0.0, log_every=1,
+        held_out=0.0,
     )  # fmt: skip
-    run = loop.Run(tmp_path / "run", tiny.corpus, model, 0, 0.0, 1, 1, None, 1)
-    with contextlib.closing(Progress(tmp_path / "p", params)) as progress:
-        supply = loop.open_supply(run, stage, 0, progress)
-    with contextlib.closing(supply):
-        supply.start(jax.device_put(params))
-        batch = supply.batch(0)
+    run = loop.Run(tmp_path / "run", tiny.corpus, model, 0, 0.0)
+    asked = loop.asked_corpus(run, stage)
+    source = loop.draw_from(run, stage, 0, asked, stage.task.queries(asked, 0.0))
+    with contextlib.closing(stage.task.loader(source)) as loader:
+        loader.start(jax.device_put(params))
+        batch = loader.batch(0)
     sentences = [sentence_tokens(news, row).tolist() for row in range(len(news.sentences))]
     mask = news.vocabulary.mask
     for query in batch.query.tokens:
@@ -75,18 +75,15 @@ def test_queries_are_of_the_one_and_candidates_of_the_other(tiny, news, tmp_path
 
 
 def test_what_cannot_be_is_refused(tiny, news, tmp_path):
-    directory.describe(
-        tmp_path / "run", Ralm(SMALL, SMALL, embedding=8), tiny.corpus, stages=["realm"]
-    )  # its wordpieces are what X is checked against
-    run = loop.Run(tmp_path / "run", tiny.corpus, None, 0, 0.0, 1, 1, None, 1)
+    run = loop.Run(tmp_path / "run", tiny.corpus, None, 0, 0.0)
     own = dataclasses.replace(STAGE.task, own_passage=True)
-    with pytest.raises(UserError, match="what is asked must be of the corpus it reads"):
+    with pytest.raises(UserError, match="which is not in another corpus"):
         loop.asked_corpus(run, dataclasses.replace(STAGE, task=own, asked=str(news.path)))
     other = tmp_path / "other"
     prepare(
         str(tiny.corpus.path.parent / "almanac.jsonl"), other, vocab_size=700, say=lambda line: None
     )
-    with pytest.raises(UserError, match="has other wordpieces than the run"):
+    with pytest.raises(UserError, match="was tokenized with a different vocabulary than"):
         loop.asked_corpus(run, dataclasses.replace(STAGE, asked=str(other)))
     with pytest.raises(UserError, match="no corpus"):
         loop.asked_corpus(run, dataclasses.replace(STAGE, asked="nowhere"))

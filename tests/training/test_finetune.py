@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from ralm_jax.training import finetune as finetuning
 from ralm_jax.training import loop as training
 from ralm_jax.training import optim
 from ralm_jax.training.model_selection import spread
+from ralm_jax.training.schedule import Schedule
 from ralm_jax.weights.exporting import export_model
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
@@ -47,14 +49,9 @@ QUERY_ONLY = optim.by_part(
 @pytest.fixture(autouse=True, scope="module")
 def quick():
     """Few passages are embedded at a time, and a step is compiled once."""
-    compiled, original = {}, partition.parallelize
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "CHUNK", 64)
-        patch.setattr(
-            partition,
-            "parallelize",
-            lambda step: compiled.setdefault((step.func, *step.keywords.items()), original(step)),
-        )
+        patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
         yield
 
 
@@ -75,11 +72,13 @@ def pretrained(tiny, tmp_path_factory):
 
 def finetune(out, pretrained, tiny, **more):
     options = {
-        "run": pretrained, "train": tiny.questions, "steps": 4, "batch": 8, "lengths": LENGTHS,
-        "optimizer": QUERY_ONLY, "beam": 30, "candidates": 3, "span_width": 4, "log_every": 1,
-        "checkpoint_every": 2, **more,
+        "run": pretrained, "train": tiny.questions, "lengths": LENGTHS, "beam": 30, "candidates": 3,
+        "span_width": 4,
     }  # fmt: skip
-    return finetune.finetune(out=out, **options)
+    course = {"steps": 4, "optimizer": QUERY_ONLY, "checkpoint_every": 2}
+    course |= {name: more.pop(name) for name in list(more) if name in Schedule.__annotations__}
+    schedule = Schedule(batch=8, log_every=1, **course)
+    return finetuning.finetune(out=out, schedule=schedule, **{**options, **more})
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +137,14 @@ def test_the_parameters_that_answer_most_are_kept(pretrained, tiny, tmp_path, mo
     with pytest.raises(training.Stopped):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "told_to_stop", lambda loop, done: done == 2)
-            finetune(tmp_path / "run", pretrained, tiny, dev=asked, dev_every=2)
-    finetune(tmp_path / "run", pretrained, tiny, dev=asked, dev_every=2)
-    probes = [
+            finetune(tmp_path / "run", pretrained, tiny, dev=asked, eval_every=2)
+    finetune(tmp_path / "run", pretrained, tiny, dev=asked, eval_every=2)
+    evals = [
         (x["step"], x["eval/exact_match"])
         for x in read_metrics(metrics_file(tmp_path / "run"))
         if "eval/exact_match" in x
     ]
-    assert probes == [(0, 0.1), (2, 0.6), (4, 0.3)]
+    assert evals == [(0, 0.1), (2, 0.6), (4, 0.3)]
     kept = OpenRun.open(tmp_path / "run")
     assert (kept.stage, kept.step) == (directory.BEST, 2)
     assert OpenRun.open(tmp_path / "run", stage="finetune").step == 4
@@ -176,7 +175,7 @@ def test_questions_that_nothing_answers_are_refused(pretrained, tiny, tmp_path):
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({"question": "Who?", "answers": ["zzz qqq xxx"]}) + "\n")
     with pytest.raises(
-        UserError, match=r"no passage of .* holds an answer to any of the 1 questions"
+        UserError, match=r"no passage of .* has an answer to any of the 1 questions"
     ):
         finetune(tmp_path / "run", pretrained, tiny, train=file)
 
@@ -226,7 +225,7 @@ def test_offsets_are_those_of_the_bodies(tiny):
 def test_the_embedder_of_an_export_is_that_of_questions(pretrained, tiny, tmp_path):
     given = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
     model, params = finetuning.question_answerer(
-        OpenRun.open(pretrained)._replace(model=given, params=initial.drawn_params(given, seed=0)),
+        OpenRun(given, initial.drawn_params(given, seed=0), LENGTHS),
         span_width=4,
         seed=0,
     )
@@ -300,10 +299,10 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
     )
     writer.write(0, wrong)
     writer.commit()
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_cache, "BAR_DELAY", 0.0)
         again = OpenRun.open(other)
+        assert len(again.vectors) == tiny.corpus.size
     assert "not by these parameters" in capsys.readouterr().err
     asked = [tiny.almanac.questions[0]["question"]]
     one, two = (o.answer(asked)[0] for o in (opened, again))
@@ -312,7 +311,7 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
 
 def test_a_run_that_does_not_answer_is_refused(pretrained):
     with pytest.raises(UserError, match=r"was not fine-tuned: ralm finetune --run"):
-        OpenRun.open(pretrained)
+        OpenRun.open(pretrained).answer(["Who?"])
 
 
 def test_the_small_model_is_what_the_run_says(tuned):
