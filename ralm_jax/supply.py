@@ -23,8 +23,9 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.retrieval import index, mips
-from ralm_jax.retrieval.mips import Published
+from ralm_jax.retrieval import index
+from ralm_jax.retrieval.choose import choose
+from ralm_jax.retrieval.mips import Found, Published
 from ralm_jax.retrieval.refresh import Refresher
 from ralm_jax.tasks import InverseCloze, OpenQuestions, Realm
 
@@ -126,7 +127,7 @@ class RetrievalSupply:
         where the vectors of the first index may lie already."""
         self._task, self._corpus, self._model, self._rows = task, corpus, model, rows
         self._seed, self._batch = seed, batch
-        self._searcher = mips.choose(
+        self._searcher = choose(
             corpus.size, task.index, k=task.neighbours, threads=task.index_threads
         )
         self._refresher = Refresher(
@@ -143,7 +144,7 @@ class RetrievalSupply:
         self._needed: collections.deque[int] = collections.deque(maxlen=3)
         self._asked: Any = None  # what the task's `ask` gave; its `query` is embedded
         self._drawn: tuple[int, Any] | None = None  # for the step after next
-        self._search: Callable[[], mips.Found] | None = None
+        self._search: Callable[[], Found] | None = None
         self._root, self._known = index_root, known
         self._asked_corpus = asked or corpus
         self._version: index.Version | None = None

@@ -1,25 +1,21 @@
-"""Maximum inner product search: the one interface, and exact search in numpy to check it with.
+"""Maximum inner product search: the interface of every searcher, and exact search in numpy as its reference.
 
-Which index serves is nobody's business but the searcher's. Imports numpy only: the ScaNN process,
-which must never load jax, measures its own recall with `exact` and `recall`.
+`choose` picks the searcher. This module must never import jax: the ScaNN process measures its own
+recall with `exact` and `recall`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ralm_jax.retrieval.index import Version
+from ralm_jax.retrieval.index import Version
 
-EXACT_BELOW = (
-    20_000  # passages; under this a full search on the device costs less than the trip to the host
-)
-
-Found = tuple[np.ndarray, np.ndarray]  # ids [B, k] int32, scores [B, k] float32; best first
+# ids [B, k] int32 and scores [B, k] float32, best first
+Found = tuple[np.ndarray, np.ndarray]
 
 
 class Published(NamedTuple):
@@ -74,32 +70,6 @@ class Searcher(Protocol):
     def close(self) -> None:
         """Gives back what the searcher holds."""
         ...
-
-
-def choose(
-    passages: int,
-    kind: Literal["auto", "exact", "scann"] = "auto",
-    *,
-    k: int = 8,
-    threads: int = 1,
-) -> Searcher:
-    """The searcher for so many passages: exact below 20,000, else ScaNN; or the one asked for.
-
-    Args:
-      passages: N.
-      kind: "auto", or the one to use whatever N is.
-      k: ScaNN measures recall@k at each publish.
-      threads: cores that the ScaNN process may use.
-    """
-    # Imported here because each of the two needs this module, and ScaNN exists on Linux only.
-    if kind == "scann" or (kind == "auto" and passages >= EXACT_BELOW):
-        from ralm_jax.retrieval.scann_index import ScannConfig
-        from ralm_jax.retrieval.scann_process import ScannProcess
-
-        return ScannProcess(ScannConfig(k=k, threads=threads))
-    from ralm_jax.retrieval.exact import Exact
-
-    return Exact()
 
 
 def exact(queries: np.ndarray, vectors: np.ndarray, k: int, rows: int = 1 << 14) -> Found:

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from ralm_jax.retrieval import mips
-from ralm_jax.retrieval.exact import Exact
 
 
 def test_exact_equals_a_full_sort():
@@ -35,8 +34,3 @@ def test_recall_counts_each_query_by_itself():
     assert mips.recall(wanted, wanted) == 1
     assert mips.recall(wanted[:, ::-1], wanted) == 1
     assert mips.recall(np.array([[2, 9, 9], [1, 2, 9], [-1, 5, 9]]), wanted) == pytest.approx(2 / 5)
-
-
-def test_few_passages_are_searched_exactly():
-    assert isinstance(mips.choose(mips.EXACT_BELOW - 1), Exact)
-    assert isinstance(mips.choose(10 * mips.EXACT_BELOW, "exact"), Exact)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ralm_jax.retrieval import index, mips
+from ralm_jax.retrieval.choose import EXACT_BELOW, choose
 from ralm_jax.retrieval.scann_index import FOLDER, SETTINGS, ScannConfig
 from ralm_jax.retrieval.scann_process import ScannProcess
 
@@ -320,4 +321,4 @@ def test_nothing_is_served_before_the_first_publish(searcher):
         searcher.search(unit(1), 1)
     with pytest.raises(ValueError, match="without a build"):
         searcher.publish()
-    assert isinstance(mips.choose(mips.EXACT_BELOW), ScannProcess)
+    assert isinstance(choose(EXACT_BELOW), ScannProcess)
