@@ -18,7 +18,7 @@ from ralm_jax.state import TrainState
 
 
 def ict_step(state: TrainState, batch: ClozePair, key: jax.Array):
-    """Inverse cloze with every passage of the global batch as a candidate (ORQA, section 5)."""
+    """Inverse cloze: the candidates are the passages of the global batch (ORQA, section 5)."""
     key = partition.device_key(key, state.step)
     count = partition.psum(jnp.float32(len(batch.query.tokens)))
 
@@ -30,8 +30,10 @@ def ict_step(state: TrainState, batch: ClozePair, key: jax.Array):
         queries = embed(batch.query, "queries", keys[0])  # [B,E]
         passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
         labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
+        # [B,global B]
         scores = state.apply_fn({"params": params}, queries, passages, method="similarity")
-        (total, n), right = losses.inverse_cloze(scores, labels)  # [B,global B]
+        rows = partition.all_gather(batch.row)  # [global B]
+        (total, n), right = losses.inverse_cloze(scores, labels, batch.row, rows)
         return total / count, {"loss": (total, n), "in_batch_accuracy": (right, n)}
 
     grads, metrics = jax.grad(objective, has_aux=True)(state.params)

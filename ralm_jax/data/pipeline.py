@@ -186,7 +186,9 @@ def inverse_cloze_pairs(
             hide = mask(tokens, sentence_spans(corpus, row, lengths.query), v, rng)
             tokens = np.where(hide, v.mask, tokens)
         sentences.append(tokens)
+    passages = np.asarray(corpus.sentences[rows, 0], np.int32)
     return ClozePair(
         query=features.query_text(corpus, sentences, lengths.query),
-        passage=features.passage_text(corpus, corpus.sentences[rows, 0], lengths.passage, cuts),
+        passage=features.passage_text(corpus, passages, lengths.passage, cuts),
+        row=passages,
     )

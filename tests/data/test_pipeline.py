@@ -184,6 +184,9 @@ def test_inverse_cloze_takes_the_sentence_out_of_its_passage():
     for tokens, body in zip(pair.passage.tokens.tolist(), bodies, strict=True):
         whole = [CLS, 10, SEP, *body, SEP]
         assert tokens == [*whole, *[0] * (16 - len(whole))]
+    assert pair.row.tolist() == [0, 0, 0] and pair.row.dtype == np.int32
+    last = pipeline.inverse_cloze_pairs(CORPUS, np.array([3, 1]), positions[:2], LENGTHS, 0)
+    assert last.row.tolist() == [1, 0]
     kept = pipeline.inverse_cloze_pairs(CORPUS, rows, positions, LENGTHS, 0, keep_share=1)
     assert (kept.passage.tokens == [CLS, 10, SEP, *range(20, 32), SEP]).all()
 
