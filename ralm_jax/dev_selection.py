@@ -43,7 +43,9 @@ class Selection:
     def __call__(self, model: OpenQA, params: dict, stage: str, step: int) -> dict[str, float]:
         folder = runs.index_folder(self.run, stage)
         newest = max(index.versions(folder))
-        vectors = index.open_version(folder, newest, self.corpus.fingerprint).vectors
+        # Training has this version open: it wrote the vectors or verified them when it was resumed.
+        fingerprint = self.corpus.fingerprint
+        vectors = index.open_version(folder, newest, fingerprint, verify=False).vectors
         opened = answering.Opened(
             model,
             jax.device_put(params, jax.local_devices()[0]),

@@ -192,7 +192,10 @@ class RetrievalSupply:
         """Of the version now served."""
         step = self._searcher.step
         if self._version is None or self._version.step != step:
-            self._version = index.open_version(self._root, step, self._corpus.fingerprint)
+            # Written by this process, or verified when the run was resumed.
+            self._version = index.open_version(
+                self._root, step, self._corpus.fingerprint, verify=False
+            )
         return self._version.vectors
 
     def retrieve(self) -> None:
