@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ralm_jax import kept_vectors, partition
-from ralm_jax.data import features, pipeline
+from ralm_jax.data import pipeline
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.same_passages import same_passages
 from ralm_jax.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
@@ -147,6 +148,8 @@ class RetrievalSupply:
         self._search: Callable[[], Found] | None = None
         self._root, self._known = index_root, known
         self._asked_corpus = asked or corpus
+        other = self._asked_corpus is not corpus
+        self._own_rows = same_passages(self._asked_corpus, corpus) if other else None
         self._version: index.Version | None = None
         self._found = np.full((batch, task.neighbours), -1, np.int32)
 
@@ -183,9 +186,9 @@ class RetrievalSupply:
         rows, positions = pipeline.draw(self._rows, self._seed, step, self._batch)
         mine = partition.local_rows(self._batch)
         drawn = self._task.ask(self._asked_corpus, rows[mine], positions[mine], self._seed)
-        if isinstance(drawn, pipeline.Clozes) and self._asked_corpus is not self._corpus:
-            nowhere = np.full_like(drawn.passages, features.NULL)  # no passage here is its own
-            drawn = dataclasses.replace(drawn, passages=nowhere)
+        if isinstance(drawn, pipeline.Clozes) and self._own_rows is not None:
+            # From rows of the corpus that is asked to rows of the one that is searched.
+            drawn = dataclasses.replace(drawn, passages=self._own_rows[drawn.passages])
         return drawn
 
     def _vectors(self) -> np.ndarray:
