@@ -90,10 +90,16 @@ class Clozes:
     passages: np.ndarray  # int32 [B]: the passage each query was taken from
 
 
+def span_rows(corpus: Corpus, sentence: int) -> slice:
+    """The rows of `corpus.spans` that are of a sentence."""
+    column = corpus.spans[:, 0]
+    # Keys of another type would make numpy convert, and so copy, the whole column at every call.
+    return slice(*np.searchsorted(column, np.array([sentence, sentence + 1], column.dtype)))
+
+
 def sentence_spans(corpus: Corpus, row: int, query_length: int) -> np.ndarray:
     """int [s,2]: spans of a sentence, relative to it, that fit the query."""
-    low, high = np.searchsorted(corpus.spans[:, 0], [row, row + 1])
-    spans = corpus.spans[low:high, 1:3] - corpus.sentences[row, 1]
+    spans = corpus.spans[span_rows(corpus, row), 1:3] - corpus.sentences[row, 1]
     return spans[spans[:, 1] <= query_length - 2]
 
 
