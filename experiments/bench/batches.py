@@ -7,7 +7,7 @@ put together. The tables have the shapes and types of a prepared corpus and rand
 to a temporary folder (2.6 GB for 10 million passages) and memory-mapped. Both are read through once, so that
 their pages are in memory. Then repeats over the two corpora alternate, and medians are compared. Each
 repeat is another step, so its rows are ones that the batch before did not touch.
-Takes about 2 minutes. Writes experiments/results/bench_batches/result.json, or FILE.json.
+Takes about half a minute on 2 cores. Writes experiments/results/bench_batches/result.json, or FILE.json.
 """
 
 import argparse
