@@ -22,6 +22,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Text
+from ralm_jax.plain_text import with_accents
 from ralm_jax.retrieval.exact import Exact
 from ralm_jax.span_reading import SPANS, Spans, judge_pairs, read_pairs
 
@@ -177,7 +178,8 @@ def _distinct(opened: Opened, front: int, likely) -> list[Answer]:
             text = opened.texts[row]["text"].decode()
             texts[row] = text, opened.tokenizer.encode(text, add_special_tokens=False).offsets
         text, offsets = texts[row]
-        begin, end = offsets[start - front][0], offsets[start - front + wide][1]
+        begin = offsets[start - front][0]
+        end = with_accents(text, offsets[start - front + wide][1])
         name = normalise(text[begin:end])
         if name not in found:
             found[name] = Answer(text[begin:end], float(np.exp(log_p)), row, begin, end)

@@ -56,6 +56,19 @@ def origins(text: str) -> list[tuple[int, int]]:
     ]
 
 
+def with_accents(text: str, stop: int) -> int:
+    """Where the character that ends at `stop` ends with the accents written behind it.
+
+    Wordpieces without accents end before them.
+
+    >>> with_accents("Rene\u0301 read", 4)
+    5
+    """
+    while stop < len(text) and unicodedata.combining(text[stop]):
+        stop += 1
+    return stop
+
+
 def _compose(block: str, character: str) -> bool:
     """Whether the character is written together with what stands before it, as an accent or a jamo is."""
     if unicodedata.combining(character):

@@ -9,6 +9,7 @@ from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.pattern_matching import pattern_spans
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.questions import Question
+from ralm_jax.plain_text import with_accents
 
 TEXTS = [
     "Glass\u200bwork of Nor\xadford was founded by Ada\u200b Quill.",
@@ -27,6 +28,7 @@ ANSWERS = {
     "Ren\u00e9 of S\u00e3o Lu\u00eds": [2, 3],
     "Rene\u0301 of Sa\u0303o Lui\u0301s": [2, 3],
     "Lui\u0301s": [2, 3],
+    "Ren\u00e9": [2, 3],
 }
 FORM_ONLY = "\u200b\xad"
 
@@ -65,7 +67,7 @@ def test_a_span_that_training_reads_is_an_exact_match(corpus):
         for row, start, stop in zip(*spans, strict=True):
             text = corpus.texts()[int(row)]["text"].decode()
             offsets = tokenizer.encode(text, add_special_tokens=False).offsets
-            read = text[offsets[start][0] : offsets[stop][1]]
+            read = text[offsets[start][0] : with_accents(text, offsets[stop][1])]
             assert question.answered_by(read) and question.f1(read) == 1
 
 
@@ -87,4 +89,5 @@ def test_patterns_are_matched_alike(corpus):
         assert [r for r, text in enumerate(texts) if question.answer_in(text)] == wanted
         for row, start, stop in zip(*found[pattern], strict=True):
             offsets = tokenizer.encode(texts[row], add_special_tokens=False).offsets
-            assert question.answered_by(texts[row][offsets[start][0] : offsets[stop][1]])
+            end = with_accents(texts[row], offsets[stop][1])
+            assert question.answered_by(texts[row][offsets[start][0] : end])
