@@ -13,7 +13,7 @@ from ralm_jax.data import masking, pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.embedding import embed_texts, search
-from ralm_jax.metrics import Mean, recall_at_k
+from ralm_jax.metrics import Mean, all_ranked, recall_at_k
 from ralm_jax.models.ralm import ClozeBatch, Ralm, Text
 
 KS = (1, 5, 20, 100)
@@ -58,6 +58,7 @@ def measure_clozes(
     gold = same_fact(corpus, rows, asked.positions[:, 0] - 1)
     if any(gold):
         others = pipeline.candidates(found, asked.passages, depth)[:, 1:]
+        others = all_ranked(others, corpus.size - 1, max(KS))
         known = np.array([bool(g) for g in gold])
         ks = [k for k in KS if k <= others.shape[1]]
         pairs = recall_at_k(others[known], [g for g in gold if g], ks)
