@@ -13,6 +13,7 @@ from ralm_jax.data import answering_batches, pipeline
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.masking import Mask, salient_span
 from ralm_jax.data.pipeline import Lengths
+from ralm_jax.data.questions import lines_of, note_cuts
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval.refresh import Frozen, Policy
 
@@ -166,6 +167,12 @@ class OpenQuestions:
             widths=self.widths,
             distil=self.distil,
         )
+
+    @property
+    def caution(self) -> str:
+        """Which questions are not trained on as they stand; empty: all are."""
+        pieces = (len(question) for question in self.known.pieces)
+        return "; ".join(lines_of(note_cuts(pieces, self.lengths.query)))
 
     @property
     def neighbours(self) -> int:

@@ -254,7 +254,7 @@ def open_supply(run: Run, stage: Stage, number: int, progress: Progress) -> Supp
     queries = stage.task.queries(asked, run.held_out)
     what = "questions" if isinstance(stage.task, tasks.OpenQuestions) else "sentences"
     progress.say(f"{stage.name}: {len(queries.rows):,} {what} to ask", queries.left_out)
-    if isinstance(stage.task, tasks.Realm) and (caution := stage.task.caution):
+    if caution := getattr(stage.task, "caution", ""):
         progress.say(f"{stage.name}: {caution}")
     seed = run.seed * 1000 + number  # every stage draws its own examples
     if isinstance(stage.task, tasks.InverseCloze):

@@ -154,6 +154,31 @@ def test_development_questions_are_spread_evenly():
     asked = [Question(str(i), "?", ("x",)) for i in range(10)]
     assert [q.id for q in spread(asked, 4)] == ["0", "3", "6", "9"]
     assert len(spread(asked, 10)) == len(spread(asked, 99)) == 10 and spread([], 5) == []
+    # One without an answer cannot tell which parameters answer more.
+    some = [q._replace(answers=(), gold_ids=("d",)) if int(q.id) % 2 else q for q in asked]
+    assert [q.id for q in spread(some, 99)] == ["0", "2", "4", "6", "8"]
+    assert [q.id for q in spread(some, 3)] == ["0", "4", "8"]
+
+
+def test_development_questions_without_answers_are_refused_before_anything_is_made(
+    pretrained, tiny, tmp_path
+):
+    dev = [Question("1", "?", (), ("d1",))]
+    with pytest.raises(UserError, match="no development question has an answer"):
+        finetune(tmp_path / "run", pretrained, tiny, dev=dev)
+    assert not (tmp_path / "run").exists()
+
+
+def test_questions_that_are_cut_in_training_are_said_so(pretrained, tiny, tmp_path, capsys):
+    first, *rest = tiny.questions.read_text("utf-8").splitlines()
+    question = json.loads(first)
+    longer = json.dumps(
+        {**question, "id": "long", "question": "and so " * 20 + question["question"]}
+    )
+    (tmp_path / "q.jsonl").write_text("\n".join([first, longer, *rest]), "utf-8")
+    finetune(tmp_path / "run", pretrained, tiny, train=tmp_path / "q.jsonl", steps=1)
+    said = "".join(capsys.readouterr())
+    assert f"finetune: 1 question: cut to {LENGTHS.query - 2} wordpieces" in said
 
 
 def test_passages_may_learn_too(pretrained, tiny, tmp_path):
