@@ -49,7 +49,7 @@ def in_salient_spans(corpus_path: Path, last: Training) -> float:
     inside = total = 0
     for row, positions, weights in zip(rows, asked.positions, asked.weights, strict=True):
         start = int(corpus.sentences[row, 1])
-        own = corpus.spans[slice(*np.searchsorted(corpus.spans[:, 0], [row, row + 1]))]
+        own = corpus.spans[pipeline.span_rows(corpus, row)]
         covered = {p - start for _, begin, end, *_ in own for p in range(begin, end)}
         masked = [int(p) - 1 for p, w in zip(positions, weights, strict=True) if w]
         inside, total = inside + len(covered.intersection(masked)), total + len(masked)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ablation import Training
-from ralm_jax import estimate, gin_config
+from ralm_jax import estimate
+from ralm_jax import gin_config
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.examples.question_batches import AnnotatedQuestions
 from ralm_jax.models.ralm import Ralm

@@ -52,10 +52,11 @@ class ClozeBatch(NamedTuple):
 
 
 class ClozePair(NamedTuple):
-    """Inverse cloze: row b of `query` [B,L] was taken from row b of `passage` [B,P]."""
+    """Inverse cloze: query b [B,L] is a sentence of passage b [B,P], which has row[b] in the corpus."""
 
     query: Text
     passage: Text
+    row: Array  # int32 [B]
 
 
 class QuestionBatch(NamedTuple):

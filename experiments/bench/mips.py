@@ -26,7 +26,9 @@ import numpy as np
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval import searcher as mips
 from ralm_jax.retrieval.exact import Exact
-from ralm_jax.retrieval.scann_index import FOLDER, SETTINGS, ScannConfig
+from ralm_jax.retrieval.scann_index import FOLDER
+from ralm_jax.retrieval.scann_index import SETTINGS
+from ralm_jax.retrieval.scann_index import ScannConfig
 from ralm_jax.retrieval.scann_process import ScannProcess
 
 K, BATCH, QUERIES = 8, 64, 1024

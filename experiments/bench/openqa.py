@@ -33,8 +33,10 @@ import transformers  # pyrefly: ignore[missing-import]
 from experiments.record import RESULTS, commit, hardware
 from ralm_jax import memory
 from ralm_jax.batches import Lengths
-from ralm_jax.data.corpus import Corpus, open_corpus
-from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.corpus import open_corpus
+from ralm_jax.data.tokenizer import pieces_of
+from ralm_jax.data.tokenizer import write_vocabulary
 from ralm_jax.examples.question_batches import ask, know
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import Question

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.sources import read_documents
-from ralm_jax.data.tokenizer import load_tokenizer, train_vocabulary
+from ralm_jax.data.tokenizer import load_tokenizer
+from ralm_jax.data.tokenizer import train_vocabulary
 
 RESULT = Path(__file__).parents[1] / "results" / "bench_prepare" / "result.json"
 

@@ -50,7 +50,7 @@ def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss):
 
 
 def ict_loss(params, batch: ClozePair, key: jax.Array, train: bool, *, model: RetrievalModel):
-    """Inverse cloze with every passage of the global batch as a candidate (ORQA, section 5)."""
+    """Inverse cloze: the candidates are the passages of the global batch (ORQA, section 5)."""
     keys = jax.random.split(key)
 
     def embed(text, tower, key):
@@ -60,7 +60,8 @@ def ict_loss(params, batch: ClozePair, key: jax.Array, train: bool, *, model: Re
     passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
     labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
     scores = model.apply({"params": params}, queries, passages, method="similarity")  # [B,global B]
-    (total, count), right = marginal.inverse_cloze(scores, labels)
+    rows = partition.all_gather(batch.row)  # [global B]
+    (total, count), right = marginal.inverse_cloze(scores, labels, batch.row, rows)
     return total, count, {"in_batch_accuracy": (right, count)}
 
 

@@ -14,6 +14,7 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, question_batches
 from ralm_jax.examples.masking import Mask, salient_span
+from ralm_jax.examples.questions import lines_of, note_cuts
 from ralm_jax.losses import marginal, microbatch
 from ralm_jax.models.base import RetrievalModel
 from ralm_jax.retrieval.refresh import Frozen, Policy
@@ -251,7 +252,8 @@ class OpenQuestions:
         )
 
     def describe(self, queries: int) -> list[str]:
-        return [f"{queries:,} questions to ask"]
+        pieces = (len(question) for question in self.annotated.pieces)
+        return [f"{queries:,} questions to ask", *lines_of(note_cuts(pieces, self.lengths.query))]
 
     @property
     def neighbours(self) -> int:

@@ -154,6 +154,31 @@ def test_development_questions_are_spread_evenly():
     asked = [Question(str(i), "?", ("x",)) for i in range(10)]
     assert [q.id for q in spread(asked, 4)] == ["0", "3", "6", "9"]
     assert len(spread(asked, 10)) == len(spread(asked, 99)) == 10 and spread([], 5) == []
+    # One without an answer cannot tell which parameters answer more.
+    some = [q._replace(answers=(), gold_ids=("d",)) if int(q.id) % 2 else q for q in asked]
+    assert [q.id for q in spread(some, 99)] == ["0", "2", "4", "6", "8"]
+    assert [q.id for q in spread(some, 3)] == ["0", "4", "8"]
+
+
+def test_development_questions_without_answers_are_refused_before_anything_is_made(
+    pretrained, tiny, tmp_path
+):
+    dev = [Question("1", "?", (), ("d1",))]
+    with pytest.raises(UserError, match="no development question has an answer"):
+        finetune(tmp_path / "run", pretrained, tiny, dev=dev)
+    assert not (tmp_path / "run").exists()
+
+
+def test_questions_that_are_cut_in_training_are_said_so(pretrained, tiny, tmp_path, capsys):
+    first, *rest = tiny.questions.read_text("utf-8").splitlines()
+    question = json.loads(first)
+    longer = json.dumps(
+        {**question, "id": "long", "question": "and so " * 20 + question["question"]}
+    )
+    (tmp_path / "q.jsonl").write_text("\n".join([first, longer, *rest]), "utf-8")
+    finetune(tmp_path / "run", pretrained, tiny, train=tmp_path / "q.jsonl", steps=1)
+    said = "".join(capsys.readouterr())
+    assert f"finetune: 1 question: cut to {LENGTHS.query - 2} wordpieces" in said
 
 
 def test_passages_may_learn_too(pretrained, tiny, tmp_path):
@@ -286,7 +311,55 @@ def test_questions_that_nothing_answers_or_nothing_finds(opened, tiny, tmp_path)
     shown = table(report)
     assert "2 questions, 1 of them answered by some passage" in shown
     assert f"3 questions: {ASKED_TWICE}" in shown
-    assert "(1 questions for which no passage was found)" in shown
+    assert "(no passage was found for 1 question)" in shown
+
+
+def test_figures_of_answers_are_over_the_questions_that_have_answers(opened, tiny, tmp_path):
+    given = read_questions(tiny.questions).asked
+    answered, gold = given[:2], [q._replace(answers=()) for q in given[2:5]]
+    alone = evaluate_answers(opened, Questions(answered, {}), beam=20, candidates=2)
+    file = tmp_path / "said.jsonl"
+    both = evaluate_answers(
+        opened, Questions([*answered, *gold], {}), beam=20, candidates=2, predictions=file
+    )
+    assert (both["questions"], both["with_answers"], both["answerable"]) == (5, 2, 2)
+    for name in ("retriever", "frozen", "bm25"):
+        for figure in ("exact_match", "f1", "reader_oracle", "recall", "answerable"):
+            assert both[name][figure] == alone[name][figure]
+        assert both[name]["gold_passage"]["questions"] == 5
+    shown = table(both)
+    assert "5 questions; EM, F1, oracle and @k are over the 2 with answers, 2 of them" in shown
+    assert "Recall of gold passages, over 5 questions" in shown
+    said = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert [x["exact_match"] is None for x in said] == [False] * 2 + [True] * 3
+    assert [x["f1"] is None for x in said] == [False] * 2 + [True] * 3
+
+
+def test_without_any_answer_there_is_no_table_of_answers(opened, tiny):
+    given = [q._replace(answers=()) for q in read_questions(tiny.questions).asked[:3]]
+    given.append(given[0]._replace(question="Who else?", gold_ids=("nowhere",)))
+    report = evaluate_answers(opened, Questions(given, {}), beam=20, candidates=2)
+    assert report["with_answers"] == 0 and "exact_match" not in report["retriever"]
+    shown = table(report)
+    assert "4 questions, none with an answer to compare with" in shown and "EM" not in shown
+    assert "1 question: none of their gold ids is in the corpus" in shown
+    assert "Recall of gold passages, over 3 questions" in shown
+
+
+def test_what_was_not_searched_is_a_dash_and_what_was_cut_is_said(opened, tiny):
+    given = read_questions(tiny.questions).asked[:2]
+    given.append(given[0]._replace(question="and so on " * 9 + given[0].question))
+    lost = Question("x", "Who?", ("not in any passage",))
+    report = evaluate_answers(opened, Questions([*given, lost], {}), beam=3, candidates=2)
+    shown = table(report)
+    assert "nan" not in shown and f"1 question: cut to {LENGTHS.query - 2} wordpieces" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("fine-tuned retriever"))
+    assert row.split()[-3:-1] == ["-", "-"]
+    # No question is answered by any passage: exact match over those is not 0%.
+    nothing = evaluate_answers(opened, Questions([lost], {}), beam=3, candidates=2)
+    assert nothing["retriever"]["answerable"] is None and nothing["answerable"] == 0
+    row = next(line for line in table(nothing).splitlines() if line.startswith("fine-tuned"))
+    assert row.split()[-1] == "-"
 
 
 def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path, capsys):

@@ -50,7 +50,7 @@ def clozes():
 @pytest.fixture(scope="module")
 def pairs():
     rng = np.random.default_rng(1)
-    return ClozePair(text(rng, B, L), text(rng, B, P))
+    return ClozePair(text(rng, B, L), text(rng, B, P), np.arange(B, dtype=np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,17 @@ def test_inverse_cloze_has_the_passages_of_all_devices_as_negatives(train, pairs
     np.testing.assert_array_equal(metrics["in_batch_accuracy"], (right, B))
 
 
+def test_inverse_cloze_leaves_out_the_passage_of_the_query_on_every_device(train, pairs):
+    """Sentences of one passage stand on devices far apart: alone in the batch they have nothing to tell."""
+    _, alone = once(train, steps.ict_loss, pairs._replace(row=np.full(B, 3, np.int32)))
+    np.testing.assert_allclose(alone["loss"], (0, B), atol=1e-5)
+    _, apart = once(train, steps.ict_loss, pairs)
+    two = pairs.row.copy()
+    two[B - 1] = two[0]
+    _, some = once(train, steps.ict_loss, pairs._replace(row=two))
+    assert 0 < some["loss"][0] < apart["loss"][0] - 1e-3
+
+
 def test_a_frozen_retriever_does_not_move_at_all(train, clozes, params):
     after, metrics = once(train, FROZEN, clozes)
     assert largest(change(after["retriever"], params["retriever"])) == 0
@@ -193,7 +204,7 @@ def wild(part):
 
 def test_dropout_of_inverse_cloze_differs_by_device(train, pairs):
     """Were eight copies of a pair embedded alike, every passage would be as likely as the others."""
-    same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)
+    same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)._replace(row=pairs.row[:8])
     (_, calm), (_, shaken) = (
         train(steps.ict_loss, train.start(model=model), same)
         for model in (MODEL, wild("retriever"))
