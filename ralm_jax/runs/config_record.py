@@ -69,7 +69,7 @@ def settings_of(text: str) -> dict[str, str]:
         name, _, value = (part.strip() for part in line.partition("="))
         name = _bare_setting(name)
         found[name] = value.rstrip("\\").strip()
-    return {name: _bare_value(value) for name, value in found.items()}
+    return {name: _bare_value(value.strip()) for name, value in found.items()}
 
 
 def _bare_setting(name: str) -> str:

@@ -79,30 +79,27 @@ def finetune(
         model, params = initialize.with_scorer(model, params, seed)
     asked, notes = read_questions(train)
     annotated = question_batches.annotate(text, asked, rule)
-    widths = spans.widths(_needed(text, annotated, lengths), candidates, lengths.joint)
-    task = OpenQuestions(
-        lengths,
-        annotated,
-        notes,
-        beam=min(beam, text.size),
-        candidates=min(candidates, text.size),
-        span_width=model.span_width,
-        train_passages=train_passages,
-        refresh=refresh,
-        index=index,
-        microbatch_size=microbatch_size,
-        widths=widths,
-        distil=distil,
-    )
-    evenly = spread(dev, dev_questions)
+    few = min(candidates, text.size)
+    read = {"beam": min(beam, text.size), "candidates": few, "span_width": model.span_width}
+    widths = spans.widths(_needed(text, annotated, lengths), few, lengths.joint)
+    learn = {"train_passages": train_passages, "microbatch_size": microbatch_size, "distil": distil}
+    found = {"refresh": refresh, "index": index, "widths": widths}
+    task = OpenQuestions(lengths, annotated, notes, **read, **learn, **found)
+    evenly = check_dev(dev, dev_questions)
+    select = Selection(Path(out), text, evenly, lengths, few, refresh) if dev else None
+    started = _started(opened, asked)
+    shared = Run(Path(out), text, model, seed, 0.0, select, Path(run), started, config)
+    return model, train_chain(shared, [Stage(STAGE, task, schedule)], params)
+
+
+def check_dev(dev: Sequence[Question], most: int) -> Sequence[Question]:
+    """At most so many development questions. Raises UserError where there are some and none has an answer."""
+    evenly = spread(dev, most)
     if dev and not evenly:
         raise UserError(
             "no development question has an answer to compare with; give questions with answers"
         )
-    select = Selection(Path(out), text, evenly, lengths, task.candidates, refresh) if dev else None
-    started = _started(opened, asked)
-    shared = Run(Path(out), text, model, seed, 0.0, select, Path(run), started, config)
-    return model, train_chain(shared, [Stage(STAGE, task, schedule)], params)
+    return evenly
 
 
 def check_texts(corpus: Corpus) -> None:
