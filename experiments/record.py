@@ -33,15 +33,27 @@ PANELS = {
 }
 
 
+# What shapes a result: the results themselves and the documents do not.
+SOURCES = ("ralm_jax", "configs", "experiments", ":(exclude)experiments/results", ":(exclude)*.md")
+
+
 def hardware() -> str:
-    """Cores and kind of the machine, as results name it."""
-    return f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, CPU only"
+    """Cores that this process may use and the kind of the machine, as results name it."""
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    plural = "" if cores == 1 else "s"
+    return f"{cores} core{plural}, {platform.processor() or platform.machine()}, CPU only"
 
 
 def commit() -> str:
-    """The commit of this checkout, marked where files differ from it."""
-    described = ["git", "-C", str(RESULTS), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+    """The commit of this checkout, marked "-dirty" where code or configurations differ from it."""
+    short = _git("rev-parse", "--short=12", "HEAD")
+    return f"{short}-dirty" if _git("status", "--porcelain", "--", *SOURCES) else short
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(RESULTS.parents[1]), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
