@@ -175,9 +175,7 @@ def timed(size: str, corpus: Path, questions: Path, rounds: int) -> dict[str, An
 def interval(compute, *samples: Sequence[float]) -> list[float]:
     """`compute` of the samples' medians, and its 2.5 and 97.5 percentiles over bootstrap samples (seed 0)."""
     rng, arrays = np.random.default_rng(0), [np.array(sample) for sample in samples]
-    drawn = [
-        np.median(a[rng.integers(len(a), size=(RESAMPLES, len(a)))], axis=1) for a in arrays
-    ]
+    drawn = [np.median(a[rng.integers(len(a), size=(RESAMPLES, len(a)))], axis=1) for a in arrays]
     low, high = np.percentile(compute(*drawn), (2.5, 97.5))
     return [float(compute(*map(np.median, arrays))), float(low), float(high)]
 
