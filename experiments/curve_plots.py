@@ -25,7 +25,7 @@ KINDS = [("recall@5", "recall@5 of questions", "C0"), ("spans_read", "masked spa
 
 
 def draw_all(points: Saved, folder: Path, source: str) -> list[Path]:
-    """One plot a curve; `source`: the digest of the JSON that holds the points."""
+    """One plot a curve; `source`: the digest of the JSON with the points."""
     files = []
     for curve in dict.fromkeys(p["curve"] for p in points):
         figure = Figure(figsize=(6, 3.8), layout="constrained")

@@ -136,18 +136,22 @@ def wikipedia() -> str:
 
 
 def uncommitted() -> str:
-    """The results whose code differed from the commit they name."""
+    """The results that name a commit from which code or configurations differed."""
     lines = []
     for file in sorted(RESULTS.rglob("*.json")):
         made = json.loads(file.read_text("utf-8"))
-        if dirty(made):
-            lines.append([f"`{file.relative_to(RESULTS.parent)}`", made.get("note", "")])
-    return markdown(["result", "what comes from uncommitted changes"], lines)
+        if '-dirty"' in json.dumps(made):
+            name = f"`{file.relative_to(RESULTS.parent)}`"
+            lines.append([name, _dirty_rows(file), made.get("note", "")])
+    return markdown(["result", "rows", "what was uncommitted"], lines)
 
 
-def dirty(made: dict[str, Any]) -> bool:
-    """Whether a result, or a row of it, names a commit that its files differed from."""
-    return '-dirty"' in json.dumps(made)
+def _dirty_rows(file: Path) -> str:
+    """How many rows name such a commit; all where the result as a whole names one and its rows none."""
+    commits = [row["commit"] for row in saved_rows(file) if "commit" in row]
+    if not commits:
+        return "all"
+    return f"{sum(commit.endswith('-dirty') for commit in commits)} of {len(commits)}"
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -40,7 +40,7 @@ def run(
     The same command resumes an experiment that was stopped.
 
     Args:
-      rows: all rows of the settings, in the order in which they are made; the options hold the choices.
+      rows: all rows of the settings, in the order in which they are made; the options have the choices.
       table: Markdown of the rows that are saved.
       argv: the words of the command line; those of this process by default.
       usage: the help text.

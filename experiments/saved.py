@@ -17,10 +17,10 @@ def result(command: str, **parts: Any) -> str:
 
 
 def saved_rows(file: Path) -> Saved:
-    """The rows of a result, of earlier releases too."""
+    """The rows of a result, of earlier releases too; empty where it has none."""
     made = json.loads(file.read_text("utf-8"))
     # Curves had "points", the quickstart "seeds".
-    rows = next(made[key] for key in ("points", "rows", "seeds") if key in made)
+    rows = next((made[key] for key in ("points", "rows", "seeds") if key in made), [])
     if isinstance(rows, list):
         return rows
     if "seeds" in made:
