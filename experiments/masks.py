@@ -97,8 +97,7 @@ def in_salient_spans(corpus_path: Path, last: Training) -> float:
     inside = total = 0
     for sentence, positions, weights in zip(sentences, asked.positions, asked.weights, strict=True):
         start = int(corpus.sentences[sentence, 1])
-        first, last_span = np.searchsorted(corpus.spans[:, 0], [sentence, sentence + 1])
-        spans = corpus.spans[first:last_span]
+        spans = corpus.spans[cloze_batches.span_rows(corpus, sentence)]
         covered = {p - start for _, begin, end, *_ in spans for p in range(begin, end)}
         masked = [int(p) - 1 for p, w in zip(positions, weights, strict=True) if w]
         inside, total = inside + len(covered.intersection(masked)), total + len(masked)

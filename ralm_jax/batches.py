@@ -4,7 +4,11 @@ Arrays are numpy on the host and jax inside a step. Dimensions are those of `mod
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from ralm_jax import settings
+from ralm_jax.errors import UserError
+from ralm_jax.settings import Count, From
 
 Array = Any  # numpy on the host, jax in a step
 
@@ -13,10 +17,19 @@ Array = Any  # numpy on the host, jax in a step
 class Lengths:
     """Tokens per input, special tokens included; the defaults are REALM's."""
 
-    query: int = 96  # L
-    passage: int = 288  # P
-    joint: int = 384  # S
-    masked: int = 10  # M: further masked tokens stay hidden but are not predicted
+    # L, P, S, M; masked tokens beyond M stay hidden but are not predicted.
+    query: Annotated[int, From(3)] = 96
+    passage: Annotated[int, From(3)] = 288
+    joint: Annotated[int, From(3)] = 384
+    masked: Count = 10
+
+    def __post_init__(self):
+        settings.check_fields(self)
+        if self.joint <= self.query:
+            raise UserError(
+                f"the joint length {self.joint} has no room for a passage behind a query of {self.query}: "
+                "raise JOINT_LENGTH above QUERY_LENGTH"
+            )
 
 
 class Text(NamedTuple):
@@ -39,10 +52,11 @@ class ClozeBatch(NamedTuple):
 
 
 class ClozePair(NamedTuple):
-    """Inverse cloze: row b of `query` [B,L] was taken from row b of `passage` [B,P]."""
+    """Inverse cloze: query b [B,L] is a sentence of passage b [B,P], which has row[b] in the corpus."""
 
     query: Text
     passage: Text
+    row: Array  # int32 [B]
 
 
 class QuestionBatch(NamedTuple):

@@ -1,5 +1,6 @@
 """The `ralm` command: each verb parses its arguments and calls the function of the same name."""
 
+import io
 import json
 import os
 import sys
@@ -13,7 +14,8 @@ from ralm_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for the user's mistake."""
+    """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for a usage error, 130 for Ctrl-C."""
+    _print_anything()
     arguments = parser(VERBS).parse_args(argv)
     memory.keep_freed()
     try:
@@ -21,11 +23,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_folder(getattr(arguments, option, None))
         arguments.verb(arguments)
     except UserError as error:
-        print(f"ralm: {error}".splitlines()[0], file=sys.stderr)  # gin adds a line on the call
+        # Gin adds a line about the call.
+        print(f"ralm: {error}".splitlines()[0], file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who read the output has read enough
+    except KeyboardInterrupt:
+        print("ralm: interrupted", file=sys.stderr)
+        return 130
+    # Whoever read the output has read enough.
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _print_anything() -> None:
+    """A terminal that knows ASCII alone shows a mark for what it cannot, rather than ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _check_folder(file: str | None) -> None:

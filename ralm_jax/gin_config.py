@@ -9,6 +9,7 @@ import difflib
 import functools
 import inspect
 import logging
+import os
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from ralm_jax.errors import UserError
 
 # Gin also looks for an include inside a Python package of that name, and any folder beside the user's files
 # may pass for one.
-gin.config._FILE_READERS = [(open, lambda file: Path(file).is_file())]
+gin.config._FILE_READERS = [(open, os.path.isfile)]
 
 
 class Configuration(NamedTuple):
@@ -57,8 +58,8 @@ def bindings(target: str, config: str, changes: Sequence[str] = ()) -> dict[str,
         return gin.get_bindings(target)
 
 
-def _called(bound: Callable[..., Any], config: str, **given: Any) -> Any:
-    with _explained(config, only="In call to configurable"):
+def _called(bound: Callable[..., Any], name: str, /, **given: Any) -> Any:
+    with _explained(name, only="In call to configurable"):
         return bound(**given)
 
 

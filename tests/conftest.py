@@ -30,6 +30,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_the_user(tmp_path_factory):
+    """Vectors are cached in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RALM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def drawn():
     """(module, *inputs, method=None) -> variables drawn by numpy, for `init` takes long to compile."""

@@ -52,7 +52,7 @@ def begun(tiny, tiny_settings, tmp_path_factory):
 @pytest.mark.parametrize(
     "objective",
     [
-        "losses.marginal_per_span", "objectives.emdr2", "objectives.perplexity_distillation",
+        "marginal.marginal_per_span", "objectives.emdr2", "objectives.perplexity_distillation",
         "objectives.leave_one_out", "objectives.list_marginal", "distillation.label_free",
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from ralm_jax.examples import cloze_batches, masking
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.losses import marginal as losses
 from ralm_jax.metrics.means import Mean
-from ralm_jax.metrics.ranking import recall_at_k
+from ralm_jax.metrics.ranking import all_ranked, recall_at_k
 from ralm_jax.models.ralm import Ralm
 
 KS = (1, 5, 20, 100)
@@ -56,6 +56,7 @@ def measure_clozes(
     gold = same_fact(corpus, rows, asked.positions[:, 0] - 1)
     if any(gold):
         others = cloze_batches.candidates(found, asked.passages, depth)[:, 1:]
+        others = all_ranked(others, corpus.size - 1, max(KS))
         known = np.array([bool(g) for g in gold])
         ks = [k for k in KS if k <= others.shape[1]]
         pairs = recall_at_k(others[known], [g for g in gold if g], ks)
@@ -65,17 +66,18 @@ def measure_clozes(
 
 def same_fact(corpus: Corpus, sentences: np.ndarray, starts: np.ndarray) -> list[set[int]]:
     """For sentence rows [n], the other passages that state the fact of the span beginning at `starts`."""
-    groups, spans = np.asarray(corpus.span_groups), np.asarray(corpus.spans)
-    passages: dict[int, set[int]] = {}
-    for group, sentence in zip(groups.tolist(), spans[:, 0], strict=True):
-        passages.setdefault(group, set()).add(int(corpus.sentences[sentence, 0]))
-    found = []
+    groups, facts = np.asarray(corpus.span_groups), []
     for row, start in zip(sentences, starts, strict=True):
-        passage, offset, _ = corpus.sentences[row]
-        low, high = np.searchsorted(spans[:, 0], [row, row + 1])
-        span = low + int(np.flatnonzero(spans[low:high, 1] == offset + start)[0])
-        found.append(passages[int(groups[span])] - {int(passage)})
-    return found
+        rows = cloze_batches.span_rows(corpus, row)
+        begins = corpus.spans[rows, 1] == corpus.sentences[row, 1] + start
+        facts.append(int(groups[rows][begins][0]))
+    stated = np.flatnonzero(np.isin(groups, np.array(sorted(set(facts)), groups.dtype)))
+    passages: dict[int, set[int]] = {}
+    owners = corpus.sentences[corpus.spans[stated, 0], 0]
+    for fact, passage in zip(groups[stated].tolist(), owners.tolist(), strict=True):
+        passages.setdefault(fact, set()).add(passage)
+    own = corpus.sentences[sentences, 0].tolist()
+    return [passages[fact] - {passage} for fact, passage in zip(facts, own, strict=True)]
 
 
 def _read_all(

@@ -25,7 +25,7 @@ def evaluate(
       corpus: stands in for the run's own; it must have been prepared with the run's vocabulary.
       stage: whose newest checkpoint to measure; by default the parameters that were selected.
       predictions: a file that gets a JSON line for each question answered.
-      bm25: also measures BM25 on the same questions; its index holds every word of the corpus in memory.
+      bm25: also measures BM25 on the same questions; its index keeps every word of the corpus in memory.
 
     Returns:
       The report; see `retrieval.evaluate_retrieval` and `qa.evaluate_answers`, and `table` for its text.
@@ -41,9 +41,8 @@ def evaluate(
         )
     given = read_questions(questions)
     if opened.answers:
-        return qa.evaluate_answers(
-            opened, given, predictions=predictions and Path(predictions), bm25=bm25
-        )
+        file = None if predictions is None else Path(predictions)
+        return qa.evaluate_answers(opened, given, predictions=file, bm25=bm25)
     return retrieval.evaluate_retrieval(opened, given, bm25=bm25)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax.evaluation.retrieval import Relevance, notes
+from ralm_jax.evaluation.retrieval import TITLES, Relevance, notes
 from ralm_jax.examples.matching import wordpieces
-from ralm_jax.examples.questions import Questions
+from ralm_jax.examples.questions import Questions, counted, cut_notes
 from ralm_jax.inference.answering import Answered, read, reranked
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
@@ -36,16 +36,20 @@ def evaluate_answers(
 ) -> dict[str, Any]:
     """Exact match and F1 of SQuAD with 95% bootstrap intervals, recall of the beam, the reader's oracle.
 
+    Figures that compare with answers are over the questions that have any; no row has them where none has.
+
     Args:
-      predictions: a JSON line for each question is written there: what was answered, and from where.
+      predictions: a file to write one JSON line per question to, with its prediction and the evidence.
 
     Returns:
-      {"questions", "answerable": n, "asking": row, row: {"exact_match", "f1": [value, low, high],
-      "reader_oracle", "recall", ...}} for the rows "retriever" (as fine-tuned), "frozen" (the tower of the
-      passages asks, as before), "bm25", and where the run has a scorer "reranked", of the best passages
-      alone. asking: the one of these that `ralm ask` does, and what is predicted.
-      reader_oracle: the share of questions with an answer in a passage that is read. Under "answerable":
-      exact match and F1 of the questions that some passage of the corpus answers, by wordpieces.
+      {"questions", "with_answers", "answerable": n, "asking": row, row: {"exact_match", "f1": [value, low,
+      high], "reader_oracle", "recall", "gold_passage", ...}} for the rows "retriever" (as fine-tuned),
+      "frozen" (queries are embedded by the passage tower, as before fine-tuning), "bm25", and where the run
+      has a scorer "reranked", which ranks the best passages only. asking: the row that `ralm ask` is like,
+      and whose predictions are written. reader_oracle: the share of questions with an answer in a passage
+      that is read. Under "answerable" of a row: exact match and F1 over the questions that some passage of
+      the corpus answers, by wordpieces; None where there is no such question. gold_passage: recall and MRR
+      over the questions with a gold passage in the corpus.
     """
     questions, asked = given.asked, [q.question for q in given.asked]
     relevance = Relevance(opened.corpus, questions)
@@ -71,7 +75,10 @@ def evaluate_answers(
     found = dict(zip(rankings, read_each, strict=True))
     answerable = np.array([len(rows) > 0 for rows in wordpieces(opened.corpus, questions)])
     report: dict[str, Any] = {"questions": len(questions), "answerable": int(answerable.sum())}
+    report |= {"with_answers": sum(bool(q.answers) for q in questions)}
     report |= {"left_out": given.notes, "read": candidates}
+    cut = cut_notes(opened.tokenizer, asked, opened.lengths.query)
+    report["notes"] = relevance.notes | cut
     report["asking"] = "reranked" if opened.rerank else "retriever"
     for name, answered in found.items():
         report[name] = _score(relevance, questions, answered, candidates, answerable)
@@ -82,64 +89,93 @@ def evaluate_answers(
 
 def table(report: dict[str, Any]) -> str:
     """The report as a person reads it."""
-    lines = [
-        f"{report['questions']:,} questions, {report['answerable']:,} of them answered by some passage; "
-        f"{report['read']} passages read",
-        *notes(report),
-        f"{'':<32}{'EM':>22}{'F1':>22}{'oracle':>9}{'@1':>8}{'@5':>8}{'@20':>8}{'EM ans.':>9}",
-    ]
-    for name, label in ROWS.items():
-        if name not in report:
-            continue
-        row = report[name]
-        cells = "".join(
-            f"{value:>10.1%} ({low:.1%}-{high:.1%})".rjust(22)
-            for value, low, high in (row["exact_match"], row["f1"])
-        )
-        recall = "".join(f"{row['recall'].get(k, float('nan')):>8.1%}" for k in ("1", "5", "20"))
-        lines.append(
-            f"{label:<32}{cells}{row['reader_oracle']:>9.1%}{recall}"
-            f"{row['answerable']['exact_match'][0]:>9.1%}"
-        )
-        if row["nothing_found"]:
-            lines.append(f"  ({row['nothing_found']:,} questions for which no passage was found)")
+    lines = [_heading(report), *notes(report)]
+    rows = {label: report[name] for name, label in ROWS.items() if name in report}
+    if report["with_answers"]:
+        columns = "".join(f"{name:>8}" for name in ("@1", "@5", "@20"))
+        lines.append(f"{'':<32}{'EM':>22}{'F1':>22}{'oracle':>9}{columns}{'EM ans.':>9}")
+        for label, row in rows.items():
+            lines.append(f"{label:<32}{_answer_cells(row)}")
+            if row["nothing_found"]:
+                missed = counted(row["nothing_found"])
+                lines.append(f"  (no passage was found for {missed})")
+    golds = {label: row["gold_passage"] for label, row in rows.items() if "gold_passage" in row}
+    if golds:
+        over = counted(next(iter(golds.values()))["questions"])
+        lines += ["", f"{TITLES['gold_passage']}, over {over}"]
+        lines.append(f"{'':<32}{'@1':>8}{'@5':>8}{'@20':>8}{'MRR':>8}")
+        for label, gold in golds.items():
+            lines.append(f"{label:<32}{_recall_cells(gold['recall'])}{gold['mrr']:>8.3f}")
     if "reranked" in report:
         does = "re-ranks" if report["asking"] == "reranked" else "does not re-rank"
-        lines.append(f"ralm ask {does}: development questions decide, and without any it does not")
+        lines.append(f"ralm ask {does}: development questions decide, and without them it does not")
     return "\n".join(lines)
+
+
+def _heading(report: dict[str, Any]) -> str:
+    """How many questions, and over how many of them each figure is."""
+    asked, answered = report["questions"], report["with_answers"]
+    read = f"{report['read']} passages read"
+    some = f"{report['answerable']:,} of them answered by some passage"
+    if answered == asked:
+        return f"{counted(asked)}, {some}; {read}"
+    if not answered:
+        return f"{counted(asked)}, none with an answer to compare with; {read}"
+    return f"{counted(asked)}; EM, F1, oracle and @k are over the {answered:,} with answers, {some}; {read}"
+
+
+def _answer_cells(row: dict[str, Any]) -> str:
+    cells = "".join(
+        f"{value:>10.1%} ({low:.1%}-{high:.1%})".rjust(22)
+        for value, low, high in (row["exact_match"], row["f1"])
+    )
+    best = row["answerable"]
+    answerable = f"{best['exact_match'][0]:.1%}" if best else "-"
+    return f"{cells}{row['reader_oracle']:>9.1%}{_recall_cells(row['recall'])}{answerable:>9}"
+
+
+def _recall_cells(recall: dict[str, float]) -> str:
+    """Recall at 1, 5 and 20; a dash at depths that were not searched."""
+    shown = (f"{recall[k]:.1%}" if k in recall else "-" for k in ("1", "5", "20"))
+    return "".join(f"{cell:>8}" for cell in shown)
 
 
 def _score(
     relevance: Relevance, questions, answered: Sequence[Answered], read: int, answerable: np.ndarray
 ) -> dict[str, Any]:
+    """The figures of one row. Those of answers are over the questions that have any."""
     said = [a.answers[0].text if a.answers else "" for a in answered]
     rows = np.stack([a.rows for a in answered])
-    held = [
-        any(relevance.has_answer(int(row), q) for row in found[:read])
-        for found, q in zip(rows, questions, strict=True)
+    found = relevance.score(Ranking(rows, np.zeros(rows.shape)))
+    row: dict[str, Any] = {"nothing_found": int((rows < 0).all(1).sum())}
+    if "gold_passage" in found:
+        row["gold_passage"] = found["gold_passage"]
+    known = np.array([bool(q.answers) for q in questions])
+    if not known.any():
+        return row
+    read_right = [
+        any(relevance.has_answer(int(passage), q) for passage in passages[:read])
+        for passages, q in zip(rows, questions, strict=True)
+        if q.answers
     ]
-    recall = relevance.score(Ranking(rows, np.zeros(rows.shape)))["holds_answer"]["recall"]
     pairs = list(zip(said, questions, strict=True))
     right = np.array([float(q.answered_by(s)) for s, q in pairs])
     overlap = np.array([q.f1(s) for s, q in pairs])
-    return {
-        "exact_match": interval(right),
-        "f1": interval(overlap),
-        "answerable": {
-            "exact_match": interval(right[answerable]),
-            "f1": interval(overlap[answerable]),
-        },
-        "nothing_found": int((rows < 0).all(1).sum()),
-        "reader_oracle": float(np.mean(held)),
-        "recall": recall,
+    best = None
+    if answerable.any():
+        best = {"exact_match": interval(right[answerable]), "f1": interval(overlap[answerable])}
+    return row | {
+        "exact_match": interval(right[known]),
+        "f1": interval(overlap[known]),
+        "answerable": best,
+        "reader_oracle": float(np.mean(read_right)),
+        "recall": found["holds_answer"]["recall"],
     }
 
 
 def interval(values: Sequence[float] | np.ndarray, draws: int = 1000) -> list[float]:
-    """Mean, and the 2.5 and 97.5 percentiles of the means of bootstrap samples (seed 0); of none, 0."""
+    """Mean of at least one value, and the 2.5 and 97.5 percentiles of means of bootstrap samples (seed 0)."""
     array = np.asarray(values)
-    if not len(array):
-        return [0.0, 0.0, 0.0]
     rng = np.random.default_rng(0)
     means = [array[rng.integers(0, len(array), len(array))].mean() for _ in range(draws)]
     return [float(array.mean()), *(float(x) for x in np.percentile(means, [2.5, 97.5]))]
@@ -152,5 +188,8 @@ def _write(file: Path, opened: OpenRun, questions, answered: Sequence[Answered])
             record |= as_record(opened, found)
             record["answers"] = list(question.answers)
             said = record["answer"] or ""
-            record["exact_match"], record["f1"] = question.answered_by(said), question.f1(said)
+            # Null where there is no answer to compare with.
+            known = bool(question.answers)
+            record["exact_match"] = question.answered_by(said) if known else None
+            record["f1"] = question.f1(said) if known else None
             out.write(json.dumps(record, ensure_ascii=False) + "\n")

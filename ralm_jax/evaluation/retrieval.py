@@ -11,11 +11,11 @@ import numpy as np
 
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.evaluation.cloze import KS, measure_clozes
-from ralm_jax.examples.questions import Question, Questions
+from ralm_jax.examples.questions import Question, Questions, counted, cut_notes, lines_of
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.metrics.means import Mean
-from ralm_jax.metrics.ranking import mrr, recall_at_k
+from ralm_jax.metrics.ranking import all_ranked, mrr, recall_at_k
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.lexical import Bm25
 
@@ -43,6 +43,8 @@ def evaluate_retrieval(
         questions = [q.question for q in given.asked]
         relevance = Relevance(corpus, given.asked)
         report["questions"], report["left_out"] = len(questions), given.notes
+        cuts = cut_notes(opened.tokenizer, questions, opened.lengths.query)
+        report["notes"] = relevance.notes | cuts
         report["retriever"] = relevance.score(opened.search(questions, max(KS)))
         if bm25:
             found = Bm25(relevance.texts()).search(questions, max(KS))
@@ -66,29 +68,35 @@ def table(report: dict[str, Any]) -> str:
         if "bm25" in report:
             measured["BM25"] = report["bm25"][rule]
         ours = measured["retriever"]
-        what = (
-            "the passage has an answer" if rule == "holds_answer" else "the gold passage is found"
-        )
-        lines.append(f"\n{what}, {ours['questions']:,} questions")
+        lines.append(f"\n{TITLES[rule]}, over {counted(ours['questions'])}")
         lines.append(f"{'':<12}" + "".join(f"{'@' + k:>8}" for k in ours["recall"]) + f"{'MRR':>8}")
         for name, row in measured.items():
             shares = "".join(f"{value:>8.1%}" for value in row["recall"].values())
             lines.append(f"{name:<12}{shares}{row['mrr']:>8.3f}")
     read = report.get("clozes", {})
     if read.get("sentences"):
-        lines.append(f"\nmasked spans of {read['sentences']:,} held-out sentences, read right")
+        lines.append(
+            f"\nMasked spans of {read['sentences']:,} held-out sentences, predicted exactly"
+        )
         lines.append(f"  with retrieved passages {read['span_accuracy']:.1%}")
         lines.append(f"  without                 {read['span_accuracy_null']:.1%}")
-        lines.append(f"  retrieval utility       {read['retrieval_utility']:+.3f} nats a token")
+        lines.append(f"  retrieval utility       {read['retrieval_utility']:+.3f} nats per token")
         if "cloze_recall" in read:
             shares = ", ".join(f"@{k} {v:.1%}" for k, v in read["cloze_recall"].items())
-            lines.append(f"  a passage stating the same fact is found: {shares}")
+            lines.append(f"  recall of passages that state the same fact: {shares}")
     return "\n".join(lines)
 
 
 def notes(report: dict[str, Any]) -> list[str]:
-    """What of the questions was not asked as it stands, a line for each reason."""
-    return [f"{count:,} questions: {why}" for why, count in report.get("left_out", {}).items()]
+    """Which questions were left out, joined or cut, and which no figure counts: a line for each reason."""
+    return lines_of(report.get("left_out", {})) + lines_of(report.get("notes", {}))
+
+
+UNKNOWN_GOLD = "none of their gold ids is in the corpus"
+TITLES = {
+    "holds_answer": "Recall of passages that contain an answer",
+    "gold_passage": "Recall of gold passages",
+}
 
 
 class Relevance:
@@ -102,6 +110,10 @@ class Relevance:
                 rows.setdefault(document.decode(), set()).add(row)
         # A document that was cut into several passages is found with any of them.
         self.gold = [set().union(*(rows.get(g, ()) for g in q.gold_ids)) for q in questions]
+        pairs = zip(questions, self.gold, strict=True)
+        unknown = sum(bool(q.gold_ids) and not gold for q, gold in pairs)
+        # Questions of which no figure by gold passage can be taken, for the person who reads the report.
+        self.notes = {UNKNOWN_GOLD: unknown} if unknown else {}
 
     def texts(self) -> list[str]:
         """Title and body of every passage, in row order."""
@@ -113,18 +125,25 @@ class Relevance:
         return row >= 0 and question.answer_in(self._source[row]["text"].decode())
 
     def score(self, ranking: Ranking) -> dict[str, Any]:
-        """Recall at KS and MRR: by answer held, and by gold passage where any question names one."""
-        depth = ranking.rows.shape[1]
-        ks = [k for k in KS if k <= depth]
-        held = [
-            {int(row) for row in found if self.has_answer(int(row), q)}
-            for found, q in zip(ranking.rows, self._questions, strict=True)
-        ]
-        report = {"holds_answer": _recall(ranking.rows, held, ks)}
+        """Recall at KS and MRR, by answer and by gold passage.
+
+        Each is over the questions that have an answer, or a gold passage in the corpus, and is left out
+        where no question has. Depths beyond the ranking are left out too, unless it ranks all passages.
+        """
+        rows = all_ranked(ranking.rows, len(self._source), max(KS))
+        ks = [k for k in KS if k <= rows.shape[1]]
+        report = {}
+        answered = np.array([bool(q.answers) for q in self._questions])
+        if answered.any():
+            asked = [q for q in self._questions if q.answers]
+            right = [
+                {int(row) for row in found if self.has_answer(int(row), q)}
+                for found, q in zip(rows[answered], asked, strict=True)
+            ]
+            report["holds_answer"] = _recall(rows[answered], right, ks)
         known = np.array([bool(gold) for gold in self.gold])
         if known.any():
-            gold = [g for g in self.gold if g]
-            report["gold_passage"] = _recall(ranking.rows[known], gold, ks)
+            report["gold_passage"] = _recall(rows[known], [g for g in self.gold if g], ks)
         return report
 
 

@@ -80,10 +80,16 @@ class Clozes:
     passages: np.ndarray  # int32 [B]: the passage each query was taken from
 
 
+def span_rows(corpus: Corpus, sentence: int) -> slice:
+    """The rows of `corpus.spans` that are of a sentence."""
+    column = corpus.spans[:, 0]
+    # Keys of another type would make numpy convert, and so copy, the whole column at every call.
+    return slice(*np.searchsorted(column, np.array([sentence, sentence + 1], column.dtype)))
+
+
 def sentence_spans(corpus: Corpus, row: int, query_length: int) -> np.ndarray:
     """int [s,2]: spans of a sentence, relative to it, that fit the query."""
-    low, high = np.searchsorted(corpus.spans[:, 0], [row, row + 1])
-    spans = corpus.spans[low:high, 1:3] - corpus.sentences[row, 1]
+    spans = corpus.spans[span_rows(corpus, row), 1:3] - corpus.sentences[row, 1]
     return spans[spans[:, 1] <= query_length - 2]
 
 
@@ -176,7 +182,9 @@ def inverse_cloze_pairs(
             hide = mask(tokens, sentence_spans(corpus, row, lengths.query), v, rng)
             tokens = np.where(hide, v.mask, tokens)
         sentences.append(tokens)
+    passages = np.asarray(corpus.sentences[rows, 0], np.int32)
     return ClozePair(
         query=features.query_text(corpus, sentences, lengths.query),
-        passage=features.passage_text(corpus, corpus.sentences[rows, 0], lengths.passage, cuts),
+        passage=features.passage_text(corpus, passages, lengths.passage, cuts),
+        row=passages,
     )

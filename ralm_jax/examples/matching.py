@@ -1,11 +1,13 @@
 """Which passages answer a question, and where: found once, before training, for all questions together.
 
-Two rules of distant supervision: an answer is a substring of the raw text, case and all (ORQA's
-retriever), or its wordpieces stand in the passage one after the other (its reader; lower case, no accents).
-Spans to read are always found by wordpieces. Patterns are matched with the raw text under both rules.
+Two rules of distant supervision: an answer is a substring of the text, case and all (ORQA's retriever),
+or its wordpieces stand in the passage one after the other (its reader; lower case, no accents).
+Spans to read are always found by wordpieces. Patterns are matched with the text under both rules.
+Text is compared as `plain_text.plain` gives it, for the wordpieces leave out the same characters.
 """
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples.answer_spans import Spans, join
 from ralm_jax.examples.pattern_matching import pattern_spans
 from ralm_jax.examples.questions import Question
+from ralm_jax.metrics.plain_text import plain
 
 # (corpus, questions) -> for each question the rows of the passages that hold an answer, ascending
 Rule = Callable[[Corpus, Sequence[Question]], list[np.ndarray]]
@@ -53,12 +56,24 @@ class BodyIndex:
 
 def spans(corpus: Corpus, questions: Sequence[Question]) -> list[Spans]:
     """For each question all places of its answers, sorted by row and place; none twice."""
-    tokenizer, index = corpus.tokenizer(), BodyIndex(corpus)
-    answers = sorted({a for q in questions if not q.patterns for a in q.answers})
-    pieces = tokenizer.encode_batch(answers, add_special_tokens=False)
-    places = {a: index.find(p.ids) for a, p in zip(answers, pieces, strict=True)}
+    places = _places(corpus, {a for q in questions if not q.patterns for a in q.answers})
     matched = pattern_spans(corpus, (a for q in questions if q.patterns for a in q.answers))
     return [join([(matched if q.patterns else places)[a] for a in q.answers]) for q in questions]
+
+
+def _places(corpus: Corpus, answers: Collection[str]) -> dict[str, Spans]:
+    """Every place of each answer, written with its accents composed or apart."""
+    tokenizer, index = corpus.tokenizer(), BodyIndex(corpus)
+    # A vocabulary that keeps accents has other wordpieces for the one form than for the other.
+    forms = {a: sorted({a, plain(a), unicodedata.normalize("NFD", plain(a))}) for a in answers}
+    written = sorted({form for several in forms.values() for form in several})
+    encoded = tokenizer.encode_batch(written, add_special_tokens=False)
+    pieces = {form: tuple(e.ids) for form, e in zip(written, encoded, strict=True)}
+    found = {wanted: index.find(wanted) for wanted in set(pieces.values())}
+    return {
+        a: join([found[wanted] for wanted in sorted({pieces[form] for form in several})])
+        for a, several in forms.items()
+    }
 
 
 def wordpieces(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]:
@@ -69,23 +84,25 @@ def wordpieces(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray
 def substring(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]:
     """The rule by raw text: an answer is found in the middle of a word too, and in its own case only."""
     texts = corpus.texts()
-    bodies = [texts[row]["text"] for row in range(corpus.size)]
+    bodies = [plain(texts[row]["text"].decode()).encode() for row in range(corpus.size)]
     begins = np.cumsum([0, *(len(body) + 1 for body in bodies)])
-    joined = b"\x00".join(bodies)  # what no text holds
-    held: dict[bytes, np.ndarray] = {}
-    for answer in {a.encode() for q in questions if not q.patterns for a in q.answers if a}:
-        rows, place = [], joined.find(answer)
-        while place >= 0:  # on from the next passage: once is enough
+    # No plain text holds a NUL, so no answer reaches from one passage into the next.
+    joined = b"\x00".join(bodies)
+    found: dict[str, np.ndarray] = {}
+    for answer in {a for q in questions if not q.patterns for a in q.answers}:
+        wanted = plain(answer).encode()
+        rows, place = [], joined.find(wanted) if wanted else -1
+        while place >= 0:
             rows.append(int(np.searchsorted(begins, place, side="right")) - 1)
-            place = joined.find(answer, int(begins[rows[-1] + 1]))
-        held[answer] = np.array(rows, np.int64)
+            # Once in a passage is enough: the search goes on in the next one.
+            place = joined.find(wanted, int(begins[rows[-1] + 1]))
+        found[answer] = np.array(rows, np.int64)
     matched = pattern_spans(corpus, (a for q in questions if q.patterns for a in q.answers))
-    none = [np.empty(0, np.int64)]
+    none = np.empty(0, np.int64)
     return [
         np.unique(
             np.concatenate(
-                [matched[a].rows if q.patterns else held[a.encode()] for a in q.answers if a]
-                or none
+                [none, *(matched[a].rows if q.patterns else found[a] for a in q.answers)]
             )
         )
         for q in questions

@@ -1,16 +1,19 @@
 """Where regular expressions match in the passages of a corpus: the answers of CuratedTREC."""
 
 import bisect
-import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples.answer_spans import Spans, join
+from ralm_jax.metrics.plain_text import origins, plain
+from ralm_jax.metrics.qa import compile_pattern
 
-BETWEEN = "\n\0\n"  # passages: neither `.` nor `\s+` leads from one to the next
+# Stands between two passages. Neither `.` nor `\s+` leads across it, and no plain text holds it.
+BETWEEN = "\n\0\n"
 
 
 def pattern_spans(corpus: Corpus, patterns: Iterable[str]) -> dict[str, Spans]:
@@ -23,14 +26,15 @@ def pattern_spans(corpus: Corpus, patterns: Iterable[str]) -> dict[str, Spans]:
     wanted = sorted(set(patterns))
     if not wanted:
         return {}
-    texts = [corpus.texts()[row]["text"].decode() for row in range(corpus.size)]
+    source = corpus.texts()
+    texts = [plain(source[row]["text"].decode()) for row in range(corpus.size)]
     begins = np.cumsum([0, *(len(text) + len(BETWEEN) for text in texts)]).tolist()
     joined = BETWEEN.join(texts)
-    places = _Places(corpus, texts)
+    places = _Places(corpus, source)
     found = {}
     for pattern in tqdm(wanted, "matching patterns", leave=False, disable=len(wanted) < 20):
         several = []
-        for match in re.compile(pattern, re.IGNORECASE | re.MULTILINE).finditer(joined):
+        for match in compile_pattern(pattern).finditer(joined):
             row = bisect.bisect_right(begins, match.start()) - 1
             start, stop = match.start() - begins[row], match.end() - begins[row]
             if start < stop <= len(texts[row]):
@@ -41,20 +45,31 @@ def pattern_spans(corpus: Corpus, patterns: Iterable[str]) -> dict[str, Spans]:
 
 
 class _Places:
-    """Which wordpieces of a body make some characters of its text; a passage is tokenised once."""
+    """Which wordpieces of a body make some characters of its plain text; a passage is tokenised once."""
 
-    def __init__(self, corpus: Corpus, texts: list[str]):
-        self._tokenizer, self._texts = corpus.tokenizer(), texts
+    def __init__(self, corpus: Corpus, source: Any):
+        self._tokenizer, self._source = corpus.tokenizer(), source
         self._bodies = np.asarray(corpus.lengths).astype(int)[:, 1]
         self._offsets: dict[int, tuple[list[int], list[int]]] = {}
+        # Only of passages that are not plain as they stand.
+        self._origins: dict[int, list[tuple[int, int]]] = {}
 
     def pieces(self, row: int, start: int, stop: int) -> tuple[int, int]:
-        """Characters [start, stop) of a passage -> first and last wordpiece; the last is less if none."""
+        """Characters [start, stop) of plain text -> first and last wordpiece; the last is less if none."""
         if row not in self._offsets:
-            encoded = self._tokenizer.encode(self._texts[row], add_special_tokens=False)
-            offsets = encoded.offsets[: self._bodies[row]]
-            self._offsets[row] = [s for s, _ in offsets], [e for _, e in offsets]
+            self._tokenize(row)
+        if row in self._origins:
+            start, stop = self._origins[row][start][0], self._origins[row][stop - 1][1]
         starts, ends = self._offsets[row]
         first, last = bisect.bisect_right(ends, start), bisect.bisect_left(starts, stop) - 1
-        lost = not ends or ends[-1] < stop  # behind the end of a passage that was cut
+        # The match may lie behind the end of a passage that was cut.
+        lost = not ends or ends[-1] < stop
         return (0, -1) if lost else (first, last)
+
+    def _tokenize(self, row: int) -> None:
+        text = self._source[row]["text"].decode()
+        if plain(text) != text:
+            self._origins[row] = origins(text)
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        offsets = offsets[: self._bodies[row]]
+        self._offsets[row] = [s for s, _ in offsets], [e for _, e in offsets]

@@ -76,7 +76,7 @@ def batch(
     read, lengths = found[:, : reading.candidates], reading.lengths
     joint, within = joint_text(corpus, asked.query, read, lengths.joint)
     has_answer = [
-        np.isin(row, annotated.has_answer[n]) for row, n in zip(found, asked.numbers, strict=True)
+        _among(row, annotated.has_answer[n]) for row, n in zip(found, asked.numbers, strict=True)
     ]
     candidates = None
     if reading.train_passages:
@@ -92,6 +92,14 @@ def batch(
         gold=gold_spans(annotated, asked, read, within, reading.span_width),
         candidates=candidates,
     )
+
+
+def _among(rows: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """bool [R]: which of the rows are in the other array. A common answer is in very many passages."""
+    if not len(ascending):
+        return np.zeros(len(rows), bool)
+    place = np.searchsorted(ascending, rows.astype(ascending.dtype))
+    return ascending[np.minimum(place, len(ascending) - 1)] == rows
 
 
 def joint_text(corpus: Corpus, query: Text, rows: np.ndarray, length: int):

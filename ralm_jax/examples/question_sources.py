@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,26 @@ from typing import Any
 from ralm_jax.data.tfds_source import open_split
 from ralm_jax.errors import UserError
 from ralm_jax.examples.questions import Questions, collect
+from ralm_jax.metrics.plain_text import blank
 
-Records = Iterator[tuple[str, dict[str, Any]]]  # where it stands, what it says
+# Where a record stands, and its fields.
+Records = Iterator[tuple[str, dict[str, Any]]]
 FORMS = "FILE.jsonl[.gz], a SQuAD FILE.json, a CuratedTREC FILE.tsv, or tfds:NAME[/CONFIG][:SPLIT]"
 
 
 def read_questions(source: str | Path) -> Questions:
     """Reads questions and answers.
 
-    FILE.jsonl[.gz]   an object a line: question, answers (or answer), maybe id, gold_ids, regex
-    FILE.json[.gz]    of SQuAD 1.1 or 2.0
-    FILE.tsv          of CuratedTREC: id, kind, question, regular expression
+    FILE.jsonl[.gz]   one object per line: question, answers (or answer), optionally id, gold_ids, regex
+    FILE.json[.gz]    SQuAD 1.1 or 2.0
+    FILE.tsv[.gz]     CuratedTREC: id, kind, question, regular expression
     tfds:NAME[/CONFIG][:SPLIT]    natural_questions_open, natural_questions/longt5, trivia_qa,
-                      web_questions, squad, or any with fields of one of those; by default the split train
+                      web_questions, squad, or any data set with the fields of one of those; the split is
+                      train unless another is named
 
-    Raises UserError, naming file and line, for what cannot be read or is not as described.
+    Byte order marks and NUL bytes are skipped wherever they stand.
+
+    Raises UserError, naming file and line, for what cannot be read or has another form.
     """
     if str(source).startswith("tfds:"):
         return collect(_tfds(str(source)), source)
@@ -33,37 +39,41 @@ def read_questions(source: str | Path) -> Questions:
     bare = path.with_suffix("") if path.suffix == ".gz" else path
     read = {".jsonl": json_lines, ".json": _squad, ".tsv": _trec}.get(bare.suffix)
     if read is None:
-        raise UserError(f"{path}: questions are read from {FORMS}")
+        raise UserError(f"{path}: unknown kind of file; give {FORMS}")
     try:
         return collect(read(path), path)
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8; convert it") from None
-    except (OSError, EOFError) as error:
+        raise UserError(f"{path}: not encoded in UTF-8; convert the file") from None
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as file:
-        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        for number, line in enumerate(file, 1):
+            # A byte order mark stands at the start of a file, and of each file that was appended to it.
+            if not blank(line):
+                yield number, line.replace("\0", "").rstrip("\n").strip("\ufeff")
 
 
 def json_lines(path: Path) -> Records:
-    """Each line's place and what it says. Raises UserError for one that is not JSON."""
+    """Where each line stands, and its value. Raises UserError for a line of invalid JSON."""
     for number, line in _lines(path):
         try:
             yield f"{path}, line {number}", json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg}); mend it") from None
+            raise UserError(f"{path}, line {number}: invalid JSON ({error.msg})") from None
 
 
 def _trec(path: Path) -> Records:
     for number, line in _lines(path):
-        cells = line.rstrip("\n").split("\t")
+        cells = line.split("\t")
         where = f"{path}, line {number}"
         if len(cells) != 4:
             raise UserError(
-                f"{where}: {len(cells)} cells; expected id, kind, question and pattern, tabs between"
+                f"{where}: found {len(cells)} cells; expected id, kind, question and pattern, "
+                "separated by tabs"
             )
         yield where, {"id": cells[0], "question": cells[2], "answers": [cells[3]], "regex": True}
 
@@ -79,22 +89,22 @@ def _squad(path: Path) -> Records:
             yield where, {"id": qa["id"], "question": qa["question"], "answers": texts}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: not the JSON of SQuAD ({type(error).__name__}: {error}); one object a line goes "
-            "into a .jsonl"
+            f"{path}: not in the JSON format of SQuAD ({type(error).__name__}: {error}); a file with "
+            "one object per line must be named .jsonl"
         ) from None
 
 
 def _tfds(source: str) -> Records:
     name, split, records = open_split(source.removeprefix("tfds:"))
-    if "annotations" in records.features:  # ragged, and nothing but TensorFlow reads that
+    if "annotations" in records.features:
         raise UserError(
-            f"tfds:{name} keeps its answers nested, which TFDS reads with TensorFlow alone: give "
+            f"tfds:{name} has nested answers, which TFDS can only read with TensorFlow: give "
             "tfds:natural_questions_open, or tfds:natural_questions/longt5"
         )
     for number, record in enumerate(records):
         where = f"tfds:{name}, {split} {number}"
         if "question" not in record:
-            raise UserError(f"tfds:{name} has no question among {', '.join(record)}")
+            raise UserError(f"tfds:{name} has no field question, only {', '.join(record)}")
         id = next(
             (record[key] for key in ("question_id", "id") if key in record), f"{split}-{number}"
         )
@@ -111,16 +121,20 @@ def _tfds(source: str) -> Records:
 
 def _answers(record: dict[str, Any], name: str) -> list[Any]:
     """The answers, in the layout of whichever dataset it is."""
-    for field in ("all_answers", "answers", "answer"):  # all_answers: natural_questions/longt5
+    # natural_questions/longt5 has all_answers.
+    for field in ("all_answers", "answers", "answer"):
         if field not in record:
             continue
         given = record[field]
         if not isinstance(given, dict):
             return list(given) if not isinstance(given, (str, bytes)) else [given]
-        if "text" in given:  # SQuAD
+        # SQuAD, and else TriviaQA.
+        if "text" in given:
             return list(given["text"])
-        return [given["value"], *given["aliases"]]  # TriviaQA
-    raise UserError(f"tfds:{name} has no answers among {', '.join(record)}; export it as JSONL")
+        return [given["value"], *given["aliases"]]
+    raise UserError(
+        f"tfds:{name} has no field of answers, only {', '.join(record)}; export it as JSONL"
+    )
 
 
 def _text(value: Any) -> str:

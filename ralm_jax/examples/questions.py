@@ -1,20 +1,26 @@
 """Questions with their answers, as every part of the package takes them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tokenizers import Tokenizer
+
 from ralm_jax.errors import UserError
 from ralm_jax.metrics import qa
+from ralm_jax.metrics.plain_text import blank
 
 
 class Question(NamedTuple):
     id: str
     question: str
+    # May be empty where there are gold_ids: whether such a question is answered cannot be told.
     answers: tuple[str, ...]
-    gold_ids: tuple[str, ...] = ()  # source ids of documents that answer it; may be empty
-    patterns: bool = False  # the answers are regular expressions (CuratedTREC)
+    # Source ids of documents that answer it; may be empty.
+    gold_ids: tuple[str, ...] = ()
+    # The answers are regular expressions (CuratedTREC).
+    patterns: bool = False
 
     def answered_by(self, text: str) -> bool:
         """Exact match: equal to an answer, both normalised; or a pattern matches from the start."""
@@ -22,17 +28,17 @@ class Question(NamedTuple):
         return match(text, self.answers)
 
     def f1(self, text: str) -> float:
-        """Overlap of words with the best answer. For patterns, which have no words, the exact match."""
+        """Overlap of words with the best answer; for patterns, which have no words, the exact match."""
         return float(self.answered_by(text)) if self.patterns else qa.f1(text, self.answers)
 
     def answer_in(self, text: str) -> bool:
-        """Whether a passage holds an answer."""
-        holds = qa.has_match if self.patterns else qa.has_answer
-        return holds(text, self.answers)
+        """Whether the text of a passage contains an answer."""
+        contains = qa.has_match if self.patterns else qa.has_answer
+        return contains(text, self.answers)
 
 
 class Questions(NamedTuple):
-    """What a source holds, and how many of it was left out or joined, by reason."""
+    """The questions of a source, and how many were left out or joined, by reason."""
 
     asked: list[Question]
     notes: dict[str, int]
@@ -45,10 +51,11 @@ ASKED_TWICE = "asked before: the answers were joined"
 def collect(records: Iterable[tuple[str, dict[str, Any]]], source: str | Path) -> Questions:
     """(where, record) pairs -> questions. A record has question, answers, and maybe id, gold_ids, regex.
 
-    A question that is asked twice is kept once, with the answers of both (the official evaluations know
-    a question by its words).
+    Answers and gold_ids are lists, or a single one of them; ids are strings or numbers, also under _id.
+    Blank answers are dropped. A question that is asked twice is kept once, with the answers of both (the
+    official evaluations know a question by its words).
 
-    Raises UserError, saying where, for a record that is not so, or where nothing is left.
+    Raises UserError for a record that is different, saying where it stands, and where no question is left.
     """
     kept: dict[str, Question] = {}
     notes: dict[str, int] = {}
@@ -59,39 +66,90 @@ def collect(records: Iterable[tuple[str, dict[str, Any]]], source: str | Path) -
             continue
         before = kept.get(question.question)
         if before is not None:
-            if before.patterns != question.patterns:
-                raise UserError(f"{where}: asked before, with answers of the other kind (regex)")
+            both = before.answers and question.answers
+            if both and before.patterns != question.patterns:
+                raise UserError(
+                    f"{where}: this question was asked before; give all its answers as text, "
+                    'or all as patterns ("regex": true)'
+                )
             notes[ASKED_TWICE] = notes.get(ASKED_TWICE, 0) + 1
             question = before._replace(
                 answers=tuple(dict.fromkeys(before.answers + question.answers)),
                 gold_ids=tuple(dict.fromkeys(before.gold_ids + question.gold_ids)),
+                patterns=(before if before.answers else question).patterns,
             )
         kept[question.question] = question
     if not kept:
-        raise UserError(f"{source} holds no questions with answers")
+        raise UserError(
+            f"{source}: no question has an answer or a gold passage; give at least one that does"
+        )
     return Questions(list(kept.values()), notes)
+
+
+def cut_notes(tokenizer: Tokenizer, questions: Sequence[str], query_length: int) -> dict[str, int]:
+    """How many questions are longer than `[CLS] question [SEP]` may be, as a note; none if none is."""
+    encoded = tokenizer.encode_batch(list(questions), add_special_tokens=False)
+    return note_cuts([len(e.ids) for e in encoded], query_length)
+
+
+def note_cuts(wordpieces: Iterable[int], query_length: int) -> dict[str, int]:
+    """The same where the number of wordpieces of each question is known."""
+    room = query_length - 2
+    cut = sum(count > room for count in wordpieces)
+    return {f"cut to {room} wordpieces": cut} if cut else {}
+
+
+def lines_of(notes: Mapping[str, int]) -> list[str]:
+    """A line for each note: how many questions, and what became of them.
+
+    >>> lines_of({"cut to 22 wordpieces": 1})
+    ['1 question: cut to 22 wordpieces']
+    """
+    return [f"{counted(number)}: {what}" for what, number in notes.items()]
+
+
+def counted(number: int) -> str:
+    """
+    >>> counted(1), counted(2000)
+    ('1 question', '2,000 questions')
+    """
+    return f"{number:,} question{'' if number == 1 else 's'}"
 
 
 def _question(record: Any, where: str, number: int) -> Question:
     if not isinstance(record, dict) or not isinstance(record.get("question"), str):
-        raise UserError(f'{where}: no "question"; each line is an object with question and answers')
-    given = record.get("answers", record.get("answer"))  # "answer" in the files of ORQA
-    if not isinstance(given, list) or not all(isinstance(a, str) for a in given):
-        raise UserError(f'{where}: "answers" must be a list of strings')
-    if not record["question"].strip():
+        raise UserError(f'{where}: expected an object with "question" and "answers"')
+    if blank(record["question"]):
         raise UserError(f"{where}: the question is empty")
-    gold = record.get("gold_ids", [])
-    if not isinstance(gold, list) or not all(isinstance(g, str) for g in gold):
-        raise UserError(f'{where}: "gold_ids" must be a list of document ids')
+    # The files of ORQA say "answer".
+    given = record["answers"] if record.get("answers") is not None else record.get("answer")
+    if given is None and not record.keys() & {"answers", "answer", "gold_ids"}:
+        raise UserError(f'{where}: "answers" is missing; give a string or a list of strings')
+    texts = _strings(given, f'{where}: "answers" must be a string or a list of strings')
+    said = f'{where}: "gold_ids" must be the id of a document or a list of ids'
+    gold = _strings(record.get("gold_ids"), said)
     patterns = record.get("regex", False)
     if not isinstance(patterns, bool):
         raise UserError(f'{where}: "regex" must be true or false')
-    for pattern in given if patterns else ():
+    if any("\ud800" <= c <= "\udfff" for text in (record["question"], *texts, *gold) for c in text):
+        raise UserError(f"{where}: not valid Unicode (half of a surrogate pair)")
+    texts = [text for text in texts if not blank(text)]
+    for pattern in texts if patterns else ():
         try:
-            re.compile(pattern)
+            qa.compile_pattern(pattern)
         except re.error as error:
             raise UserError(
-                f"{where}: the answer {pattern!r} is no regular expression ({error}); mend it"
+                f"{where}: the answer {pattern!r} is not a valid regular expression ({error})"
             ) from None
-    id = str(record.get("id", number))
-    return Question(id, record["question"].strip(), tuple(given), tuple(gold), patterns)
+    id = next((record[key] for key in ("id", "_id") if record.get(key) is not None), number)
+    return Question(str(id), record["question"].strip(), tuple(texts), tuple(gold), patterns)
+
+
+def _strings(given: Any, message: str) -> list[str]:
+    """One or several strings or whole numbers, as strings. Raises UserError with `message` for others."""
+    if given is None:
+        return []
+    several = given if isinstance(given, list) else [given]
+    if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in several):
+        raise UserError(message)
+    return [str(one) for one in several]

@@ -14,6 +14,7 @@ from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.span_reading import SPANS, Spans, read_pairs, rerank_pairs
+from ralm_jax.metrics.plain_text import with_accents
 from ralm_jax.metrics.qa import normalise
 
 RERANKED = 20  # passages of the beam that a scorer puts in order
@@ -120,7 +121,8 @@ def _distinct(opened: Reading, front: int, likely) -> list[Answer]:
             text = opened.texts[row]["text"].decode()
             texts[row] = text, opened.tokenizer.encode(text, add_special_tokens=False).offsets
         text, offsets = texts[row]
-        begin, end = offsets[start - front][0], offsets[start - front + wide][1]
+        begin = offsets[start - front][0]
+        end = with_accents(text, offsets[start - front + wide][1])
         name = normalise(text[begin:end])
         if name not in found:
             found[name] = Answer(text[begin:end], float(np.exp(log_p)), row, begin, end)

@@ -1,9 +1,11 @@
 """`ralm ask`: a question from a person, its answer and the evidence on the screen."""
 
+import io
 import json
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ralm_jax.errors import UserError
@@ -24,7 +26,7 @@ def ask(
     corpus: str | Path | None = None,
     as_json: bool = False,
 ) -> None:
-    """Answers one question, or those typed in until an empty line or the end of input.
+    """Answers one question; or those typed in until an empty line; or those piped in, one a line.
 
     Raises UserError as `OpenRun.open`, and for an empty question.
     """
@@ -35,26 +37,42 @@ def ask(
     if question is not None:
         _answer(opened, question, as_json)
         return
-    while line := _next_question():
+    for line in _typed() if sys.stdin.isatty() else _piped():
         _answer(opened, line, as_json)
 
 
-def _next_question() -> str:
-    if sys.stdin.isatty():
+def _typed() -> Iterator[str]:
+    """Questions of a person; an empty line ends them."""
+    while True:
         try:
-            return input(PROMPT).strip()
+            line = input(PROMPT).strip()
         except (EOFError, KeyboardInterrupt):
-            return ""
-    return sys.stdin.readline().strip()
+            return
+        if not line:
+            return
+        yield line
+
+
+def _piped() -> Iterator[str]:
+    """A question a line; blank lines say nothing, and bytes that are not text do no harm."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    yield from (line.strip() for line in sys.stdin if line.strip())
 
 
 def _answer(opened: OpenRun, question: str, as_json: bool) -> None:
     found, seconds = timed_answer(opened, question)
+    cut = opened.cut(question)
     if as_json:
         rounded = {part: round(took, 4) for part, took in seconds.items()}
         record = {"question": question, **as_record(opened, found), "seconds": rounded}
+        record |= {"cut_to": opened.lengths.query} if cut else {}
         print(json.dumps(record, ensure_ascii=False), flush=True)
         return
+    if cut:
+        print(
+            f"The question is longer than the run reads: it was cut to {opened.lengths.query} wordpieces."
+        )
     print(show(opened, found, bold=sys.stdout.isatty()))
     parts = ", ".join(f"{part} {1000 * took:.0f}" for part, took in seconds.items())
     print(f"({1000 * sum(seconds.values()):.0f} ms: {parts})\n", flush=True)

@@ -139,6 +139,11 @@ class OpenRun:
         pieces = [np.array(e.ids, np.int32) for e in encoded]
         return features.query_text(self.corpus, pieces, self.lengths.query)
 
+    def cut(self, question: str) -> bool:
+        """Whether a question is longer than the run reads."""
+        pieces = self.tokenizer.encode(question, add_special_tokens=False).ids
+        return len(pieces) > self.lengths.query - 2
+
     def search(self, questions: Sequence[str] | Text, k: int) -> Ranking:
         """The k best passages for each question, [n,k]; fewer where the corpus has fewer."""
         text = questions if isinstance(questions, Text) else self.encode(questions)
@@ -166,3 +171,10 @@ class OpenRun:
                 f"the run {self.path} was not fine-tuned: ralm finetune --run {self.path} ... makes one "
                 "that answers"
             )
+
+
+def open_run(
+    run: str | Path, corpus: str | Path | None = None, *, stage: str | None = None
+) -> OpenRun:
+    """The function of `OpenRun.open`, under the name that the package offers."""
+    return OpenRun.open(run, corpus, stage=stage)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,30 @@ def corpus_vectors(
 ) -> np.ndarray:
     """The corpus as the model embeds it, [N,E]: taken from the run or the cache, else embedded and cached."""
     made_by = encoder_hash(model, params["retriever"], corpus, lengths.passage)
-    cached = cache_folder() / f"{made_by[:32]}-{corpus.fingerprint[:16]}"
-    found = index.made_by([*folders(run), cached], made_by, corpus.fingerprint)
+    found = find([run], made_by, corpus)
     if found is not None:
         return found.vectors
-    what = "embedding the corpus"
+    others = any(index.versions(root) for root in folders(run))
+    why = " (the vectors in the run are not by these parameters)" if others else ""
+    what = f"embedding the corpus{why}"
     with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
         vectors = embed_corpus(model, params, corpus, lengths, bar.update)
     try:
-        return _cache(cached, vectors, corpus.fingerprint, made_by)
+        return _cache(cached(made_by, corpus), vectors, corpus.fingerprint, made_by)
     except (OSError, UserError):
         # Without room for a copy the run can still be measured.
         return vectors
+
+
+def find(runs: Sequence[Path | None], encoder: str, corpus: Corpus) -> index.Version | None:
+    """The vectors of a corpus by the encoder of that hash, where one of the runs or the cache has them."""
+    places = [*folders(*runs), cached(encoder, corpus)]
+    return index.made_by(places, encoder, corpus.fingerprint)
+
+
+def cached(encoder: str, corpus: Corpus) -> Path:
+    """The folder of the cache for a corpus as embedded by the encoder of that hash."""
+    return cache_folder() / f"{encoder[:32]}-{corpus.fingerprint[:16]}"
 
 
 def cache_folder() -> Path:

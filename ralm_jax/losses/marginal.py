@@ -42,11 +42,23 @@ def marginal_per_span(log_prior, log_likelihood, weights):
     return -(masked * jax.nn.logsumexp(joint, axis=-1)).sum(), weights.sum()
 
 
-def inverse_cloze(scores: jax.Array, labels: jax.Array):
+def inverse_cloze(scores: jax.Array, labels: jax.Array, rows: jax.Array, passages: jax.Array):
     """Softmax cross-entropy of each query against all passages of the global batch.
 
-    scores [B, global B]; labels int [B] -> (sum over queries, queries), and how many were right.
+    Another sentence of the query's own passage may be in the batch too: that column is no negative,
+    and its probability is 0.
+
+    Args:
+      scores: [B, global B].
+      labels: int [B], the column of each query's own pair.
+      rows, passages: int [B] and [global B], the passage rows of the queries and of the columns.
+
+    Returns:
+      (sum over queries, queries), and how many queries were right.
     """
+    columns = jnp.arange(scores.shape[1])[None, :]
+    same = (rows[:, None] == passages[None, :]) & (columns != labels[:, None])
+    scores = jnp.where(same, jnp.finfo(scores.dtype).min / 2, scores)
     chosen = jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
     total = (jax.nn.logsumexp(scores, axis=1) - chosen).sum()
     right = (scores.argmax(1) == labels).sum().astype(jnp.float32)

@@ -53,11 +53,16 @@ def in_groups(losses: Sequence[Loss], choose: Callable[[Any], jax.Array | int], 
     return loss
 
 
-def each_example(call: Callable[[Any, jax.Array], Any], inputs: Any, keys: jax.Array) -> Any:
-    """`call(inputs, key)` on every example by itself, so that its dropout is drawn from its own key.
+def each_example(
+    call: Callable[[Any, jax.Array], Any], inputs: Any, keys: jax.Array, *, alone: bool
+) -> Any:
+    """`call(inputs, key)` on examples, a tree of [B,...], with keys [B]; what comes out has B in front too.
 
-    inputs: a tree of [B,...], given to `call` as [1,...]; keys [B]; what comes out has B in front again.
+    alone: each example is called by itself, as [1,...], so that its dropout is drawn from its own key whatever
+    stands beside it. Where nothing is dropped that would be the same, and slower.
     """
+    if not alone:
+        return call(inputs, keys[0])
 
     def one(example, key):
         out = call(jax.tree.map(lambda x: x[None], example), key)

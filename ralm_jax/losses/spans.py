@@ -4,7 +4,7 @@ Most of fine-tuning is this. Passages are padded, and of a weak retriever few ho
 are read a few at a time, no wider than their passages are, and not at all where there is nothing to learn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 
 from ralm_jax.batches import Array, QuestionBatch, Text
 from ralm_jax.losses import marginal, microbatch
+from ralm_jax.models.base import RetrievalModel
 
 
 class Passages(NamedTuple):
@@ -29,12 +30,12 @@ def passages(batch: QuestionBatch, key: jax.Array) -> Passages:
     return Passages(batch.joint, batch.within, batch.gold, keys)
 
 
-def reading(apply: Callable, microbatch_size: int, widths: Sequence[int]) -> microbatch.Loss:
+def reading(model: RetrievalModel, microbatch_size: int, widths: Sequence[int]) -> microbatch.Loss:
     """(reader, scores of the passages [B,K], Passages) -> (sum of losses, (questions that have a right span,
     those answered with one)), differentiable in the first two.
 
     Args:
-      apply: of an OpenQA.
+      model: an OpenQA.
       microbatch_size: questions read at a time; divides B.
       widths: ascending, the last one S: a group is read at the least that all its passages fit.
     """
@@ -50,12 +51,14 @@ def reading(apply: Callable, microbatch_size: int, widths: Sequence[int]) -> mic
 
             def read(inputs, key):
                 rngs = {"dropout": key}
-                return apply(
+                return model.apply(
                     {"params": {"reader": reader}}, *inputs, True, method="read", rngs=rngs
                 )
 
             inputs = (joint, part.within[..., :width])
-            spans = microbatch.each_example(read, inputs, part.keys)  # [b,K,width,W]
+            spans = microbatch.each_example(
+                read, inputs, part.keys, alone=model.drops
+            )  # [b,K,width,W]
             logits = (spans + scores[..., None, None]).reshape(len(scores), -1)
             gold = part.gold[:, :, :width].reshape(logits.shape)
             total, readable = marginal.answer_likelihood(logits, gold)

@@ -2,6 +2,7 @@
 
 A prediction is compared with the answers after the normalisation of SQuAD, as ORQA and REALM were
 scored. A passage is searched for an answer word by word, as DPR and its successors reported recall.
+Everything is compared as `plain_text.plain` gives it.
 """
 
 import re
@@ -9,6 +10,8 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+
+from ralm_jax.metrics.plain_text import blank, plain
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -21,28 +24,36 @@ def normalise(text: str) -> str:
     """NFD, lower case, no ASCII punctuation, no articles, single spaces.
 
     NFD splits an accent from its letter and does not drop it. Source: the evaluation of ORQA
-    (Lee et al., 2019), itself that of SQuAD 1.1 with NFD before it.
+    (Lee et al., 2019), itself that of SQuAD 1.1 with NFD before it. Where nothing would be left,
+    the articles stay, and if that is not enough the punctuation stays too: otherwise the answers
+    "A" and "The The" would equal each other and a prediction of nothing.
 
     >>> normalise("The  Prime-Minister's  an\\nAide.")
     'primeministers aide'
+    >>> normalise("The The"), normalise("A."), normalise("!!!")
+    ('the the', 'a', '!!!')
     """
-    text = unicodedata.normalize("NFD", text).lower().translate(_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", text).split())
+    text = unicodedata.normalize("NFD", plain(text)).lower()
+    bare = text.translate(_PUNCTUATION)
+    forms = (" ".join(form.split()) for form in (_ARTICLES.sub(" ", bare), bare, text))
+    return next((form for form in forms if form), "")
 
 
 def exact_match(prediction: str, answers: Iterable[str]) -> bool:
-    """Whether the prediction equals one of the answers, both normalised."""
+    """Whether the prediction equals one of the answers, both normalised. An empty one never does."""
     found = normalise(prediction)
-    return any(found == normalise(answer) for answer in answers)
+    return bool(found) and any(found == normalise(answer) for answer in answers)
 
 
 def regex_match(prediction: str, patterns: Iterable[str]) -> bool:
     """Whether one of the patterns matches at the start of the prediction, in either case.
 
     The scoring of CuratedTREC, whose answers are patterns. One that is no regular expression
-    matches nothing, as there.
+    matches nothing, as there. An empty prediction is never right.
     """
-    return any(compiled.match(prediction) for compiled in _compiled(patterns))
+    if blank(prediction):
+        return False
+    return any(compiled.match(plain(prediction)) for compiled in _compiled(patterns))
 
 
 def f1(prediction: str, answers: Iterable[str]) -> float:
@@ -59,7 +70,7 @@ def words(text: str) -> list[str]:
     >>> words("Vera's 2nd, 東京")
     ['vera', "'", 's', '2nd', ',', '東', '京']
     """
-    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    return _WORD.findall(plain(text).lower())
 
 
 def has_answer(text: str, answers: Iterable[str]) -> bool:
@@ -72,13 +83,21 @@ def has_answer(text: str, answers: Iterable[str]) -> bool:
 
 
 def has_match(text: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns matches anywhere in the text, in either case."""
-    return any(compiled.search(text) for compiled in _compiled(patterns))
+    """Whether one of the patterns matches some of the text, in either case; empty matches do not count."""
+    text = plain(text)
+    return any(
+        m.end() > m.start() for compiled in _compiled(patterns) for m in compiled.finditer(text)
+    )
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A pattern as it is matched with plain text. Raises re.error for what is no regular expression."""
+    return re.compile(plain(pattern), re.IGNORECASE | re.MULTILINE)
 
 
 def _overlap(found: Sequence[str], wanted: Sequence[str]) -> float:
     if not found or not wanted:
-        return float(found == wanted)
+        return 0.0
     shared = sum((Counter(found) & Counter(wanted)).values())
     return 2 * shared / (len(found) + len(wanted))
 
@@ -86,6 +105,6 @@ def _overlap(found: Sequence[str], wanted: Sequence[str]) -> float:
 def _compiled(patterns: Iterable[str]) -> Iterable[re.Pattern[str]]:
     for pattern in patterns:
         try:
-            yield re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+            yield compile_pattern(pattern)
         except re.error:
             continue

@@ -25,6 +25,18 @@ def recall_at_k(
     return {k: (int(np.sum(first < k)), len(gold)) for k in ks}
 
 
+def all_ranked(ranked: np.ndarray, passages: int, depth: int) -> np.ndarray:
+    """Rankings [Q, K] of all of so few passages, made `depth` wide with -1: none is ranked behind the last.
+
+    So recall at a depth beyond the corpus is the recall over all passages there are. Rankings that
+    leave out some of the passages are returned as they are.
+    """
+    missing = depth - ranked.shape[1]
+    if ranked.shape[1] < passages or missing <= 0:
+        return ranked
+    return np.pad(ranked, ((0, 0), (0, missing)), constant_values=-1)
+
+
 def mrr(ranked: np.ndarray, gold: Sequence[Set[int]]) -> tuple[float, int]:
     """Sum of 1 / rank of the first gold passage (0 where none is ranked), and the queries.
 

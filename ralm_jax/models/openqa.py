@@ -1,55 +1,26 @@
 """Retriever and span reader together: question to answer (ORQA; REALM's downstream model)."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ralm_jax.batches import Array, QuestionBatch, Text
-from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.embedder import Retriever
-from ralm_jax.models.ralm import reranked_joint
-from ralm_jax.models.scorer import Scorer
+from ralm_jax.models.base import RetrievalModel
 from ralm_jax.models.span_reader import SpanReader
+from ralm_jax.settings import Count, Positive
 
 
-class OpenQA(nn.Module):
-    """The whole model. Parameters: {"retriever": ..., "reader": ...}, as those of `Ralm`."""
+class OpenQA(RetrievalModel):
+    """The whole model; span_width is W."""
 
-    retriever_config: EncoderConfig
-    reader_config: EncoderConfig
-    embedding: int = 128
-    pooling: str = "cls"
-    share_towers: bool = True
-    score_scale: float = 1.0
-    head: str = "layer_norm"
-    norm_eps: float = 1e-12
-    with_scorer: bool = False
-    span_width: int = 10  # W
-    span_hidden: int = 256
-    span_norm_eps: float = 1e-3
+    span_width: Count = 10
+    span_hidden: Count = 256
+    span_norm_eps: Positive = 1e-3
 
     def setup(self):
-        self.retriever = Retriever(
-            self.retriever_config,
-            self.embedding,
-            self.pooling,
-            self.head,
-            self.norm_eps,
-            self.share_towers,
-        )
+        super().setup()
         self.reader = SpanReader(
             self.reader_config, self.span_width, self.span_hidden, self.span_norm_eps
         )
-        if self.with_scorer:
-            self.scorer = Scorer(self.reader_config)
-
-    def queries(self, text: Text, train: bool = False) -> jax.Array:
-        """[B,L] -> [B,E]."""
-        return self.retriever.queries(text.tokens, text.types, train)
-
-    def passages(self, text: Text, train: bool = False) -> jax.Array:
-        """[B,P] -> [B,E]."""
-        return self.retriever.passages(text.tokens, text.types, train)
 
     def __call__(self, batch: QuestionBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """-> retrieval scores [B,R] and scores of spans [B,K,S,W]."""
@@ -66,10 +37,6 @@ class OpenQA(nn.Module):
         queries = self.queries(batch.question, train)
         scores = self.score_scale * jnp.einsum("be,bre->br", queries, beam)
         return jnp.where(batch.found, scores, jnp.finfo(scores.dtype).min / 2)
-
-    def rerank(self, joint: Text, train: bool = False) -> jax.Array:
-        """What the scorer makes of question and passage read together: [B,K,S] -> [B,K]."""
-        return reranked_joint(self.scorer, joint, train)
 
     def read(self, joint: Text, within: Array, train: bool = False) -> jax.Array:
         """[CLS] question [SEP] passage [SEP] of each candidate [B,K,S], and where an answer may lie

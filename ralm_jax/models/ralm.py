@@ -5,53 +5,20 @@ the null passage. Query and candidates are embedded afresh with current paramete
 flow into both towers; the index has only chosen which candidates appear.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ralm_jax.batches import ClozeBatch, Text
-from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.embedder import Retriever
+from ralm_jax.batches import ClozeBatch
+from ralm_jax.models.base import RetrievalModel
 from ralm_jax.models.reader import Reader
-from ralm_jax.models.scorer import Scorer
 
 
-class Ralm(nn.Module):
-    """The whole model. Parameters: {"retriever": ..., "reader": ...}, no sharing between the two.
-
-    With a scorer {"scorer": ...} too.
-    """
-
-    retriever_config: EncoderConfig
-    reader_config: EncoderConfig
-    embedding: int = 128
-    pooling: str = "cls"
-    share_towers: bool = True
-    score_scale: float = 1.0  # on inner products before a softmax; REALM has none, cosines want 20
-    head: str = "layer_norm"
-    norm_eps: float = 1e-12  # of that LayerNorm
-    with_scorer: bool = False  # a cross-encoder of the reader's sizes; parameters under "scorer"
+class Ralm(RetrievalModel):
+    """The whole model; retriever and reader share no parameters."""
 
     def setup(self):
-        self.retriever = Retriever(
-            self.retriever_config,
-            self.embedding,
-            self.pooling,
-            self.head,
-            self.norm_eps,
-            self.share_towers,
-        )
+        super().setup()
         self.reader = Reader(self.reader_config)
-        if self.with_scorer:
-            self.scorer = Scorer(self.reader_config)
-
-    def queries(self, text: Text, train: bool = False) -> jax.Array:
-        """[B,L] -> [B,E]."""
-        return self.retriever.queries(text.tokens, text.types, train)
-
-    def passages(self, text: Text, train: bool = False) -> jax.Array:
-        """[B,P] -> [B,E]."""
-        return self.retriever.passages(text.tokens, text.types, train)
 
     def scores(self, batch: ClozeBatch, train: bool = False) -> jax.Array:
         """Relevance of each candidate, f(x, z) = e(x) . e(z): [B,K]."""
@@ -73,21 +40,9 @@ class Ralm(nn.Module):
         logits = self.reader(flat.tokens, flat.types, positions, train)
         return logits.reshape(b, k, *logits.shape[1:])
 
-    def rerank(self, joint: Text, train: bool = False) -> jax.Array:
-        """What the scorer makes of query and passage read together: [B,K,S] -> [B,K]."""
-        return reranked_joint(self.scorer, joint, train)
-
     def __call__(self, batch: ClozeBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """-> scores [B,K] and log p(y_m | z_k, x) [B,K,M], float32."""
         logits = self.read(batch, train)  # [B,K,M,V]
         targets = jnp.broadcast_to(batch.targets[:, None, :, None], (*logits.shape[:-1], 1))
         chosen = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]  # [B,K,M]
         return self.scores(batch, train), chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
-def reranked_joint(scorer: Scorer, joint: Text, train: bool) -> jax.Array:
-    """[B,K,S] -> [B,K]."""
-    b, k, s = joint.tokens.shape
-    return scorer(joint.tokens.reshape(b * k, s), joint.types.reshape(b * k, s), train).reshape(
-        b, k
-    )

@@ -3,9 +3,9 @@
 from typing import Literal
 
 from ralm_jax.retrieval.exact import Exact
-from ralm_jax.retrieval.searcher import Searcher
 from ralm_jax.retrieval.scann_index import ScannConfig
 from ralm_jax.retrieval.scann_process import ScannProcess
+from ralm_jax.retrieval.searcher import Searcher
 
 # Passages. Below this, a full search on the device costs less than the trip to the host.
 EXACT_BELOW = 20_000

@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ralm_jax import settings
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.churn import churn
 from ralm_jax.retrieval.refresh_job import Embed, Flight
 from ralm_jax.retrieval.searcher import Published, Searcher
+from ralm_jax.settings import Count
 
 
 class Policy(Protocol):
@@ -60,15 +62,14 @@ class Frozen:
 class Synchronous:
     """Training stops every `every` steps until the index is made of the present parameters."""
 
-    every: int
+    every: Count
 
     @property
     def embedding_steps(self) -> int:
         return 1
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise UserError(f"refresh.Synchronous: every is {self.every}; it must be at least 1")
+        settings.check_fields(self)
 
     def snapshot_due(self, step: int) -> bool:
         return step > 0 and step % self.every == 0
@@ -81,10 +82,11 @@ class Synchronous:
 class Asynchronous:
     """A snapshot every `every` steps, served from `lag` steps later on; training goes on."""
 
-    every: int
-    lag: int
+    every: Count
+    lag: Count
 
     def __post_init__(self) -> None:
+        settings.check_fields(self)
         if not 0 < self.lag <= self.every:
             raise UserError(
                 f"refresh.Asynchronous: lag is {self.lag}; "

@@ -13,6 +13,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ralm_jax.errors import UserError
+from ralm_jax.runs.former_names import CHECKPOINT
 
 _SEAL = "ralm_seal.json"
 
@@ -94,14 +95,18 @@ class Checkpoints:
             self.wait()
 
     def restore(self, step: int, like: Any) -> Any:
-        """The tree saved at `step`, with the structure and the shardings of `like`.
+        """The tree saved at `step`, with the structure and the shardings of `like`, a dict of parts.
 
         Raises:
           UserError: there is no such checkpoint, it is damaged, or it holds another kind of state.
         """
         where = self._directory / str(step)
-        _check_same_kind(_verify(where), _kinds(like), where)
-        return self._orbax.load(step, like)
+        saved = _verify(where)
+        former = {new: old for old, new in CHECKPOINT.items() if _has(saved, old)}
+        there = {former.get(name, name): part for name, part in like.items()}
+        _check_same_kind(saved, _kinds(there), where)
+        tree = self._orbax.load(step, there)
+        return {name: tree[former.get(name, name)] for name in like}
 
     def load(self, step: int) -> Any:
         """The tree saved at `step` as nested dicts and lists of numpy arrays, whatever is in it.
@@ -177,9 +182,9 @@ def _verify(where: Path) -> dict[str, str]:
 
 def _read(where: Path) -> Any:
     """The tree of a checkpoint as nested dicts and lists of numpy arrays."""
-    saved = ocp.metadata(where).metadata
+    saved = ocp.metadata(str(where)).metadata
     like = jax.tree.map(lambda leaf: np.broadcast_to(leaf.dtype.type(0), leaf.shape), saved)
-    return ocp.load(where, like)
+    return ocp.load(str(where), like)
 
 
 def _kinds(tree: Any) -> dict[str, str]:
@@ -188,6 +193,11 @@ def _kinds(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def _has(kinds: dict[str, str], part: str) -> bool:
+    """Whether a checkpoint has a part of that name."""
+    return any(name.partition("/")[0] == part for name in kinds)
 
 
 def _check_same_kind(held: dict[str, str], wanted: dict[str, str], where: Path) -> None:

@@ -48,18 +48,22 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
         "fingerprint": corpus.fingerprint,
         **parts,
     }
-    files = {RUN: record, MODEL: _model_record(model)}
-    for name, wanted in files.items():
-        held = read_json(run / name) if (run / name).exists() else None
-        if held is None:
-            write_atomically(run / name, json.dumps(wanted, indent=1) + "\n")
+    wanted = {RUN: record, MODEL: _model_record(model)}
+    for name, parts in wanted.items():
+        if not (run / name).exists():
+            write_atomically(run / name, json.dumps(parts, indent=1) + "\n")
             write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.lowercase)
             continue
-        for key in wanted.keys() - {"corpus"}:  # a corpus may be moved; its fingerprint may not
-            if held.get(key) != wanted[key]:
+        saved = read_json(run / name)
+        if name == MODEL:
+            # A run of an earlier release lacks what has been added since, and had it as the default is.
+            saved = _with_defaults(saved, type(model))
+        # A corpus may be moved; its fingerprint may not.
+        for key in parts.keys() - {"corpus"}:
+            if saved.get(key) != parts[key]:
                 raise UserError(
-                    f"{run} holds a run of another configuration: {key} is {held.get(key)} there "
-                    f"and {wanted[key]} here; resume it as it was or choose another --run"
+                    f"{run} holds a run of another configuration: {key} is {saved.get(key)} there and "
+                    f"{parts[key]} here; resume it as it was or choose another --run"
                 )
 
 
@@ -141,6 +145,19 @@ def index_folder(run: Path, stage: str) -> Path:
     """Of this process: with several, each keeps its own copy of the vectors."""
     suffix = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
     return run / "index" / (stage + suffix)
+
+
+def _with_defaults(record: dict[str, Any], kind: type[Ralm | OpenQA]) -> dict[str, Any]:
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(kind)
+        if field.default is not dataclasses.MISSING
+    }
+    whole = {**defaults, **record}
+    for part in ("retriever_config", "reader_config"):
+        fields = {**dataclasses.asdict(EncoderConfig()), **record[part]}
+        whole[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
+    return whole
 
 
 def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:

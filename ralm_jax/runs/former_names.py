@@ -11,7 +11,10 @@ SETTINGS = {
     "probe": "eval",
     "probe_every": "eval_every",
 }
+# Parts of a checkpoint.
 CHECKPOINT = {"supply": "loader"}
+# How the names of metrics begin.
+METRICS = {"probe/": "eval/"}
 
 
 def renamed(name: str) -> str:

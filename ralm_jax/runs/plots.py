@@ -21,20 +21,20 @@ LABELS = {
 def learning_curves(
     lines: Sequence[dict[str, Any]], stages: Sequence[str], directory: Path
 ) -> Path:
-    """Draws what was probed over all stages in a row; `lines` are those of metrics.jsonl."""
+    """Draws what was evaluated over all stages in a row; `lines` are those of metrics.jsonl."""
     from matplotlib.figure import Figure  # not pyplot, whose backend is the caller's
 
-    probes = [line for line in lines if any(key.startswith("probe/") for key in line)]
-    ends = [max((p["step"] for p in probes if p["stage"] == s), default=0) for s in stages]
+    evals = [line for line in lines if any(key.startswith("eval/") for key in line)]
+    ends = [max((p["step"] for p in evals if p["stage"] == s), default=0) for s in stages]
     starts = [sum(ends[:i]) for i in range(len(stages))]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, len(CURVES), sharex=True)
     for axis, (title, names) in zip(axes, CURVES.items(), strict=True):
         for name in names:
             points = [
-                (starts[stages.index(p["stage"])] + p["step"], p[f"probe/{name}"])
-                for p in probes
-                if f"probe/{name}" in p
+                (starts[stages.index(p["stage"])] + p["step"], p[f"eval/{name}"])
+                for p in evals
+                if f"eval/{name}" in p
             ]
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=LABELS[name])
         for stage, start, end in zip(stages, starts, ends, strict=True):

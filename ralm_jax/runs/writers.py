@@ -8,6 +8,8 @@ from typing import IO, Any
 
 from tensorboardX import SummaryWriter
 
+from ralm_jax.runs.former_names import METRICS
+
 
 class MetricWriter:
     """Appends scalars to `RUN/metrics.jsonl` and to `RUN/tensorboard/STAGE/`.
@@ -69,7 +71,14 @@ def metrics_file(run_dir: str | Path) -> Path:
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a metrics file, oldest first; a line still being written is left out."""
     with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+        lines = [json.loads(line) for line in file if line.endswith("\n")]
+    return [{_present_name(name): value for name, value in line.items()} for line in lines]
+
+
+def _present_name(name: str) -> str:
+    return next(
+        (new + name[len(old) :] for old, new in METRICS.items() if name.startswith(old)), name
+    )
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -1,0 +1,6 @@
+"""What is learnt: tasks, losses under one step, the loop, and where its batches come from.
+
+In: a corpus, stages with their schedules, a model or a run to start from.
+Out: a run: checkpoints, index, metrics.
+Imports: evaluation and what comes before it.
+"""

@@ -95,6 +95,10 @@ def finetune(
         distil=distil,
     )
     evenly = spread(dev, dev_questions)
+    if dev and not evenly:
+        raise UserError(
+            "no development question has an answer to compare with; give questions with answers"
+        )
     select = Selection(Path(out), text, evenly, lengths, task.candidates, refresh) if dev else None
     started = _started(opened, asked)
     shared = Run(Path(out), text, model, seed, 0.0, select, Path(run), started, config)

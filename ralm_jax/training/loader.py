@@ -20,7 +20,8 @@ import numpy as np
 from ralm_jax import partition
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
-from ralm_jax.examples import cloze_batches, features
+from ralm_jax.examples import cloze_batches
+from ralm_jax.examples.same_passages import same_passages
 from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.models.openqa import OpenQA
@@ -46,7 +47,7 @@ class Source:
       rows: of `asked`, or of the questions: what may be asked.
       batch: queries a step, over all devices.
       index_root: folder of the versions of the index.
-      known: folders where vectors of the first index may lie already.
+      runs: that may have vectors of the first index already.
     """
 
     corpus: Corpus
@@ -56,7 +57,7 @@ class Source:
     seed: int
     batch: int
     index_root: Path
-    known: Sequence[Path] = ()
+    runs: Sequence[Path | None] = ()
 
 
 class Loader(Protocol):
@@ -180,6 +181,8 @@ class RetrievalLoader:
         # Steps of the indexes that the batch in the making and the last one were searched in.
         self._searched = self._served = 0
         self._version: index.Version | None = None
+        other = source.asked is not corpus
+        self._own_rows = same_passages(source.asked, corpus) if other else None
 
     def start(self, params: Params) -> Published:
         published = self._refresher.start(params["retriever"], *self._first_index(params))
@@ -192,7 +195,7 @@ class RetrievalLoader:
         encoder = vector_cache.encoder_hash(
             source.model, params["retriever"], source.corpus, self._task.lengths.passage
         )
-        version = index.made_by(source.known, encoder, source.corpus.fingerprint)
+        version = vector_cache.find(source.runs, encoder, source.corpus)
         # To embed takes all processes.
         lacking = partition.any_process(version is None)
         return None if lacking or version is None else version.vectors, encoder
@@ -215,10 +218,9 @@ class RetrievalLoader:
     def _draw(self, step: int) -> Any:
         source = self._source
         drawn = self._task.ask(source.asked, *drawn_rows(source, step), source.seed)
-        if isinstance(drawn, cloze_batches.Clozes) and source.asked is not source.corpus:
-            # No passage here is the query's own.
-            nowhere = np.full_like(drawn.passages, features.NULL)
-            drawn = dataclasses.replace(drawn, passages=nowhere)
+        if isinstance(drawn, cloze_batches.Clozes) and self._own_rows is not None:
+            # From rows of the corpus that is asked to rows of the one that is searched.
+            drawn = dataclasses.replace(drawn, passages=self._own_rows[drawn.passages])
         return drawn
 
     def _vectors(self) -> np.ndarray:
@@ -226,7 +228,9 @@ class RetrievalLoader:
         step = self._searcher.step
         if self._version is None or self._version.step != step:
             source = self._source
-            self._version = index.open_version(source.index_root, step, source.corpus.fingerprint)
+            # Written by this process, or verified when the run was resumed.
+            fingerprint = source.corpus.fingerprint
+            self._version = index.open_version(source.index_root, step, fingerprint, verify=False)
         return self._version.vectors
 
     def retrieve(self) -> None:

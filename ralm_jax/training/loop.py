@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax.training.train_state import TrainState
 
 from ralm_jax import partition
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples.cloze_batches import Queries
-from ralm_jax.inference import vector_cache
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import config_record, directory
@@ -27,7 +25,7 @@ from ralm_jax.training.idle import DeviceIdle
 from ralm_jax.training.loader import Loader, Params, Source
 from ralm_jax.training.progress import EVAL, Progress
 from ralm_jax.training.schedule import Stage, check
-from ralm_jax.training.steps import train_step
+from ralm_jax.training.steps import create_state, train_step
 
 # (model, params, stage, step) -> scalars to log: learning curves, measured as training runs.
 Eval = Callable[[Any, dict, str, int], dict[str, float]]
@@ -108,10 +106,7 @@ class Part:
 def train_stage(part: Part, params: Params, queries: Queries) -> Params:
     """Trains one stage from `params`, or from its own newest checkpoint; returns its parameters."""
     run, stage, progress = part.run, part.stage, part.progress
-    state = TrainState.create(
-        apply_fn=run.model.apply, params=params, tx=stage.schedule.optimizer
-    ).replace(step=jnp.zeros((), jnp.int32))
-    state = partition.replicate(state)
+    state = partition.replicate(create_state(run.model, params, stage.schedule.optimizer))
     with contextlib.ExitStack() as cleanup:
         checkpoints = Checkpoints(directory.checkpoint_folder(run.path, stage.name))
         cleanup.callback(checkpoints.close)
@@ -146,7 +141,7 @@ def loop_over(
     order, so that a run that goes on from a checkpoint repeats neither.
     """
     stage, schedule, progress = part.stage, part.stage.schedule, part.progress
-    loss = stage.task.loss(part.run.model.apply)
+    loss = stage.task.loss(part.run.model)
     step = partition.parallelize(functools.partial(train_step, loss=loss))
     key = jax.random.fold_in(jax.random.key(part.run.seed), part.number)
     previous = None
@@ -212,7 +207,7 @@ def draw_from(run: Run, stage: Stage, number: int, asked: Corpus, queries: Queri
         run.seed * 1000 + number,
         stage.schedule.batch,
         directory.index_folder(run.path, stage.name),
-        list(vector_cache.folders(run.path, run.begun)),
+        (run.path, run.begun),
     )
 
 

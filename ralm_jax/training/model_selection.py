@@ -26,8 +26,9 @@ from ralm_jax.runs.writers import metrics_file, read_metrics
 
 
 def spread(questions: Sequence[Question], most: int) -> Sequence[Question]:
-    """At most so many of them, evenly from first to last."""
-    return questions[:: -(-len(questions) // most) or 1]
+    """At most so many of the questions that have an answer to compare with, evenly from first to last."""
+    answered = [question for question in questions if question.answers]
+    return answered[:: -(-len(answered) // most) or 1]
 
 
 @dataclasses.dataclass(frozen=True)

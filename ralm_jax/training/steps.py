@@ -19,9 +19,18 @@ from ralm_jax import partition
 from ralm_jax.batches import ClozeBatch, ClozePair, QuestionBatch
 from ralm_jax.losses import marginal, microbatch
 from ralm_jax.losses import spans as span_losses
+from ralm_jax.models.base import RetrievalModel
 
 Metrics = dict[str, tuple[Any, Any]]
 Loss = Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, jax.Array, Metrics]]
+
+
+def create_state(
+    model: RetrievalModel, params: Any, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Step 0 with given parameters; `apply_fn` is the model's."""
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=optimizer)
+    return state.replace(step=jnp.zeros((), jnp.int32))
 
 
 def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss):
@@ -40,18 +49,19 @@ def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss):
     return state.apply_gradients(grads=grads), {**metrics, **norms}
 
 
-def ict_loss(params, batch: ClozePair, key: jax.Array, train: bool, *, apply: Callable):
-    """Inverse cloze with every passage of the global batch as a candidate (ORQA, section 5)."""
+def ict_loss(params, batch: ClozePair, key: jax.Array, train: bool, *, model: RetrievalModel):
+    """Inverse cloze: the candidates are the passages of the global batch (ORQA, section 5)."""
     keys = jax.random.split(key)
 
     def embed(text, tower, key):
-        return apply({"params": params}, text, train, method=tower, rngs={"dropout": key})
+        return model.apply({"params": params}, text, train, method=tower, rngs={"dropout": key})
 
     queries = embed(batch.query, "queries", keys[0])  # [B,E]
     passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
     labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
-    scores = apply({"params": params}, queries, passages, method="similarity")  # [B,global B]
-    (total, count), right = marginal.inverse_cloze(scores, labels)
+    scores = model.apply({"params": params}, queries, passages, method="similarity")  # [B,global B]
+    rows = partition.all_gather(batch.row)  # [global B]
+    (total, count), right = marginal.inverse_cloze(scores, labels, batch.row, rows)
     return total, count, {"in_batch_accuracy": (right, count)}
 
 
@@ -61,7 +71,7 @@ def realm_loss(
     key: jax.Array,
     train: bool,
     *,
-    apply: Callable,
+    model: RetrievalModel,
     objective: marginal.Objective = marginal.marginal_per_token,
     freeze_retriever: bool = False,
     freeze_encoder: bool = False,
@@ -75,7 +85,7 @@ def realm_loss(
     def loss(params, _, rows):
         examples, keys = rows
         frozen = _frozen(params, freeze_retriever, freeze_encoder)
-        scores, log_likelihood = _each(apply, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
+        scores, log_likelihood = _each(model, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
         log_prior = marginal.log_prior(scores, examples.valid)
         total, count = objective(log_prior, log_likelihood, examples.weights)
         telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
@@ -90,7 +100,7 @@ def scorer_loss(
     key: jax.Array,
     train: bool,
     *,
-    apply: Callable,
+    model: RetrievalModel,
     objective: Callable,
     freeze_retriever: bool = False,
     freeze_encoder: bool = False,
@@ -101,8 +111,8 @@ def scorer_loss(
     def loss(params, _, rows):
         examples, keys = rows
         frozen = _frozen(params, freeze_retriever, freeze_encoder)
-        scores, log_likelihood = _each(apply, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
-        raw = _each(apply, frozen, (examples.joint,), keys, train, method="rerank")  # [B,K]
+        scores, log_likelihood = _each(model, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
+        raw = _each(model, frozen, (examples.joint,), keys, train, method="rerank")  # [B,K]
         log_prior = marginal.log_prior(scores, examples.valid)
         log_scorer = marginal.log_prior(raw, examples.valid)
         total, count = objective(log_prior, log_likelihood, examples.weights, log_scorer)
@@ -118,7 +128,7 @@ def qa_loss(
     key: jax.Array,
     train: bool,
     *,
-    apply: Callable,
+    model: RetrievalModel,
     microbatch_size: int | None = None,
     widths: Sequence[int] = (),
     distil: Callable | None = None,
@@ -133,8 +143,8 @@ def qa_loss(
     size = jnp.float32(local)
     few = microbatch.divisor(local, microbatch_size or local)
     narrower = [width for width in widths if width < longest]
-    reading = span_losses.reading(apply, few, (*narrower, longest))
-    call = functools.partial(apply, {"params": params}, rngs={"dropout": key})
+    reading = span_losses.reading(model, few, (*narrower, longest))
+    call = functools.partial(model.apply, {"params": params}, rngs={"dropout": key})
     scores = call(batch, train, method="scores")  # [B,R]
     retrieval, found = marginal.answer_likelihood(scores, batch.has_answer)
     read = scores[:, :k]
@@ -159,13 +169,13 @@ def qa_loss(
     )
 
 
-def _each(apply: Callable, params, inputs: tuple, keys: jax.Array, train: bool, **named):
-    """The model on each example, its dropout drawn from the key of that example; leaves [B,...]."""
+def _each(model: RetrievalModel, params, inputs: tuple, keys: jax.Array, train: bool, **named):
+    """The model on examples [B,...], the dropout of each drawn from its own key."""
 
     def call(inputs, key):
-        return apply({"params": params}, *inputs, train, rngs={"dropout": key}, **named)
+        return model.apply({"params": params}, *inputs, train, rngs={"dropout": key}, **named)
 
-    return microbatch.each_example(call, inputs, keys)
+    return microbatch.each_example(call, inputs, keys, alone=train and model.drops)
 
 
 def _in_microbatches(loss: microbatch.Loss, params, batch: ClozeBatch, key, size: int | None):

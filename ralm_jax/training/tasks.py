@@ -14,7 +14,9 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, question_batches
 from ralm_jax.examples.masking import Mask, salient_span
+from ralm_jax.examples.questions import lines_of, note_cuts
 from ralm_jax.losses import marginal, microbatch
+from ralm_jax.models.base import RetrievalModel
 from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.settings import Count, Share
 from ralm_jax.training import steps
@@ -40,7 +42,7 @@ class Task(Protocol):
 
     def loader(self, source: Source) -> Loader: ...
 
-    def loss(self, apply: Callable) -> steps.Loss: ...
+    def loss(self, model: RetrievalModel) -> steps.Loss: ...
 
     def describe(self, queries: int) -> list[str]:
         """What a person should know before it starts, a line each."""
@@ -93,8 +95,8 @@ class InverseCloze:
             mask_share=self.mask_share,
         )
 
-    def loss(self, apply: Callable) -> steps.Loss:
-        return functools.partial(steps.ict_loss, apply=apply)
+    def loss(self, model: RetrievalModel) -> steps.Loss:
+        return functools.partial(steps.ict_loss, model=model)
 
     def describe(self, queries: int) -> list[str]:
         return [f"{queries:,} sentences to ask"]
@@ -147,10 +149,10 @@ class Realm:
     def loader(self, source: Source) -> Loader:
         return RetrievalLoader(source, self)
 
-    def loss(self, apply: Callable) -> steps.Loss:
+    def loss(self, model: RetrievalModel) -> steps.Loss:
         return functools.partial(
             steps.scorer_loss if self.needs_reranker else steps.realm_loss,
-            apply=apply,
+            model=model,
             objective=self.objective,
             freeze_retriever=self.freeze_retriever,
             freeze_encoder=self.freeze_encoder,
@@ -239,10 +241,10 @@ class OpenQuestions:
     def loader(self, source: Source) -> Loader:
         return RetrievalLoader(source, self)
 
-    def loss(self, apply: Callable) -> steps.Loss:
+    def loss(self, model: RetrievalModel) -> steps.Loss:
         return functools.partial(
             steps.qa_loss,
-            apply=apply,
+            model=model,
             microbatch_size=self.microbatch_size
             or microbatch.few(self.candidates * self.lengths.joint),
             widths=self.widths,
@@ -250,7 +252,8 @@ class OpenQuestions:
         )
 
     def describe(self, queries: int) -> list[str]:
-        return [f"{queries:,} questions to ask"]
+        pieces = (len(question) for question in self.annotated.pieces)
+        return [f"{queries:,} questions to ask", *lines_of(note_cuts(pieces, self.lengths.query))]
 
     @property
     def neighbours(self) -> int:

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ralm_jax.retrieval.evaluate import evaluate
 
 from ralm_jax.batches import ClozeBatch, Lengths, Text
 from ralm_jax.data.corpus import open_corpus
@@ -11,8 +13,9 @@ from ralm_jax.errors import UserError
 from ralm_jax.evaluation import cloze, retrieval
 from ralm_jax.evaluation.retrieval import Relevance
 from ralm_jax.examples import cloze_batches, masking
+from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import Question
-from ralm_jax.inference import embedding
+from ralm_jax.inference import embedding, open_run
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.config import EncoderConfig
@@ -57,15 +60,65 @@ def test_the_judge_by_hand():
     rows = np.array([[2, 0, 1, 3, -1], [3, 2, 1, 0, -1], [0, 1, 2, 3, -1]], np.int32)
     found = judge.score(Ranking(rows, np.zeros(rows.shape)))
     held, gold = found["holds_answer"], found["gold_passage"]
-    assert held["questions"] == 3 and held["recall"] == pytest.approx({"1": 0, "5": 2 / 3})
+    assert held["questions"] == 3
+    assert held["recall"] == pytest.approx({"1": 0, "5": 2 / 3, "20": 2 / 3, "100": 2 / 3})
     assert held["mrr"] == pytest.approx((1 / 2 + 0 + 1 / 4) / 3)
     # By gold passages only questions that name one in this corpus are judged.
-    assert gold["questions"] == 2 and gold["recall"] == pytest.approx({"1": 1 / 2, "5": 1})
+    assert gold["questions"] == 2
+    assert gold["recall"] == pytest.approx({"1": 1 / 2, "5": 1, "20": 1, "100": 1})
     assert gold["mrr"] == pytest.approx((1 / 3 + 1) / 2)
     none = Relevance(corpus, [asked(["Rome"], ["elsewhere"])])
     assert "gold_passage" not in none.score(Ranking(rows[:1], np.zeros((1, 5))))
     assert judge.texts()[3] == "Title Rome"
     assert not judge.holds(-1, asked(["Rome"]))
+
+
+ROWS = np.array([[2, 0, 1, 3], [3, 2, 1, 0], [0, 1, 2, 3]], np.int32)
+
+
+def test_questions_without_answers_count_in_no_figure_of_answers():
+    corpus = passages("Paris in May", "The Seine", "Nothing", "Rome")
+    given = [asked(["Paris"]), asked([], ["d1"]), asked(["Rome"], ["d3"])]
+    found = Relevance(corpus, given).score(Ranking(ROWS, np.zeros(ROWS.shape)))
+    answer, gold = found["holds_answer"], found["gold_passage"]
+    # The second question's ranking has neither part in the first table nor the first in the second.
+    assert answer["questions"] == 2 and answer["recall"]["1"] == 0 and answer["recall"]["5"] == 1
+    assert answer["mrr"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert gold["questions"] == 2 and gold["mrr"] == pytest.approx((1 / 3 + 1 / 4) / 2)
+    # Where no question has an answer there is no such table at all.
+    only = Relevance(corpus, given[1:2]).score(Ranking(ROWS[1:2], np.zeros((1, 4))))
+    assert only.keys() == {"gold_passage"}
+
+
+def test_gold_ids_that_are_not_in_the_corpus_are_counted_and_said():
+    corpus = passages("Paris in May", "The Seine", "Nothing", "Rome")
+    given = [asked(["Paris"], ["d0"]), asked([], ["no"]), asked(["Rome"], ["no", "nor"])]
+    judge = Relevance(corpus, given)
+    assert judge.notes == {retrieval.UNKNOWN_GOLD: 2}
+    found = judge.score(Ranking(ROWS, np.zeros(ROWS.shape)))
+    assert found["gold_passage"]["questions"] == 1 and found["holds_answer"]["questions"] == 2
+    assert retrieval.notes({"notes": judge.notes}) == [
+        "2 questions: none of their gold ids is in the corpus"
+    ]
+    # One that is there is enough, and so is none given.
+    assert not Relevance(corpus, [asked(["x"], ["no", "d1"]), asked(["x"])]).notes
+    nowhere = Relevance(corpus, [asked([], ["no"])])
+    assert nowhere.score(Ranking(ROWS[:1], np.zeros((1, 4)))) == {}
+
+
+def test_recall_beyond_the_corpus_is_that_over_all_passages():
+    """The same in a ranking that was cut to the corpus and in one that was filled up."""
+    corpus = passages("Paris in May", "The Seine", "Nothing", "Rome")
+    given = [asked(["Paris"], ["d3"]), asked(["Seine"], ["d2"]), asked(["Venice"], ["d0"])]
+    short = Relevance(corpus, given).score(Ranking(ROWS, np.zeros(ROWS.shape)))
+    filled = np.pad(ROWS, ((0, 0), (0, 96)), constant_values=-1)
+    assert short == Relevance(corpus, given).score(Ranking(filled, np.zeros(filled.shape)))
+    share = pytest.approx(2 / 3)
+    assert short["holds_answer"]["recall"] == {"1": 0, "5": share, "20": share, "100": share}
+    assert short["gold_passage"]["recall"]["100"] == 1
+    # A beam that leaves passages out tells nothing of greater depths.
+    beam = Relevance(corpus, given).score(Ranking(ROWS[:, :2], np.zeros((3, 2))))
+    assert list(beam["holds_answer"]["recall"]) == ["1"]
 
 
 def test_a_document_cut_into_passages_is_found_with_any_of_them():
@@ -118,7 +171,9 @@ def test_reading_by_hand():
 def ran(tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("evaluated")
     stage = schedule.Stage(
-        "ict", InverseCloze(LENGTHS), 2, 16, optim.by_part(optim.adamw(1e-3), optim.frozen())
+        "ict",
+        InverseCloze(LENGTHS),
+        schedule.Schedule(2, 16, optim.by_part(optim.adamw(1e-3), optim.frozen())),
     )
     model = Ralm(SMALL, SMALL, embedding=8, pooling="mean")
     pretrain.pretrain(run=run, corpus=tiny.corpus, model=model, stages=[stage], held_out=0.3)
@@ -127,7 +182,9 @@ def ran(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(ran, tiny):
-    return retrieval.evaluate(run=ran, questions=tiny.questions, clozes=20)
+    return retrieval.evaluate_retrieval(
+        OpenRun.open(ran), read_questions(tiny.questions), clozes=20
+    )
 
 
 def test_a_run_is_measured_beside_bm25(ran, report, tiny):
@@ -147,6 +204,16 @@ def test_a_run_is_measured_beside_bm25(ran, report, tiny):
     assert json.loads(json.dumps(report)) == report
     for figure in (f"{bm25:.1%}", f"{ours:.1%}", "20 held-out sentences"):
         assert figure in retrieval.table(report)
+
+
+def test_questions_that_are_cut_are_said_so(ran, tiny, tmp_path):
+    given = json.loads(tiny.questions.read_text("utf-8").splitlines()[0])
+    longer = {**given, "id": "long", "question": "and so on " * 9 + given["question"]}
+    file = tmp_path / "q.jsonl"
+    file.write_text(f"{json.dumps(given)}\n{json.dumps(longer)}\n", "utf-8")
+    report = retrieval.evaluate_retrieval(OpenRun.open(ran), read_questions(file), clozes=0)
+    assert report["notes"] == {"cut to 18 wordpieces": 1} and not report["left_out"]
+    assert "1 question: cut to 18 wordpieces" in retrieval.table(report)
 
 
 def test_held_out_clozes_are_measured(report):
@@ -170,12 +237,11 @@ def test_perfect_vectors_find_the_other_statement_of_a_fact(ran, tiny, monkeypat
     vectors = np.eye(corpus.size, dtype=np.float32)
     other = np.array([next(iter(g)) for g in gold])
     queries = vectors[other] + 2 * vectors[own]  # its own passage scores best, and is excluded
-    monkeypatch.setattr(cloze, "embed_texts", lambda *_: queries)
+    monkeypatch.setattr(open_run, "embed_texts", lambda *_: queries)
     read = []
     monkeypatch.setattr(cloze, "_read_all", lambda *given: read.append(given[4]) or {})
-    found = cloze.measure_clozes(
-        loaded.model, loaded.params, corpus, vectors, LENGTHS, 0.3, candidates=2
-    )
+    opened = dataclasses.replace(loaded, embedded=vectors)
+    found = cloze.measure_clozes(opened, candidates=2)
     assert found["sentences"] == len(rows) and set(found["cloze_recall"].values()) == {1.0}
     np.testing.assert_array_equal(read[0], np.stack([np.full(len(rows), -1), other], axis=1))
 
@@ -194,7 +260,7 @@ def test_the_fact_of_a_sentence_is_that_of_the_span_that_was_masked():
 
 def test_nothing_held_out_is_nothing_to_measure(ran, tiny):
     loaded = OpenRun.open(ran)
-    found = cloze.measure_clozes(loaded.model, loaded.params, tiny.corpus, None, LENGTHS, 0.0)
+    found = cloze.measure_clozes(dataclasses.replace(loaded, held_out=0.0))
     assert found == {"sentences": 0}
 
 
@@ -232,4 +298,4 @@ def test_another_vocabulary_is_refused(ran, tiny, tmp_path):
     prepare(str(source), tmp_path / "corpus", vocab_size=100, say=lambda line: None)
     assert open_corpus(tmp_path / "corpus").vocabulary.size < 100
     with pytest.raises(UserError, match=r"prepare it with --vocab .*evaluated"):
-        retrieval.evaluate(run=ran, questions=tiny.questions, corpus=tmp_path / "corpus")
+        evaluate(ran, tiny.questions, tmp_path / "corpus")

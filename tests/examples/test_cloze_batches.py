@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,24 @@ def test_a_sentence_without_a_mask_counts_for_nothing():
     found = clozes([0])
     assert found.query.tokens.tolist() == [[CLS, 20, 21, 22, SEP, 0, 0, 0]]
     assert not found.weights.any() and not found.targets.any() and not found.positions.any()
+
+
+def test_the_spans_of_a_sentence_are_found_without_a_copy_of_all_spans(tmp_path):
+    """Sentence n has two spans, in a table that is memory-mapped as that of a prepared corpus is."""
+    n = 500_000
+    spans = np.zeros((2 * n, 4), np.int32)
+    spans[:, 0], spans[1::2, 1], spans[:, 2] = np.arange(2 * n) // 2, 3, 5
+    np.save(tmp_path / "spans.npy", spans)
+    mapped = np.load(tmp_path / "spans.npy", mmap_mode="r")
+    sentences = np.broadcast_to(np.array([0, 1, 9], np.int32), (n, 3))
+    corpus = dataclasses.replace(CORPUS, spans=mapped, sentences=sentences)
+    tracemalloc.start()
+    for row in (0, n // 2, n - 1):
+        assert cloze_batches.sentence_spans(corpus, row, 8).tolist() == [[-1, 4], [2, 4]]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The column alone is 4 MB.
+    assert peak < 1 << 18
 
 
 def test_spans_beyond_the_query_make_no_query():
@@ -193,6 +212,9 @@ def test_inverse_cloze_takes_the_sentence_out_of_its_passage():
     for tokens, body in zip(pair.passage.tokens.tolist(), bodies, strict=True):
         whole = [CLS, 10, SEP, *body, SEP]
         assert tokens == [*whole, *[0] * (16 - len(whole))]
+    assert pair.row.tolist() == [0, 0, 0] and pair.row.dtype == np.int32
+    last = cloze_batches.inverse_cloze_pairs(CORPUS, np.array([3, 1]), positions[:2], LENGTHS, 0)
+    assert last.row.tolist() == [1, 0]
     kept = cloze_batches.inverse_cloze_pairs(CORPUS, rows, positions, LENGTHS, 0, keep_share=1)
     assert (kept.passage.tokens == [CLS, 10, SEP, *range(20, 32), SEP]).all()
 

@@ -72,13 +72,13 @@ def test_the_two_rules(tiny):
 
 def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
     corpus = tiny.corpus
-    known = question_batches.annotate(corpus, asked)
-    numbers = np.flatnonzero(known.answerable)[:12]
-    given = question_batches.ask(corpus, known, numbers, LENGTHS)
-    found = np.stack([[known.holds[n][0], 0, -1] for n in numbers]).astype(np.int32)
+    annotated = question_batches.annotate(corpus, asked)
+    numbers = np.flatnonzero(annotated.answerable)[:12]
+    given = question_batches.ask(corpus, annotated, numbers, LENGTHS)
+    found = np.stack([[annotated.has_answer[n][0], 0, -1] for n in numbers]).astype(np.int32)
     vectors = np.random.default_rng(0).normal(size=(corpus.size, 4)).astype("f")
     reading = SimpleNamespace(lengths=LENGTHS, candidates=2, span_width=6, train_passages=True)
-    batch = question_batches.batch(corpus, reading, known, given, found, vectors)
+    batch = question_batches.batch(corpus, reading, annotated, given, found, vectors)
     tokenizer = corpus.tokenizer()
     for b, n in enumerate(numbers):
         wanted = [tokenizer.encode(a, add_special_tokens=False).ids for a in asked[n].answers]
@@ -87,7 +87,9 @@ def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
         for k, start, wide in places:
             ids = batch.joint.tokens[b, k, start : start + wide + 1].tolist()
             assert ids in wanted and batch.within[b, k, start : start + wide + 1].all()
-        assert batch.holds[b].tolist() == [r in known.holds[n] and r >= 0 for r in found[b]]
+        assert batch.has_answer[b].tolist() == [
+            r in annotated.has_answer[n] and r >= 0 for r in found[b]
+        ]
         np.testing.assert_array_equal(batch.beam[b, 0], vectors[found[b, 0]])
         assert not batch.found[b, 2] and not batch.beam[b, 2].any()
     np.testing.assert_array_equal(
@@ -98,13 +100,13 @@ def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
 
 def test_spans_that_are_cut_off_or_too_wide_are_not_gold(tiny, asked):
     corpus = tiny.corpus
-    known = question_batches.annotate(corpus, asked)
-    numbers = np.flatnonzero(known.answerable)[:20]
-    given = question_batches.ask(corpus, known, numbers, LENGTHS)
-    rows = np.array([[known.holds[n][-1]] for n in numbers])
+    annotated = question_batches.annotate(corpus, asked)
+    numbers = np.flatnonzero(annotated.answerable)[:20]
+    given = question_batches.ask(corpus, annotated, numbers, LENGTHS)
+    rows = np.array([[annotated.has_answer[n][-1]] for n in numbers])
     for length in (24, 40, 64):
         joint, within = question_batches.joint_text(corpus, given.query, rows, length)
         assert (joint.tokens[within] != 3).all()
-        gold = question_batches.gold_spans(known, given, rows, within, 3)
+        gold = question_batches.gold_spans(annotated, given, rows, within, 3)
         for b, k, start, wide in np.argwhere(gold):
             assert wide < 3 and within[b, k, start : start + wide + 1].all()

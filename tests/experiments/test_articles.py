@@ -56,7 +56,7 @@ def test_files_are_written_whole_and_alike(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"train": ["{\n"]}, "train.gz, line 1: not JSON (Expecting"),
+        ({"train": ["{\n"]}, "train.gz, line 1: invalid JSON (Expecting"),
         ({"train": [TRAIN[0], {"id": "a"}]}, f"train.gz, line 2: no field '{HITS}'"),
         ({"corpus": ["[]\n"]}, "corpus.gz, line 1: no field 'id'"),
     ],

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
-from ralm_jax.evaluation import cloze as reading
+from ralm_jax.evaluation.cloze import measure_clozes
 from ralm_jax.inference import inspect
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
@@ -28,21 +28,16 @@ def a_run(folder, model, corpus):
 
 
 @pytest.fixture(scope="module")
-def moment(tiny, tmp_path_factory):
+def opened(tiny, tmp_path_factory):
     model = directory.sized(Ralm(CONFIG, CONFIG, embedding=8), tiny.corpus.vocabulary.size)
     return OpenRun.open(a_run(tmp_path_factory.mktemp("run"), model, tiny.corpus))
 
 
-def test_what_is_read_agrees_with_what_is_measured(moment):
-    rows = inspect.sentences(moment, 1000)
-    clozes = inspect.read(moment, rows)
-    measured = reading.measure_clozes(
-        moment.model,
-        moment.params,
-        moment.corpus,
-        moment.vectors,
-        Lengths(**LENGTHS),
-        0.3,
+def test_what_is_read_agrees_with_what_is_measured(opened):
+    rows = inspect.sentences(opened, 1000)
+    clozes = inspect.read(opened, rows)
+    measured = measure_clozes(
+        opened,
         candidates=6,
     )
     assert measured["sentences"] == len(clozes) > 50
@@ -52,9 +47,9 @@ def test_what_is_read_agrees_with_what_is_measured(moment):
     assert alone == pytest.approx(measured["span_accuracy_null"])
 
 
-def test_bayes_holds_and_the_own_passage_is_left_out(moment):
-    rows = inspect.sentences(moment, 20)
-    for row, cloze in zip(rows, inspect.read(moment, rows), strict=True):
+def test_bayes_holds_and_the_own_passage_is_left_out(opened):
+    rows = inspect.sentences(opened, 20)
+    for row, cloze in zip(rows, inspect.read(opened, rows), strict=True):
         prior, likelihood, posterior = np.array([c[1:4] for c in cloze.candidates]).T
         assert sum(prior) == pytest.approx(1) and sum(posterior) == pytest.approx(1)
         assert cloze.probability == pytest.approx((prior * likelihood).sum(), rel=1e-4)
@@ -62,15 +57,15 @@ def test_bayes_holds_and_the_own_passage_is_left_out(moment):
             posterior, prior * likelihood / cloze.probability, rtol=1e-3, atol=1e-6
         )
         read = [c.row for c in cloze.candidates]
-        assert read[0] == -1 and moment.corpus.sentences[row, 0] not in read
+        assert read[0] == -1 and opened.corpus.sentences[row, 0] not in read
         assert "[MASK]" in cloze.sentence
         assert (
-            cloze.answer in inspect.passage(moment.corpus, moment.corpus.sentences[row, 0]).lower()
+            cloze.answer in inspect.passage(opened.corpus, opened.corpus.sentences[row, 0]).lower()
         )
 
 
-def test_questions_find_the_passages_with_the_greatest_products(moment, tiny):
-    (found,) = inspect.retrieve(moment, ["Who was born in Ulmouth?"], 3)
+def test_questions_find_the_passages_with_the_greatest_products(opened, tiny):
+    (found,) = inspect.retrieve(opened, ["Who was born in Ulmouth?"], 3)
     assert len({row for row, _ in found}) == 3
     weights = [p for _, p in found]
     assert weights == sorted(weights, reverse=True) and sum(weights) == pytest.approx(1)
@@ -89,5 +84,5 @@ def test_the_projection_keeps_distances_of_a_plane():
 def test_a_run_that_answers_questions_is_refused(tiny, tmp_path):
     model = directory.sized(OpenQA(CONFIG, CONFIG, embedding=8), tiny.corpus.vocabulary.size)
     run = a_run(tmp_path / "answers", model, tiny.corpus)
-    with pytest.raises(UserError, match="explore the run it began with"):
-        OpenRun.open(run)
+    with pytest.raises(UserError, match="inspect the run that it was fine-tuned from"):
+        inspect.read(OpenRun.open(run), np.arange(1))

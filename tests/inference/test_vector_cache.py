@@ -15,6 +15,7 @@ from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.training import finetune, loader, optim
+from ralm_jax.training.schedule import Schedule
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
 SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0)
@@ -43,54 +44,64 @@ def embedded(monkeypatch):
     return times
 
 
-def test_a_corpus_is_embedded_once(run, tiny, embedded):
-    loaded = OpenRun.open(run)
-    first = vector_cache.corpus_vectors(run, loaded, tiny.corpus, LENGTHS)
-    again = vector_cache.corpus_vectors(run, OpenRun.open(run), tiny.corpus, LENGTHS)
-    np.testing.assert_array_equal(again, first)
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RALM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_corpus_is_embedded_once_and_the_run_is_left_as_it_was(run, embedded, cache):
+    before = files(run)
+    first = OpenRun.open(run)
+    again = OpenRun.open(run)
+    np.testing.assert_array_equal(again.vectors, first.vectors)
     assert len(embedded) == 1
-    other = loaded._replace(params=initial.drawn_params(loaded.model, seed=1), step=2)
-    changed = vector_cache.corpus_vectors(run, other, tiny.corpus, LENGTHS)
-    assert len(embedded) == 2 and np.abs(changed - first).max() > 1e-3
-    assert index.versions(next((run / "vectors").iterdir())) == [2]  # of the last measured alone
+    params = initial.drawn_params(first.model, seed=1)
+    changed = dataclasses.replace(first, params=params, embedded=None)
+    assert np.abs(changed.vectors - first.vectors).max() > 1e-3
+    assert len(embedded) == 2 and len(list(cache.iterdir())) == 2
+    assert files(run) == before
 
 
-def test_what_is_damaged_is_made_again(run, tiny, embedded):
-    loaded = OpenRun.open(run)
-    first = np.array(vector_cache.corpus_vectors(run, loaded, tiny.corpus, LENGTHS))
-    file = index.folder(next((run / "vectors").iterdir()), 1) / index.VECTORS
+def test_what_is_damaged_is_embedded_again(run, embedded, cache):
+    first = np.array(OpenRun.open(run).vectors)
+    file = index.folder(next(cache.iterdir()), 0) / index.VECTORS
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
-    again = vector_cache.corpus_vectors(run, loaded, tiny.corpus, LENGTHS)
-    np.testing.assert_array_equal(again, first)
+    np.testing.assert_array_equal(OpenRun.open(run).vectors, first)
     assert len(embedded) == 2
 
 
-def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(run, tiny):
-    (run / "vectors").write_text("in the way")
-    vectors = vector_cache.corpus_vectors(run, OpenRun.open(run), tiny.corpus, LENGTHS)
-    assert vectors.shape == (tiny.corpus.size, 8)
+def test_without_a_cache_a_run_is_measured_all_the_same(run, tiny, cache):
+    cache.write_text("in the way")
+    assert OpenRun.open(run).vectors.shape == (tiny.corpus.size, 8)
 
 
-def test_the_maker_is_whatever_shapes_the_vectors(run, tiny):
+def test_the_hash_is_of_whatever_shapes_the_vectors(run, tiny):
     loaded, corpus = OpenRun.open(run), tiny.corpus
     model, retriever = loaded.model, loaded.params["retriever"]
     wide = int(np.asarray(corpus.lengths).astype(int).sum(1).max()) + 3
-    name = vector_cache.maker(model, retriever, corpus, wide)
-    assert name == vector_cache.maker(model, retriever, corpus, wide + 100)
+    name = vector_cache.encoder_hash(model, retriever, corpus, wide)
+    assert name == vector_cache.encoder_hash(model, retriever, corpus, wide + 100)
     dropped = dataclasses.replace(model.retriever_config, dropout=0.5)
-    assert name == vector_cache.maker(
+    assert name == vector_cache.encoder_hash(
         model.clone(retriever_config=dropped), retriever, corpus, wide
     )
     others = {
-        vector_cache.maker(model, retriever, corpus, wide - 1),
-        vector_cache.maker(model.clone(pooling="mean"), retriever, corpus, wide),
-        vector_cache.maker(model, initial.drawn_params(model, seed=1)["retriever"], corpus, wide),
+        vector_cache.encoder_hash(model, retriever, corpus, wide - 1),
+        vector_cache.encoder_hash(model.clone(pooling="mean"), retriever, corpus, wide),
+        vector_cache.encoder_hash(
+            model, initial.drawn_params(model, seed=1)["retriever"], corpus, wide
+        ),
     }
     assert len(others | {name}) == 4
 
 
 def test_fine_tuning_takes_over_what_was_measured(run, tiny, tmp_path, monkeypatch):
-    vectors = vector_cache.corpus_vectors(run, OpenRun.open(run), tiny.corpus, LENGTHS)
+    vectors = OpenRun.open(run).vectors
 
     def fail(*_):
         raise AssertionError("embedded again")
@@ -100,13 +111,12 @@ def test_fine_tuning_takes_over_what_was_measured(run, tiny, tmp_path, monkeypat
         optim.towers(query=optim.adamw(1e-3), passage=optim.frozen()), optim.adamw(1e-3)
     )
     finetune.finetune(
-        out=tmp_path / "tuned", run=run, train=tiny.questions, steps=2, batch=8, beam=30,
-        optimizer=tower, lengths=LENGTHS, candidates=2, span_width=4, checkpoint_every=2,
+        out=tmp_path / "tuned", run=run, train=tiny.questions, beam=30, lengths=LENGTHS,
+        schedule=Schedule(2, 8, tower, checkpoint_every=2), candidates=2, span_width=4,
     )  # fmt: skip
     root = directory.index_folder(tmp_path / "tuned", finetune.STAGE)
     served = index.open_version(root, 0, tiny.corpus.fingerprint)
     np.testing.assert_array_equal(served.vectors, vectors)
     # And what the stage began with is what the tuned run answers from.
     monkeypatch.setattr(vector_cache, "embed_corpus", fail)
-    tuned = OpenRun.open(tmp_path / "tuned")
-    vector_cache.corpus_vectors(tmp_path / "tuned", tuned, tiny.corpus, LENGTHS)
+    assert len(OpenRun.open(tmp_path / "tuned").vectors) == tiny.corpus.size

@@ -166,9 +166,29 @@ def test_a_query_without_masked_tokens_adds_nothing(form, example):
 
 def test_inverse_cloze_by_hand():
     scores = jnp.log(jnp.array([[1.0, 2.0, 1.0, 4.0], [6.0, 1.0, 2.0, 3.0]]))
-    (total, count), right = losses.inverse_cloze(scores, jnp.array([3, 3]))
+    rows, passages = jnp.array([9, 9]), jnp.array([5, 6, 7, 9])
+    (total, count), right = losses.inverse_cloze(scores, jnp.array([3, 3]), rows, passages)
     np.testing.assert_allclose(total, -math.log(4 / 8) - math.log(3 / 12), rtol=1e-6)
     assert (count, right) == (2, 1)
+
+
+def test_another_sentence_of_the_same_passage_is_no_negative():
+    """Columns 0 and 3 are of passage 9, 1 and 2 of passages of their own."""
+    scores = jnp.log(jnp.array([[6.0, 1.0, 1.0, 4.0], [6.0, 2.0, 1.0, 3.0], [8.0, 1.0, 1.0, 2.0]]))
+    rows, passages = jnp.array([9, 7, 9]), jnp.array([9, 7, 8, 9])
+    labels = jnp.array([3, 1, 0])
+
+    def loss(scores):
+        (total, count), right = losses.inverse_cloze(scores, labels, rows, passages)
+        return total, (count, right)
+
+    (total, (count, right)), gradient = jax.value_and_grad(loss, has_aux=True)(scores)
+    # 4 of 1 + 1 + 4; 2 of all 12, since passage 7 is there once; 8 of 8 + 1 + 1.
+    wanted = -math.log(4 / 6) - math.log(2 / 12) - math.log(8 / 10)
+    np.testing.assert_allclose(total, wanted, rtol=1e-6)
+    assert (count, right) == (3, 2)
+    assert gradient[0, 0] == gradient[2, 3] == 0 and (gradient[1] != 0).all()
+    np.testing.assert_allclose(gradient.sum(1), np.zeros(3), atol=1e-6)
 
 
 def test_telemetry_by_hand():

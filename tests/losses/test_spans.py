@@ -5,7 +5,6 @@ import functools
 import jax
 import numpy as np
 import pytest
-from tests.test_steps import PLAIN, largest
 
 from ralm_jax import partition
 from ralm_jax.batches import QuestionBatch, Text
@@ -13,7 +12,8 @@ from ralm_jax.losses import spans
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
-from ralm_jax.training import state, steps
+from ralm_jax.training import steps
+from tests.training.test_steps import PLAIN, largest
 
 B, K, L, R, S, W, E = 8, 3, 5, 6, 16, 4, 4
 CALM = EncoderConfig(
@@ -41,9 +41,9 @@ def batch():
     gold = (rng.random((B, K, S, W)) < 0.3) & within[..., None] & within[:, :, ends]
     gold[:, :, -W:] = False
     gold[[1, 5]] = False
-    holds = rng.random((B, R)) < 0.4
+    has_answer = rng.random((B, R)) < 0.4
     beam = rng.normal(size=(B, R, E)).astype(np.float32)
-    return QuestionBatch(text(B, L), beam, np.ones((B, R), bool), holds, joint, within, gold)
+    return QuestionBatch(text(B, L), beam, np.ones((B, R), bool), has_answer, joint, within, gold)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,11 @@ def params():
 
 
 def once(batch, params, devices, **how):
-    begun = state.create(MODEL, params, PLAIN)
+    begun = steps.create_state(MODEL, params, PLAIN)
     begun = partition.replicate(begun) if devices == jax.device_count() else begun
     split = jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), batch)
-    step = partition.parallelize(functools.partial(steps.openqa_step, **how))
+    loss = functools.partial(steps.qa_loss, model=MODEL, **how)
+    step = partition.parallelize(functools.partial(steps.train_step, loss=loss))
     ended, metrics = step(begun, split, jax.random.key(0))
     return jax.tree.map(np.asarray, (ended.params, metrics))
 

@@ -7,7 +7,7 @@ import pytest
 
 from ralm_jax.metrics import means
 from ralm_jax.metrics.means import Mean
-from ralm_jax.metrics.ranking import mrr, recall_at_k
+from ralm_jax.metrics.ranking import all_ranked, mrr, recall_at_k
 
 RANKED = np.array([[4, 7, 2, 9], [1, 0, 3, 5], [8, 6, -1, -1], [0, 1, 2, 3]])
 GOLD = [{2, 9}, {1}, {5}, set()]  # found third, first, never, nothing to find
@@ -57,3 +57,12 @@ def test_names_may_come_from_either_side():
 
 def test_nothing_counted_is_nan():
     assert math.isnan(Mean.of({"accuracy": (0, 0)}).compute()["accuracy"])
+
+
+def test_recall_beyond_the_corpus_is_that_over_all_passages():
+    ranked = np.array([[2, 0, 1], [1, 2, -1]])
+    whole = all_ranked(ranked, passages=3, depth=5)
+    assert whole.tolist() == [[2, 0, 1, -1, -1], [1, 2, -1, -1, -1]]
+    assert recall_at_k(whole, [{1}, {0}], [1, 3, 5]) == {1: (0, 2), 3: (1, 2), 5: (1, 2)}
+    assert all_ranked(ranked, passages=4, depth=5) is ranked
+    assert all_ranked(ranked, passages=3, depth=2) is ranked

@@ -17,7 +17,14 @@ def test_the_examples_of_the_docstrings():
         ("theatre an Athens", "theatre athens"),  # articles are whole words
         ("A.B.C.", "abc"),
         ("rock-and-roll!", "rockandroll"),
-        ("an", ""),
+        ("an", "an"),
+        ("The The", "the the"),
+        ("A.", "a"),
+        ("the !", "the"),
+        ("!!!", "!!!"),
+        (" \u200b", ""),
+        ("Nor\xadford", "norford"),
+        ("\ufeffGlass\u200bwork", "glasswork"),
         ("É", "e\u0301"),  # split, not dropped
         ("  two\t\nspaces ", "two spaces"),
     ],
@@ -40,8 +47,39 @@ def test_f1_by_hand():
     assert f1("Nile Nile", ["Nile Nile river"]) == pytest.approx(4 / 5)
     assert f1("Nile", ["Amazon", "Nile"]) == 1
     assert f1("Nile", ["Amazon"]) == 0
-    assert f1("the", ["an"]) == 1  # both normalise to nothing
     assert f1("Nile", []) == 0
+
+
+@pytest.mark.parametrize("answer", ["A", "The The", "!!!", "an", "Nile", "\u200b"])
+@pytest.mark.parametrize("nothing", ["", " ", "\u200b", "\0"])
+def test_nothing_said_is_never_right(answer, nothing):
+    assert not exact_match(nothing, [answer]) and f1(nothing, [answer]) == 0
+    assert not regex_match(nothing, [".*", "(x)?"])
+
+
+def test_answers_of_articles_and_marks_alone_are_compared_as_they_are():
+    for answer, same, other in (
+        ("A", ["a", "A", "A.", "'a'"], ["the", "an", "B", "."]),
+        ("The The", ["the the", "The The!"], ["the", "A", "the who"]),
+        ("!!!", ["!!!", " !!! "], ["!", "?", "the", "!!! band"]),
+    ):
+        for said in same:
+            assert exact_match(said, [answer]) and f1(said, [answer]) == 1, (said, answer)
+        for said in other:
+            assert not exact_match(said, [answer]), (said, answer)
+    # Where something is left, nothing has changed.
+    assert exact_match("The Beatles!", ["beatles"]) and not exact_match("the", ["Beatles"])
+
+
+def test_what_nobody_sees_makes_no_difference():
+    text = "Glass\u200bwork of Nor\xadford was founded by Ada\u200b Quill\0 and Rene\u0301."
+    for answer in ("Glasswork of Norford", "Glasswork of Nor\xadford", "Ada Quill", "Ren\u00e9"):
+        assert has_answer(text, [answer])
+        assert has_match(text, [answer.replace(" ", r"\s")])
+    read = text[: text.index(" was")]
+    assert exact_match(read, ["Glasswork of Norford"]) and f1(read, ["Norford"]) == 0.5
+    assert regex_match(read, [r"glasswork\sof"])
+    assert not has_answer("Nor ford", ["Norford"])
 
 
 @pytest.mark.parametrize(
@@ -77,3 +115,5 @@ def test_patterns():
     assert not regex_match("in 1969", ["1969"])  # anchored at the start
     assert has_match("in 1969", ["1969"])
     assert not has_match("in 1969", ["1970", "(broken"])
+    # As for training: see pattern_spans.
+    assert not has_match("in 1969", ["(1970)?"]) and has_match("in 1969", ["(1969)?"])

@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 
+from ralm_jax.batches import Lengths
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.models.span_reader import SpanReader
-from ralm_jax.runs import directory
 from ralm_jax.training import finetune
 
 SMALL = EncoderConfig(
@@ -33,6 +34,6 @@ def test_spans_are_those_within(length, width):
 
 def test_a_question_answerer_of_the_default_width_is_drawn():
     model = Ralm(SMALL, SMALL, embedding=8)
-    loaded = directory.Loaded(model, initial.drawn_params(model, 0), "ict", 1)
-    answerer, params = finetune.question_answerer(loaded, span_width=10, seed=0)
+    opened = OpenRun(model, initial.drawn_params(model, 0), Lengths())
+    answerer, params = finetune.question_answerer(opened, span_width=10, seed=0)
     assert isinstance(answerer, OpenQA) and set(params["reader"]) >= {"encoder", "span_score"}

@@ -111,6 +111,11 @@ def empty(path):
     os.truncate(path / index.VECTORS, 0)
 
 
+def lengthen(path):
+    with open(path / index.VECTORS, "ab") as file:
+        file.write(b"\0\0\0\0")
+
+
 def spoil_manifest(path):
     (path / index.MANIFEST).write_text("{")
 
@@ -120,11 +125,36 @@ def another_step(path):
     (path / index.MANIFEST).write_text(json.dumps(manifest | {"step": 4}))
 
 
-@pytest.mark.parametrize("spoil", [flip_a_bit, cut_short, empty, spoil_manifest, another_step])
+CHEAP = [cut_short, lengthen, empty, spoil_manifest, another_step]
+
+
+@pytest.mark.parametrize("spoil", [flip_a_bit, *CHEAP])
 def test_damage_is_noticed(tmp_path, vectors, spoil):
     spoil(publish(tmp_path, 3, vectors).path)
     with pytest.raises(UserError, match=r"step_00000003: damaged"):
         index.open_version(tmp_path, 3, "corpus")
+
+
+@pytest.mark.parametrize("spoil", CHEAP)
+def test_without_the_checksum_form_and_size_are_checked_still(tmp_path, vectors, spoil):
+    spoil(publish(tmp_path, 3, vectors).path)
+    with pytest.raises(UserError, match=r"step_00000003: damaged"):
+        index.open_version(tmp_path, 3, "corpus", verify=False)
+
+
+def test_without_the_checksum_no_vector_is_read(tmp_path, vectors, monkeypatch):
+    publish(tmp_path, 3, vectors)
+
+    def read(*_):
+        raise AssertionError("all vectors were read")
+
+    monkeypatch.setattr(index, "_checksum", read)
+    version = index.open_version(tmp_path, 3, "corpus", verify=False)
+    np.testing.assert_array_equal(version.vectors, vectors)
+    with pytest.raises(UserError, match="another corpus"):
+        index.open_version(tmp_path, 3, "another", verify=False)
+    with pytest.raises(UserError, match=r"step_00000004.*missing"):
+        index.open_version(tmp_path, 4, "corpus", verify=False)
 
 
 def test_a_missing_version_another_corpus_and_another_format_are_named(tmp_path, vectors):

@@ -33,4 +33,6 @@ def test_recall_counts_each_query_by_itself():
     wanted = np.array([[1, 2], [3, 4], [5, -1]])
     assert searcher.recall(wanted, wanted) == 1
     assert searcher.recall(wanted[:, ::-1], wanted) == 1
-    assert searcher.recall(np.array([[2, 9, 9], [1, 2, 9], [-1, 5, 9]]), wanted) == pytest.approx(2 / 5)
+    assert searcher.recall(np.array([[2, 9, 9], [1, 2, 9], [-1, 5, 9]]), wanted) == pytest.approx(
+        2 / 5
+    )

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from ralm_jax.training import finetune as finetuning
 from ralm_jax.training import loop as training
 from ralm_jax.training import optim
 from ralm_jax.training.model_selection import spread
+from ralm_jax.training.schedule import Schedule
 from ralm_jax.weights.exporting import export_model
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
@@ -47,14 +49,9 @@ QUERY_ONLY = optim.by_part(
 @pytest.fixture(autouse=True, scope="module")
 def quick():
     """Few passages are embedded at a time, and a step is compiled once."""
-    compiled, original = {}, partition.parallelize
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "CHUNK", 64)
-        patch.setattr(
-            partition,
-            "parallelize",
-            lambda step: compiled.setdefault((step.func, *step.keywords.items()), original(step)),
-        )
+        patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
         yield
 
 
@@ -75,11 +72,13 @@ def pretrained(tiny, tmp_path_factory):
 
 def finetune(out, pretrained, tiny, **more):
     options = {
-        "run": pretrained, "train": tiny.questions, "steps": 4, "batch": 8, "lengths": LENGTHS,
-        "optimizer": QUERY_ONLY, "beam": 30, "candidates": 3, "span_width": 4, "log_every": 1,
-        "checkpoint_every": 2, **more,
+        "run": pretrained, "train": tiny.questions, "lengths": LENGTHS, "beam": 30, "candidates": 3,
+        "span_width": 4,
     }  # fmt: skip
-    return finetune.finetune(out=out, **options)
+    course = {"steps": 4, "optimizer": QUERY_ONLY, "checkpoint_every": 2}
+    course |= {name: more.pop(name) for name in list(more) if name in Schedule.__annotations__}
+    schedule = Schedule(batch=8, log_every=1, **course)
+    return finetuning.finetune(out=out, schedule=schedule, **{**options, **more})
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +137,14 @@ def test_the_parameters_that_answer_most_are_kept(pretrained, tiny, tmp_path, mo
     with pytest.raises(training.Stopped):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "told_to_stop", lambda loop, done: done == 2)
-            finetune(tmp_path / "run", pretrained, tiny, dev=asked, dev_every=2)
-    finetune(tmp_path / "run", pretrained, tiny, dev=asked, dev_every=2)
-    probes = [
+            finetune(tmp_path / "run", pretrained, tiny, dev=asked, eval_every=2)
+    finetune(tmp_path / "run", pretrained, tiny, dev=asked, eval_every=2)
+    evals = [
         (x["step"], x["eval/exact_match"])
         for x in read_metrics(metrics_file(tmp_path / "run"))
         if "eval/exact_match" in x
     ]
-    assert probes == [(0, 0.1), (2, 0.6), (4, 0.3)]
+    assert evals == [(0, 0.1), (2, 0.6), (4, 0.3)]
     kept = OpenRun.open(tmp_path / "run")
     assert (kept.stage, kept.step) == (directory.BEST, 2)
     assert OpenRun.open(tmp_path / "run", stage="finetune").step == 4
@@ -155,6 +154,31 @@ def test_development_questions_are_spread_evenly():
     asked = [Question(str(i), "?", ("x",)) for i in range(10)]
     assert [q.id for q in spread(asked, 4)] == ["0", "3", "6", "9"]
     assert len(spread(asked, 10)) == len(spread(asked, 99)) == 10 and spread([], 5) == []
+    # One without an answer cannot tell which parameters answer more.
+    some = [q._replace(answers=(), gold_ids=("d",)) if int(q.id) % 2 else q for q in asked]
+    assert [q.id for q in spread(some, 99)] == ["0", "2", "4", "6", "8"]
+    assert [q.id for q in spread(some, 3)] == ["0", "4", "8"]
+
+
+def test_development_questions_without_answers_are_refused_before_anything_is_made(
+    pretrained, tiny, tmp_path
+):
+    dev = [Question("1", "?", (), ("d1",))]
+    with pytest.raises(UserError, match="no development question has an answer"):
+        finetune(tmp_path / "run", pretrained, tiny, dev=dev)
+    assert not (tmp_path / "run").exists()
+
+
+def test_questions_that_are_cut_in_training_are_said_so(pretrained, tiny, tmp_path, capsys):
+    first, *rest = tiny.questions.read_text("utf-8").splitlines()
+    question = json.loads(first)
+    longer = json.dumps(
+        {**question, "id": "long", "question": "and so " * 20 + question["question"]}
+    )
+    (tmp_path / "q.jsonl").write_text("\n".join([first, longer, *rest]), "utf-8")
+    finetune(tmp_path / "run", pretrained, tiny, train=tmp_path / "q.jsonl", steps=1)
+    said = "".join(capsys.readouterr())
+    assert f"finetune: 1 question: cut to {LENGTHS.query - 2} wordpieces" in said
 
 
 def test_passages_may_learn_too(pretrained, tiny, tmp_path):
@@ -176,7 +200,7 @@ def test_questions_that_nothing_answers_are_refused(pretrained, tiny, tmp_path):
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({"question": "Who?", "answers": ["zzz qqq xxx"]}) + "\n")
     with pytest.raises(
-        UserError, match=r"no passage of .* holds an answer to any of the 1 questions"
+        UserError, match=r"no passage of .* has an answer to any of the 1 questions"
     ):
         finetune(tmp_path / "run", pretrained, tiny, train=file)
 
@@ -226,7 +250,7 @@ def test_offsets_are_those_of_the_bodies(tiny):
 def test_the_embedder_of_an_export_is_that_of_questions(pretrained, tiny, tmp_path):
     given = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
     model, params = finetuning.question_answerer(
-        OpenRun.open(pretrained)._replace(model=given, params=initial.drawn_params(given, seed=0)),
+        OpenRun(given, initial.drawn_params(given, seed=0), LENGTHS),
         span_width=4,
         seed=0,
     )
@@ -287,7 +311,55 @@ def test_questions_that_nothing_answers_or_nothing_finds(opened, tiny, tmp_path)
     shown = table(report)
     assert "2 questions, 1 of them answered by some passage" in shown
     assert f"3 questions: {ASKED_TWICE}" in shown
-    assert "(1 questions for which no passage was found)" in shown
+    assert "(no passage was found for 1 question)" in shown
+
+
+def test_figures_of_answers_are_over_the_questions_that_have_answers(opened, tiny, tmp_path):
+    given = read_questions(tiny.questions).asked
+    answered, gold = given[:2], [q._replace(answers=()) for q in given[2:5]]
+    alone = evaluate_answers(opened, Questions(answered, {}), beam=20, candidates=2)
+    file = tmp_path / "said.jsonl"
+    both = evaluate_answers(
+        opened, Questions([*answered, *gold], {}), beam=20, candidates=2, predictions=file
+    )
+    assert (both["questions"], both["with_answers"], both["answerable"]) == (5, 2, 2)
+    for name in ("retriever", "frozen", "bm25"):
+        for figure in ("exact_match", "f1", "reader_oracle", "recall", "answerable"):
+            assert both[name][figure] == alone[name][figure]
+        assert both[name]["gold_passage"]["questions"] == 5
+    shown = table(both)
+    assert "5 questions; EM, F1, oracle and @k are over the 2 with answers, 2 of them" in shown
+    assert "Recall of gold passages, over 5 questions" in shown
+    said = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert [x["exact_match"] is None for x in said] == [False] * 2 + [True] * 3
+    assert [x["f1"] is None for x in said] == [False] * 2 + [True] * 3
+
+
+def test_without_any_answer_there_is_no_table_of_answers(opened, tiny):
+    given = [q._replace(answers=()) for q in read_questions(tiny.questions).asked[:3]]
+    given.append(given[0]._replace(question="Who else?", gold_ids=("nowhere",)))
+    report = evaluate_answers(opened, Questions(given, {}), beam=20, candidates=2)
+    assert report["with_answers"] == 0 and "exact_match" not in report["retriever"]
+    shown = table(report)
+    assert "4 questions, none with an answer to compare with" in shown and "EM" not in shown
+    assert "1 question: none of their gold ids is in the corpus" in shown
+    assert "Recall of gold passages, over 3 questions" in shown
+
+
+def test_what_was_not_searched_is_a_dash_and_what_was_cut_is_said(opened, tiny):
+    given = read_questions(tiny.questions).asked[:2]
+    given.append(given[0]._replace(question="and so on " * 9 + given[0].question))
+    lost = Question("x", "Who?", ("not in any passage",))
+    report = evaluate_answers(opened, Questions([*given, lost], {}), beam=3, candidates=2)
+    shown = table(report)
+    assert "nan" not in shown and f"1 question: cut to {LENGTHS.query - 2} wordpieces" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("fine-tuned retriever"))
+    assert row.split()[-3:-1] == ["-", "-"]
+    # No question is answered by any passage: exact match over those is not 0%.
+    nothing = evaluate_answers(opened, Questions([lost], {}), beam=3, candidates=2)
+    assert nothing["retriever"]["answerable"] is None and nothing["answerable"] == 0
+    row = next(line for line in table(nothing).splitlines() if line.startswith("fine-tuned"))
+    assert row.split()[-1] == "-"
 
 
 def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path, capsys):
@@ -300,10 +372,10 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
     )
     writer.write(0, wrong)
     writer.commit()
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_cache, "BAR_DELAY", 0.0)
         again = OpenRun.open(other)
+        assert len(again.vectors) == tiny.corpus.size
     assert "not by these parameters" in capsys.readouterr().err
     asked = [tiny.almanac.questions[0]["question"]]
     one, two = (o.answer(asked)[0] for o in (opened, again))
@@ -312,7 +384,7 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
 
 def test_a_run_that_does_not_answer_is_refused(pretrained):
     with pytest.raises(UserError, match=r"was not fine-tuned: ralm finetune --run"):
-        OpenRun.open(pretrained)
+        OpenRun.open(pretrained).answer(["Who?"])
 
 
 def test_the_small_model_is_what_the_run_says(tuned):

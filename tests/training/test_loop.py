@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 
+import compiling
 import jax
 import numpy as np
 import optax
@@ -28,7 +29,7 @@ from ralm_jax.retrieval.refresh import Asynchronous
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.writers import metrics_file, read_metrics
-from ralm_jax.training import loop, optim, pretrain, schedule, state
+from ralm_jax.training import loop, optim, pretrain, schedule
 from ralm_jax.training.tasks import InverseCloze, Realm
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
@@ -36,9 +37,11 @@ SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=16, positions=64
 MODEL = Ralm(SMALL, SMALL, embedding=8)
 BOTH = optim.by_part(optim.adamw(1e-2), optim.adamw(1e-2))
 REALM = Realm(LENGTHS, candidates=3, index="exact", refresh=Asynchronous(every=4, lag=3))
-ICT = schedule.Stage("ict", InverseCloze(LENGTHS, mask=salient_span, mask_share=0.5), 3, 16, BOTH)
+OFTEN = {"log_every": 1, "checkpoint_every": 100}
+HALF_MASKED = InverseCloze(LENGTHS, mask=salient_span, mask_share=0.5)
+ICT = schedule.Stage("ict", HALF_MASKED, schedule.Schedule(3, 16, BOTH, **OFTEN))
 # Snapshots at steps 4 and 8, served from 7 and 11 on.
-JOINT = schedule.Stage("realm", REALM, 12, 8, BOTH)
+JOINT = schedule.Stage("realm", REALM, schedule.Schedule(12, 8, BOTH, **OFTEN))
 CHAIN = (ICT, JOINT)
 
 
@@ -49,22 +52,17 @@ def quick():
     Passages are embedded in small chunks, so that an index is made in several parts as a real one is.
     """
 
-    def parallelize(step):
-        known = (step.func, *sorted(step.keywords.items())) if hasattr(step, "func") else step
-        return compiled.setdefault(known, original(step))
-
     def initial_params(model, key):
         seed = jax.random.key_data(key).tobytes()
         if (model, seed) not in begun:
             begun[model, seed] = jax.tree.map(np.asarray, begin(model, key))
         return begun[model, seed]
 
-    compiled, begun = {}, {}
-    original, begin = partition.parallelize, initial.initial_params
+    begun, begin = {}, initial.initial_params
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "CHUNK", 32)
-        patch.setattr(partition, "parallelize", parallelize)
-        patch.setattr(state, "initial_params", initial_params)
+        patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
+        patch.setattr(initial, "initial_params", initial_params)
         patch.setattr(directory, "sized", functools.cache(directory.sized))
         yield
 
@@ -74,26 +72,27 @@ class Lost(Exception):
 
 
 def train(run, corpus, stages, **more):
-    options = {
-        "model": MODEL,
-        "log_every": 1,
-        "checkpoint_every": 100,
-        "held_out": 0.2,
-        "seed": 7,
-        **more,
-    }
+    """Options that are a schedule's change those of all stages."""
+    names = schedule.Schedule.__annotations__
+    course = {name: more.pop(name) for name in list(more) if name in names}
+    stages = [with_course(stage, **course) for stage in stages]
+    options = {"model": MODEL, "held_out": 0.2, "seed": 7, **more}
     return pretrain.pretrain(run=run, corpus=corpus, stages=stages, **options)
+
+
+def with_course(stage, **course):
+    return dataclasses.replace(stage, schedule=dataclasses.replace(stage.schedule, **course))
 
 
 def at(stage, step, act):
     """Options that call `act` after one step of one stage."""
 
-    def probe(model, params, name, now):
+    def evaluate(model, params, name, now):
         if (name, now) == (stage, step):
             act()
         return {}
 
-    return {"probe": probe, "probe_every": 1}
+    return {"evaluate": evaluate, "eval_every": 1}
 
 
 def lose():
@@ -109,8 +108,8 @@ def ended(run, stages=CHAIN):
     found = {}
     for stage in stages:
         checkpoints = Checkpoints(directory.checkpoint_folder(run, stage.name))
-        assert checkpoints.latest() == stage.steps
-        tree = checkpoints.load(stage.steps)
+        assert checkpoints.latest() == stage.schedule.steps
+        tree = checkpoints.load(stage.schedule.steps)
         checkpoints.close()
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             found[stage.name + jax.tree_util.keystr(path)] = np.asarray(leaf)
@@ -128,7 +127,7 @@ def assert_same(run, other):
     for name, leaf in here.items():
         np.testing.assert_array_equal(leaf, there[name], err_msg=name)
     logged = [(line["stage"], line["step"]) for line in curves(run) if "step_seconds" in line]
-    assert len(logged) == len(set(logged)) == sum(stage.steps for stage in CHAIN)
+    assert len(logged) == len(set(logged)) == sum(stage.schedule.steps for stage in CHAIN)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +151,7 @@ def begun(whole, tmp_path):
 def test_the_chain_goes_through_its_stages(whole, tiny):
     lines = curves(whole)
     assert [(x["stage"], x["step"]) for x in lines if "step_seconds" in x] == [
-        (stage.name, step + 1) for stage in CHAIN for step in range(stage.steps)
+        (stage.name, step + 1) for stage in CHAIN for step in range(stage.schedule.steps)
     ]
     published = [
         (x["stage"], x["step"], x["publish/index_step"]) for x in lines if "publish/index_step" in x
@@ -214,7 +213,7 @@ def test_work_since_the_last_checkpoint_is_done_again(whole, begun, tiny):
 def test_an_index_stays_for_as_long_as_a_checkpoint_needs_it(tiny, tmp_path):
     """Version 2 served at the checkpoint; 4 and 6 have been published when the run is lost."""
     often = dataclasses.replace(REALM, refresh=Asynchronous(every=2, lag=1))
-    stages = (dataclasses.replace(JOINT, task=often, steps=10),)
+    stages = (with_course(dataclasses.replace(JOINT, task=often), steps=10),)
     whole, run = tmp_path / "whole", tmp_path / "run"
     train(whole, tiny.corpus, stages, checkpoint_every=5)
     with pytest.raises(Lost):
@@ -260,7 +259,7 @@ def test_a_run_is_not_resumed_on_another_corpus(whole, tiny):
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(tiny, tmp_path):
-    odd = dataclasses.replace(JOINT, batch=12)
+    odd = with_course(JOINT, batch=12)
     with pytest.raises(UserError, match="batch of 12 does not divide over 8 devices"):
         train(tmp_path / "run", tiny.corpus, (ICT, odd))
     assert not (tmp_path / "run").exists()
@@ -268,7 +267,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(tiny, t
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_that_is_none_is_refused_before_anything_is_made(tiny, tmp_path, share):
-    with pytest.raises(UserError, match="held_out is a share of the facts"):
+    with pytest.raises(UserError, match="held_out must be a number from 0 to less than 1"):
         train(tmp_path / "run", tiny.corpus, CHAIN, held_out=share)
     assert not (tmp_path / "run").exists()
 
@@ -278,7 +277,7 @@ def test_the_null_passage_and_the_querys_own_need_two_places():
         UserError, match="candidates is 1, and the null passage and the query's own"
     ):
         dataclasses.replace(REALM, candidates=1, own_passage=True)
-    with pytest.raises(UserError, match="candidates is 0"):
+    with pytest.raises(UserError, match="Realm.candidates must be a whole number from 1, not 0"):
         dataclasses.replace(REALM, candidates=0)
     assert dataclasses.replace(REALM, candidates=1).choose(
         np.array([[4]]), np.array([2])
@@ -288,10 +287,11 @@ def test_the_null_passage_and_the_querys_own_need_two_places():
 @pytest.mark.parametrize("candidates", [2, 3])
 def test_one_passage_beside_the_null_is_allowed_with_a_caution(tiny, tmp_path, capsys, candidates):
     task = dataclasses.replace(REALM, candidates=candidates)
-    train(tmp_path / "run", tiny.corpus, [dataclasses.replace(JOINT, steps=1, task=task)])
+    train(tmp_path / "run", tiny.corpus, [dataclasses.replace(JOINT, task=task)], steps=1)
     said = "".join(capsys.readouterr())
-    assert ("realm: candidates is 2" in said and task.caution in said) == (candidates == 2)
-    assert not dataclasses.replace(task, freeze_retriever=True).caution  # a warm-up
+    assert ("realm: caution: with 2 candidates" in said) == (candidates == 2)
+    # A warm-up is told nothing.
+    assert len(dataclasses.replace(task, freeze_retriever=True).describe(9)) == 1
 
 
 def test_a_full_disk_while_an_index_is_published_ends_the_run_and_it_goes_on(
@@ -312,21 +312,21 @@ def test_a_full_disk_while_an_index_is_published_ends_the_run_and_it_goes_on(
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path):
-    wild = dataclasses.replace(ICT, optimizer=optax.sgd(float("inf")))
+    wild = with_course(ICT, optimizer=optax.sgd(float("inf")))
     with pytest.raises(UserError, match=r"loss became nan at step 2 of ict: lower"):
         train(tmp_path, tiny.corpus, (wild,))
 
 
 def test_measuring_is_not_training(tiny, tmp_path):
-    """What the device waits for is a share of the time of training, however long a probe takes."""
-    slow = {"probe": lambda *_: time.sleep(0.4) or {"x": 1.0}, "probe_every": 1}
-    train(tmp_path, tiny.corpus, (dataclasses.replace(ICT, steps=5),), **slow)
+    """What the device waits for is a share of the time of training, however long evaluating takes."""
+    slow = {"evaluate": lambda *_: time.sleep(0.4) or {"x": 1.0}, "eval_every": 1}
+    train(tmp_path, tiny.corpus, (ICT,), steps=5, **slow)
     lines = [x for x in curves(tmp_path) if "loss" in x]
     seconds = np.array([x["step_seconds"] for x in lines])
     waits = [sum(v for k, v in x.items() if k.startswith("wait/")) for x in lines]
     # Of all steps together: what one waited for may be in the line of the next.
     assert len(lines) == 5 and (waits * seconds).sum() < 1.1 * seconds.sum()
-    assert all("wait/probe" not in x and x["examples_per_second"] > 0 for x in lines)
+    assert all("wait/eval" not in x and x["examples_per_second"] > 0 for x in lines)
 
 
 def test_inverse_cloze_learns(tiny, tmp_path):
@@ -335,7 +335,9 @@ def test_inverse_cloze_learns(tiny, tmp_path):
     )
     model = Ralm(config, config, embedding=16, pooling="mean")
     task = InverseCloze(LENGTHS)  # nothing masked
-    stage = schedule.Stage("ict", task, 40, 32, optim.by_part(optim.adamw(1e-2), optim.frozen()))
+    stage = schedule.Stage(
+        "ict", task, schedule.Schedule(40, 32, optim.by_part(optim.adamw(1e-2), optim.frozen()))
+    )
     train(tmp_path, tiny.corpus, (stage,), log_every=10, model=model)
     losses = [line["loss"] for line in curves(tmp_path)]
     assert abs(losses[0] - np.log(32)) < 0.5 and losses[-1] < losses[0] - 0.8

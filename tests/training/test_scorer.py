@@ -1,5 +1,6 @@
 """The scorer: how it begins, what teaches it, what it teaches, and the order it puts passages in."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -7,8 +8,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tests.test_finetuning import LENGTHS, SMALL, finetune
-from tests.test_steps import CALM, PLAIN, clozes, largest
 
 from ralm_jax import cli, partition
 from ralm_jax.errors import UserError
@@ -23,9 +22,11 @@ from ralm_jax.models import initial
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
-from ralm_jax.training import initialize, optim, pretrain, schedule, state, steps
+from ralm_jax.training import initialize, optim, pretrain, schedule, steps
 from ralm_jax.training.model_selection import Selection
-from ralm_jax.training.tasks import Realm
+from ralm_jax.training.tasks import FROZEN, Realm
+from tests.training.test_finetune import LENGTHS, SMALL, finetune
+from tests.training.test_steps import CALM, PLAIN, clozes, largest
 
 SCORING = Ralm(CALM, CALM, embedding=4, score_scale=0.5, with_scorer=True)
 __all__ = ["clozes"]  # a fixture
@@ -44,11 +45,12 @@ def params(drawn, clozes):
     return {**drawn(SCORING, clozes)["params"], **scorer}
 
 
-def once(clozes, params, devices=1, **how):
-    begun = state.create(SCORING, params, PLAIN)
+def once(clozes, params, devices=1, loss=steps.scorer_loss, **how):
+    begun = steps.create_state(SCORING, params, PLAIN)
     begun = partition.replicate(begun) if devices == jax.device_count() else begun
     split = jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), clozes)
-    step = functools.partial(steps.ralm_step, **how)
+    loss = functools.partial(loss, model=SCORING, **how)
+    step = functools.partial(steps.train_step, loss=loss)
     ended, metrics = partition.parallelize(step)(begun, split, jax.random.key(0))
     return jax.tree.map(lambda a, b: np.asarray(a) - b, ended.params, params), metrics
 
@@ -66,10 +68,10 @@ def test_it_begins_as_the_encoder_of_the_reader():
 
 def test_who_learns_under_which_objective(clozes, params):
     """Dynamic: all three. Static: the scorer stands still. REALM's: as if there were none."""
-    dynamic, said = once(clozes, params, judge=True, objective=distillation.label_free)
+    dynamic, said = once(clozes, params, objective=distillation.label_free)
     still = functools.partial(distillation.label_free, static=True)
-    static, _ = once(clozes, params, judge=True, objective=still)
-    alone, _ = once(clozes, params)
+    static, _ = once(clozes, params, objective=still)
+    alone, _ = once(clozes, params, loss=steps.realm_loss)
     for moved in (dynamic, static):
         assert min(largest(moved["retriever"]), largest(moved["reader"])) > 1e-3
     assert largest(dynamic["scorer"]) > 1e-3 and said["grad_norm_scorer"][0] > 0
@@ -82,7 +84,7 @@ def test_who_learns_under_which_objective(clozes, params):
 
 
 def test_the_loss_of_a_step_is_that_of_the_objective(clozes, params):
-    _, metrics = once(clozes, params, devices=8, judge=True, objective=distillation.label_free)
+    _, metrics = once(clozes, params, devices=8, objective=distillation.label_free)
     scores, likelihood = SCORING.apply({"params": params}, clozes)
     raw = SCORING.apply({"params": params}, clozes.joint, method="rerank")
     lists = (marginal.log_prior(x, clozes.valid) for x in (scores, raw))
@@ -93,7 +95,7 @@ def test_the_loss_of_a_step_is_that_of_the_objective(clozes, params):
 
 def test_an_optimiser_of_its_own(params):
     each = optim.by_part(optim.frozen(), optim.frozen(), scorer=PLAIN)
-    begun = state.create(SCORING, params, each)
+    begun = steps.create_state(SCORING, params, each)
     ended = begun.apply_gradients(grads=begun.params)
     moved = jax.tree.map(lambda a, b: np.asarray(a) - b, ended.params, params)
     assert largest(moved["scorer"]) > 0 == max(largest(moved[p]) for p in ("retriever", "reader"))
@@ -102,10 +104,10 @@ def test_an_optimiser_of_its_own(params):
 def test_an_objective_that_wants_one_says_so(tiny, tmp_path):
     model = Ralm(SMALL, SMALL, embedding=8)
     task = Realm(LENGTHS, mask=salient_span, objective=distillation.label_free)
-    stage = schedule.Stage("realm", task, 1, 8, PLAIN)
+    stage = schedule.Stage("realm", task, schedule.Schedule(1, 8, PLAIN))
     options = {"corpus": tiny.corpus, "stages": [stage], "model": model}
     with pytest.raises(
-        UserError, match="stage realm: its objective wants a scorer, which the model lacks"
+        UserError, match="stage realm: its objective needs a scorer, which the model lacks"
     ):
         pretrain.pretrain(run=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
@@ -165,7 +167,7 @@ def test_development_questions_decide_whether_it_is_used(
     """Where its order answers more of them, and only there; the step that is kept is that of the better."""
     run = shutil.copytree(tuned, tmp_path / "run")
     questions = read_questions(tiny.questions).asked[:4]
-    select = Selection(run, tiny.corpus, questions, LENGTHS, 2)
+    select = Selection(run, tiny.corpus, questions, LENGTHS, 2, FROZEN)
     opened = OpenRun.open(run)
     scores = iter([(0.5, 0.5), (exact, exact)])
     monkeypatch.setattr(Selection, "_score", lambda self, found: next(scores))
@@ -175,20 +177,19 @@ def test_development_questions_decide_whether_it_is_used(
     assert OpenRun.open(run).stage == directory.BEST and OpenRun.open(run).rerank == reranks
     assert OpenRun.open(run).rerank == reranks
     assert not OpenRun.open(
-        run, "finetune"
+        run, stage="finetune"
     ).rerank  # of a step that was not chosen nothing is known
 
 
 def test_both_orders_of_development_questions_are_read(tuned, tiny):
     questions = read_questions(tiny.questions).asked[:4]
-    select = Selection(tuned, tiny.corpus, questions, LENGTHS, 2)
+    select = Selection(tuned, tiny.corpus, questions, LENGTHS, 2, FROZEN)
     opened = OpenRun.open(tuned)
     first, second = select._answered(opened)
     asked = [q.question for q in questions]
     for found, reranks in ((first, False), (second, True)):
-        wanted = answering.answer(
-            opened._replace(rerank=reranks), asked, beam=answering.RERANKED, candidates=2
-        )
+        ordered = dataclasses.replace(opened, rerank=reranks)
+        wanted = ordered.answer(asked, beam=answering.RERANKED, candidates=2)
         assert [a.answers[0].text for a in found] == [a.answers[0].text for a in wanted]
         assert [a.rows.tolist() for a in found] == [a.rows.tolist() for a in wanted]
     assert [a.rows.tolist() for a in first] != [a.rows.tolist() for a in second]

@@ -13,7 +13,7 @@ from ralm_jax.batches import ClozeBatch, ClozePair, Text
 from ralm_jax.losses import marginal
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.training import optim, state, steps
+from ralm_jax.training import optim, steps
 
 CALM = EncoderConfig(
     vocab_size=20, hidden=8, layers=1, heads=2, intermediate=16, positions=16,
@@ -22,8 +22,8 @@ CALM = EncoderConfig(
 MODEL = Ralm(CALM, CALM, embedding=4, score_scale=0.5)
 B, K, L, P, S, M = 16, 3, 5, 6, 8, 3
 PLAIN = optax.sgd(0.1)  # neither Adam nor a clip would notice gradients N times too large
-TOKEN = functools.partial(steps.ralm_step, objective=marginal.marginal_per_token)
-HELD = functools.partial(steps.ralm_step, freeze_retriever=True)
+TOKEN = functools.partial(steps.realm_loss, objective=marginal.marginal_per_token)
+FROZEN = functools.partial(steps.realm_loss, freeze_retriever=True)
 
 
 def text(rng, *shape):
@@ -50,7 +50,7 @@ def clozes():
 @pytest.fixture(scope="module")
 def pairs():
     rng = np.random.default_rng(1)
-    return ClozePair(text(rng, B, L), text(rng, B, P))
+    return ClozePair(text(rng, B, L), text(rng, B, P), np.arange(B, dtype=np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +65,21 @@ class Steps:
         self.params, self.traces, self._compiled = params, collections.Counter(), {}
 
     def start(self, devices=8, model=MODEL):
-        begun = state.create(model, self.params, PLAIN)
+        begun = steps.create_state(model, self.params, PLAIN)
         return partition.replicate(begun) if devices == jax.device_count() else begun
 
-    def __call__(self, step, begun, batch, devices=8):
+    def __call__(self, loss, begun, batch, devices=8):
         """-> state and metrics; the batch, given without a device axis, is split."""
-        if step not in self._compiled:
+        if loss not in self._compiled:
 
             def counted(*inputs):
-                self.traces[step] += 1
-                return step(*inputs)
+                self.traces[loss] += 1
+                whole = functools.partial(loss, model=inputs[0].apply_fn.__self__)
+                return steps.train_step(*inputs, loss=whole)
 
-            self._compiled[step] = partition.parallelize(counted)
+            self._compiled[loss] = partition.parallelize(counted)
         split = lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:])  # noqa: E731
-        return self._compiled[step](begun, jax.tree.map(split, batch), jax.random.key(0))
+        return self._compiled[loss](begun, jax.tree.map(split, batch), jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +101,9 @@ def change(after, before):
     return jax.tree.map(lambda a, b: np.asarray(a) - b, after, before)
 
 
-@pytest.mark.parametrize("step", [TOKEN, steps.ict_step], ids=["realm", "ict"])
+@pytest.mark.parametrize("step", [TOKEN, steps.ict_loss], ids=["realm", "ict"])
 def test_eight_devices_are_one(train, clozes, pairs, params, step):
-    batch = pairs if step is steps.ict_step else clozes
+    batch = pairs if step is steps.ict_loss else clozes
     (many, seen), (one, wanted) = (once(train, step, batch, n) for n in (8, 1))
     moved, by_one = change(many, params), change(one, params)
     assert largest(by_one["retriever"]) > 0.01
@@ -118,9 +119,9 @@ def test_eight_devices_are_one(train, clozes, pairs, params, step):
 )
 def test_few_at_a_time_are_the_same_step(train, clozes, params, how):
     """On one device: of 16 queries one, and four, at a time."""
-    whole = functools.partial(steps.ralm_step, **{**how, "microbatch_size": None})
+    whole = functools.partial(steps.realm_loss, **{**how, "microbatch_size": None})
     (wanted, told), (found, said) = (
-        once(train, step, clozes, 1) for step in (whole, functools.partial(steps.ralm_step, **how))
+        once(train, step, clozes, 1) for step in (whole, functools.partial(steps.realm_loss, **how))
     )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
     jax.tree.map(close, change(found, params), change(wanted, params))
@@ -139,7 +140,7 @@ def test_the_loss_is_the_mean_over_all_masked_tokens(train, clozes, params):
 
 
 def test_inverse_cloze_has_the_passages_of_all_devices_as_negatives(train, pairs, params):
-    _, metrics = once(train, steps.ict_step, pairs)
+    _, metrics = once(train, steps.ict_loss, pairs)
     queries, passages = (
         np.asarray(MODEL.apply({"params": params}, text, method=tower))
         for text, tower in ((pairs.query, "queries"), (pairs.passage, "passages"))
@@ -151,23 +152,34 @@ def test_inverse_cloze_has_the_passages_of_all_devices_as_negatives(train, pairs
     np.testing.assert_array_equal(metrics["in_batch_accuracy"], (right, B))
 
 
-def test_a_held_retriever_does_not_move_at_all(train, clozes, params):
-    after, metrics = once(train, HELD, clozes)
+def test_inverse_cloze_leaves_out_the_passage_of_the_query_on_every_device(train, pairs):
+    """Sentences of one passage stand on devices far apart: alone in the batch they have nothing to tell."""
+    _, alone = once(train, steps.ict_loss, pairs._replace(row=np.full(B, 3, np.int32)))
+    np.testing.assert_allclose(alone["loss"], (0, B), atol=1e-5)
+    _, apart = once(train, steps.ict_loss, pairs)
+    two = pairs.row.copy()
+    two[B - 1] = two[0]
+    _, some = once(train, steps.ict_loss, pairs._replace(row=two))
+    assert 0 < some["loss"][0] < apart["loss"][0] - 1e-3
+
+
+def test_a_frozen_retriever_does_not_move_at_all(train, clozes, params):
+    after, metrics = once(train, FROZEN, clozes)
     assert largest(change(after["retriever"], params["retriever"])) == 0
     assert largest(change(after["reader"], params["reader"])) > 0.01
     assert metrics["grad_norm_retriever"][0] == 0
     # Neither by weight decay, which needs no gradient.
     both = optim.by_part(optim.frozen(), optim.adamw(0.1, weight_decay=0.5))
-    begun = state.create(MODEL, params, both)
+    begun = steps.create_state(MODEL, params, both)
     ended = jax.jit(lambda s: s.apply_gradients(grads=s.params))(begun)
     assert largest(change(ended.params["retriever"], params["retriever"])) == 0
     assert largest(change(ended.params["reader"], params["reader"])) > 0.01
 
 
-def test_a_held_encoder_lets_the_head_alone_learn(train, clozes, params):
+def test_a_frozen_encoder_lets_the_head_alone_learn(train, clozes, params):
     """As the whole reader's head does, whose gradient is the same."""
-    held = functools.partial(steps.ralm_step, freeze_encoder=True)
-    (after, _), (free, _) = once(train, held, clozes), once(train, TOKEN, clozes)
+    frozen = functools.partial(steps.realm_loss, freeze_encoder=True)
+    (after, _), (free, _) = once(train, frozen, clozes), once(train, TOKEN, clozes)
     moved = change(after["reader"], params["reader"])
     assert largest(moved.pop("encoder")) == 0 and largest(moved) > 0.01
     for part in ("head", "head_norm", "head_bias"):
@@ -192,9 +204,9 @@ def wild(part):
 
 def test_dropout_of_inverse_cloze_differs_by_device(train, pairs):
     """Were eight copies of a pair embedded alike, every passage would be as likely as the others."""
-    same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)
+    same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)._replace(row=pairs.row[:8])
     (_, calm), (_, shaken) = (
-        train(steps.ict_step, train.start(model=model), same)
+        train(steps.ict_loss, train.start(model=model), same)
         for model in (MODEL, wild("retriever"))
     )
     np.testing.assert_allclose(calm["loss"][0], 8 * np.log(8), rtol=1e-5)
@@ -207,7 +219,7 @@ def test_dropout_of_realm_differs_by_device_and_by_step(train, clozes):
         everyones = partition.all_gather(log_likelihood)
         return jnp.abs(log_likelihood - everyones[:1]).sum(), everyones.sum()
 
-    step = functools.partial(steps.ralm_step, objective=sees_others)
+    step = functools.partial(steps.realm_loss, objective=sees_others)
     same = jax.tree.map(lambda x: np.repeat(x[2:3], 8, 0), clozes)
     begun = train.start(model=wild("reader"))
     still = begun.replace(tx=optax.set_to_zero())
@@ -245,7 +257,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_a_step_is_as_it_was(train, clozes, pairs, params, name):
-    batch, step = (pairs, steps.ict_step) if name == "ict" else (clozes, TOKEN)
+    batch, step = (pairs, steps.ict_loss) if name == "ict" else (clozes, TOKEN)
     after, metrics = once(train, step, batch)
     found = {key: float(total / count) for key, (total, count) in metrics.items()}
     moved = change(after, params)

@@ -1,0 +1,150 @@
+"""Whoever opens a run changes nothing in it, also while it is being trained."""
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from ralm_jax import cli
+from ralm_jax.batches import Lengths
+from ralm_jax.errors import UserError
+from ralm_jax.evaluation.evaluate import evaluate
+from ralm_jax.inference import embedding
+from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.models import initial
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs import checkpoint, directory
+from ralm_jax.runs.checkpoint import Checkpoints, newest
+from ralm_jax.weights.exporting import export_model
+
+SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0)
+LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
+
+
+@pytest.fixture
+def run(tiny, tmp_path, monkeypatch):
+    """A run with one checkpoint, and one that its trainer is in the middle of saving."""
+    monkeypatch.setattr(embedding, "CHUNK", 64)
+    path = tmp_path / "run"
+    model = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
+    parts = {"stages": ["ict"], "lengths": vars(LENGTHS), "held_out": 0.1, "seed": 0}
+    directory.describe(path, model, tiny.corpus, **parts)
+    folder = directory.checkpoint_folder(path, "ict")
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(1, {"state": {"params": initial.drawn_params(model, seed=0)}}, wait=True)
+    checkpoints.close()
+    saving = folder / "2.orbax-checkpoint-tmp"
+    saving.mkdir()
+    (saving / "data").write_text("half")
+    return path
+
+
+def contents(folder):
+    return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("what", ["evaluate", "ask", "export", "init"])
+def test_opening_a_run_leaves_a_save_in_progress_alone(run, tiny, tmp_path, capsys, what):
+    before = contents(run)
+    if what == "evaluate":
+        evaluate(run, tiny.questions)
+    elif what == "ask":
+        assert cli.main(["ask", "Who?", "--run", str(run)]) == 2
+    elif what == "export":
+        export_model(run, "sentence-transformers", tmp_path / "out")
+    else:
+        assert OpenRun.open(run).step == 1
+    assert contents(run) == before
+
+
+def test_a_run_of_a_read_only_folder_is_measured(run, tiny):
+    for folder, _, files in os.walk(run, topdown=False):
+        for name in files:
+            os.chmod(os.path.join(folder, name), 0o444)
+        os.chmod(folder, 0o555)
+    assert evaluate(run, tiny.questions)["step"] == 1
+
+
+def test_a_checkpoint_that_its_owner_removes_gives_way_to_the_newer(run, monkeypatch):
+    """As the trainer prunes: the older one is gone in the middle of being read."""
+    folder = directory.checkpoint_folder(run, "ict")
+    original = checkpoint._read
+
+    def removed(where):
+        if where.name == "2":
+            shutil.rmtree(where)
+            shutil.copytree(folder / "1", folder / "3")
+        return original(where)
+
+    shutil.copytree(folder / "1", folder / "2")
+    monkeypatch.setattr(checkpoint, "_read", removed)
+    step, tree = newest(folder)
+    assert step == 3 and "params" in tree["state"]
+
+
+def test_a_trainer_saves_while_others_read(run, tiny):
+    """Steps are saved and pruned as fast as may be; every reader finds a whole one."""
+    folder = directory.checkpoint_folder(run, "ict")
+    params = OpenRun.open(run).params
+    checkpoints = Checkpoints(folder)
+    done, found = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            found.append(newest(folder)[0])
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for step in range(2, 9):
+            checkpoints.save(step, {"state": {"params": params}}, wait=True)
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+        checkpoints.close()
+    assert found == sorted(found) and len(set(found)) > 1
+    assert newest(folder)[0] == 8
+
+
+def test_search_is_by_the_greatest_inner_products(run, tiny):
+    opened = OpenRun.open(run)
+    asked = [q["question"] for q in tiny.almanac.questions[:5]]
+    ranked = opened.search(asked, 7)
+    queries = embedding.embed_texts(opened.model, opened.params, opened.encode(asked))
+    scores = queries @ opened.vectors.T
+    np.testing.assert_array_equal(ranked.rows, np.argsort(-scores, axis=1, kind="stable")[:, :7])
+    assert opened.search(asked, 10**6).rows.shape == (5, tiny.corpus.size)
+
+
+def test_a_run_that_does_not_answer_says_what_would(run):
+    with pytest.raises(UserError, match=r"was not fine-tuned: ralm finetune --run"):
+        OpenRun.open(run).answer(["Who?"])
+
+
+@pytest.mark.parametrize("where", ["beside", "inside", "given"])
+def test_a_run_and_its_corpus_may_be_moved_together(run, tiny, tmp_path, where):
+    shutil.copytree(tiny.corpus.path, tmp_path / "old" / "corpus")
+    home = tmp_path / "elsewhere"
+    shutil.copytree(run, home / "run")
+    record = home / "run" / "run.json"
+    text = record.read_text().replace(str(tiny.corpus.path), str(tmp_path / "old" / "corpus"))
+    record.write_text(text)
+    place = {"beside": home / "corpus", "inside": home / "run" / "corpus", "given": home / "c"}[
+        where
+    ]
+    shutil.move(tmp_path / "old" / "corpus", place)
+    given = place if where == "given" else None
+    assert OpenRun.open(home / "run", given).corpus.fingerprint == tiny.corpus.fingerprint
+
+
+def test_a_corpus_that_was_moved_elsewhere_is_asked_for(run, tiny, tmp_path):
+    record = run / "run.json"
+    record.write_text(record.read_text().replace(str(tiny.corpus.path), "/gone/corpus"))
+    with pytest.raises(UserError, match=r"is not at /gone/corpus any more.*--corpus") as error:
+        _ = OpenRun.open(run).corpus
+    assert "prepare" not in str(error.value) and "\n" not in str(error.value)
