@@ -1,114 +1,84 @@
-"""Does joint pretraining make better answers? REALM, warm-up alone and ICT alone, fine-tuned on almanac.
+"""Does joint pretraining give better answers? REALM, its warm-up and inverse cloze alone, each fine-tuned.
 
-    python -m experiments.almanac_answers --runs DIRECTORY [--seeds 0,1,2]
+    python -m experiments.almanac_answers --out DIR [--seeds 0,1,2] [--dry-run]
 
-Each seed is a world and a quickstart of its own (made if it is not there). The facts that pretraining never
-asks for are the test; of the others nine in ten questions train and the rest select. Rows that are done are
-not run again. Writes experiments/results/almanac_answers/result.json and table.md.
+On almanac. Each seed is a world and a quickstart of its own, shared with experiments.quickstart_seeds where
+DIR is the same. The questions reported are about facts that pretraining never asks about; of the others
+nine in ten train and the rest select. Writes DIR/almanac_answers.md and DIR/almanac_answers.json.
 """
 
 import argparse
-import gzip
-import json
-from pathlib import Path
+import functools
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.ablation import HELD_OUT, ralm
-from experiments.quickstart_seeds import spread
-from experiments.record import RESULTS, commit, hardware
-from ralm_jax.examples.question_sources import read_questions
-from ralm_jax.quickstart import unasked
+from experiments import pipeline, quickstart_seeds
+from experiments.rows import Finetuning, Row
+from experiments.runner import run
+from experiments.saved import Saved, markdown, percent
+from experiments.setting import ALMANAC, Setting
 
-STAGES = {"realm": "REALM", "ict": "ICT alone", "warmup": "ICT + reader warm-up"}
-BESIDE = {"frozen": "its retriever not fine-tuned", "bm25": "BM25, its reader"}
+# The stages of the quickstart that fine-tuning starts from.
+ROWS = {"realm": "REALM", "ict": "ICT alone", "warmup": "ICT + reader warm-up"}
+RETRIEVERS = {
+    "retriever": "both fine-tuned",
+    "frozen": "its retriever not fine-tuned",
+    "bm25": "BM25, its reader",
+}
+MEASURES: dict[str, Callable[[dict], float]] = {
+    "EM": lambda own: own["exact_match"][0],
+    "F1": lambda own: own["f1"][0],
+    "reader oracle": lambda own: own["reader_oracle"],
+    "recall@5": lambda own: own["recall"]["5"],
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+def rows(settings: Sequence[Setting], options: argparse.Namespace) -> list[Row]:
+    return [row(setting, stage) for stage in ROWS for setting in settings]
+
+
+def row(setting: Setting, stage: str) -> Row:
+    finetuning = Finetuning("runs/finetune_small.gin", setting.changes(""))
+    return Row(
+        name=setting.row_name(stage),
+        label=f"{ROWS[stage]}, seed {setting.seed}",
+        model=setting.model(),
+        trainings=[quickstart_seeds.quickstart(setting)],
+        finetuning=finetuning,
+        make=lambda: make(setting, stage, finetuning),
     )
-    parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--seeds", default="0,1,2")
-    arguments = parser.parse_args()
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for stage in STAGES:  # what is done so far is written after each
-        rows[stage] = [answers(arguments.runs, seed, stage) for seed in seeds]
-        write(rows, arguments.seeds)
 
 
-def write(rows: dict[str, list[dict[str, Any]]], seeds: str) -> None:
-    """The rows as JSON and as a table."""
-    out = RESULTS / "almanac_answers"
-    out.mkdir(parents=True, exist_ok=True)
-    result = {
-        "command": "python -m experiments.almanac_answers --runs RUNS --seeds " + seeds,
-        "commit": commit(),
-        "hardware": hardware(),
-        "seeds": [int(seed) for seed in seeds.split(",")],
-        "mean and spread": {stage: spread(reports) for stage, reports in rows.items()},
-        "rows": rows,
+def make(setting: Setting, stage: str, finetuning: Finetuning) -> dict[str, Any]:
+    """Fine-tunes from a stage of the quickstart and measures."""
+    training = quickstart_seeds.quickstart(setting)
+    spent = pipeline.quickstart(training, setting.seed)["wall_seconds"]
+    out = setting.run(f"quickstart_{stage}_answers")
+    report, seconds = pipeline.answered(training.run, out, finetuning, setting.data, stage)
+    return {
+        "stage": stage,
+        "seed": setting.seed,
+        "answers": report,
+        "seconds": {"quickstart": spent, "finetune": round(seconds, 1)},
     }
-    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    (out / "table.md").write_text(table(rows), "utf-8")
-    print(table(rows))
 
 
-def answers(runs: Path, seed: int, stage: str) -> dict[str, Any]:
-    """Fine-tunes from a stage of the quickstart of `seed` and measures; done before, it is read."""
-    figures = runs / f"{stage}{seed}_test.json"
-    if not figures.exists():
-        run = runs / f"seed{seed}"
-        if not (runs / f"seed{seed}.json").exists():
-            ralm("quickstart", "--run", run, "--seed", seed, "--json", runs / f"seed{seed}.json")
-        parts = split(run, seed)
-        out = runs / f"{stage}{seed}_answers"
-        told = ["--run", run, "--stage", stage, "--out", out, "--set", f"SEED = {seed}"]
-        files = ["--train", parts["train"], "--dev", parts["dev"]]
-        ralm("finetune", "--config", "runs/finetune_small.gin", *told, *files)
-        ralm("evaluate", "--run", out, "--questions", parts["test"], "--json", figures)
-    return json.loads(figures.read_text("utf-8"))
-
-
-def split(run: Path, seed: int) -> dict[str, Path]:
-    """The questions of a world as three files; facts that pretraining never asks for are the test."""
-    asked = read_questions(run / "questions.jsonl.gz").asked
-    test = {q.id for q in unasked(asked, HELD_OUT)}
-    seen = [q.id for q in asked if q.id not in test]
-    part = {name: "dev" if number % 10 == seed else "train" for number, name in enumerate(seen)}
-    files = {name: run / f"{name}.jsonl" for name in ("train", "dev", "test")}
-    lines: dict[str, list[str]] = {name: [] for name in files}
-    with gzip.open(run / "questions.jsonl.gz", "rt", encoding="utf-8") as file:
-        for line in file:
-            name = json.loads(line)["id"]
-            lines["test" if name in test else part[name]].append(line)
-    for name, file in files.items():
-        file.write_text("".join(lines[name]), "utf-8")
-    return files
-
-
-def table(rows: dict[str, list[dict[str, Any]]]) -> str:
-    """Markdown: exact match, F1, oracle and recall@5 of each row; mean (least to greatest) over seeds."""
-    lines = [
-        "| pretraining | retriever, reader | EM | F1 | reader oracle | recall@5 |",
-        "|---|---|---|---|---|---|",
-    ]
-    for stage, reports in rows.items():
-        for kind, label in {"retriever": "both fine-tuned", **BESIDE}.items():
-            each = [report[kind] for report in reports]
-            values = [
-                [row["exact_match"][0] for row in each],
-                [row["f1"][0] for row in each],
-                [row["reader_oracle"] for row in each],
-                [row["recall"]["5"] for row in each],
+def table(saved: Saved) -> str:
+    """Mean and range over seeds of each pretraining, with each retriever."""
+    lines = []
+    for stage, pretraining in ROWS.items():
+        reports = [row["answers"] for row in saved if row["stage"] == stage]
+        for retriever, label in RETRIEVERS.items():
+            own = [report[retriever] for report in reports]
+            cells = [
+                percent([of(r) for r in own]) if own else "not run" for of in MEASURES.values()
             ]
-            cells = (
-                f"{sum(v) / len(v):.1%} ({min(v):.1%} to {max(v):.1%})".replace("%", "")
-                for v in values
-            )
-            lines.append(f"| {STAGES[stage]} | {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            lines.append([pretraining, label, *cells])
+    return markdown(["pretraining", "retriever, reader", *MEASURES], lines)
 
+
+main = functools.partial(run, "almanac_answers", rows, table, usage=__doc__, scales=(ALMANAC,))
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,12 @@
-"""A part of a large corpus that a small machine can take: the articles that answer most of some questions.
+"""A part of a large corpus for a small machine: the articles that answer most of some questions.
 
     python -m experiments.articles --corpus corpus.jsonl.gz --train FILE ... --dev FILE ... --out DIR
         [--articles 200]
 
-Passages have `id` (article-hash-number), `title`, `text`; questions a field `bm25_hits_wiki9k`, ids of the
-passages that hold an answer, of the first that BM25 finds. Writes DIR/corpus.jsonl.gz, all passages of the
-articles that most questions of the training files hit, and DIR/train.jsonl and DIR/dev.jsonl, the questions
-that hit these. What is chosen by BM25 leans towards BM25.
+Passages have `id` (article-hash-number), `title` and `text`; questions have a field `bm25_hits_wiki9k`: of
+the first passages that BM25 finds, the ids of those that have an answer. Writes DIR/corpus.jsonl.gz, all
+passages of the articles with hits for most training questions, and DIR/train.jsonl and DIR/dev.jsonl, the
+questions with a hit in these articles. Choosing by BM25 leans towards BM25.
 """
 
 import argparse
@@ -16,7 +16,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.ablation import write_records
+from experiments.datasets import write_records
+from experiments.runner import exit_code
 from ralm_jax.errors import UserError
 from ralm_jax.examples.question_sources import json_lines
 
@@ -24,12 +25,12 @@ HITS = "bm25_hits_wiki9k"
 
 
 def article(passage: str) -> str:
-    """Whose passage it is, by its id without the number."""
+    """The article of a passage: its id without the number."""
     return passage.rpartition("-")[0]
 
 
 def most_hit(questions: Sequence[dict], articles: int) -> set[str]:
-    """The articles that answer most questions; each counts once for a question."""
+    """The articles with hits for most questions; an article counts once for a question."""
     hit = collections.Counter(name for q in questions for name in {article(i) for i in q[HITS]})
     return {name for name, _ in hit.most_common(articles)}
 
@@ -41,20 +42,20 @@ def hit_in(questions: Sequence[dict], chosen: set[str]) -> list[dict]:
 def read(path: Path, field: str) -> list[dict]:
     """Records of a file of JSON lines, gzipped or not, each with `field`.
 
-    Raises UserError: no file that can be read, a line that is no JSON object, one without the field.
+    Raises UserError where a file cannot be read, or a line is not a JSON object or lacks the field.
     """
     records = []
     try:
-        for place, record in json_lines(path):
+        for where, record in json_lines(path):
             if not isinstance(record, dict) or field not in record:
-                raise UserError(f"{place}: no field {field!r}")
+                raise UserError(f"{where}: no field {field!r}")
             records.append(record)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     return records
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -63,23 +64,24 @@ def main() -> int:
     parser.add_argument("--dev", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--articles", type=int, default=200)
-    told = parser.parse_args()
-    try:
-        passages = read(told.corpus, "id")
-        train, dev = ([q for f in files for q in read(f, HITS)] for files in (told.train, told.dev))
-    except UserError as error:
-        print(f"articles: {error}", file=sys.stderr)
-        return 2
-    chosen = most_hit(train, told.articles)
-    kept = [passage for passage in passages if article(passage["id"]) in chosen]
+    options = parser.parse_args(argv)
+    return exit_code("articles", lambda: write_part(options))
+
+
+def write_part(options: argparse.Namespace) -> None:
+    """Writes the part of a corpus that the options ask for. Raises UserError as `read`."""
+    passages = read(options.corpus, "id")
+    train = [question for file in options.train for question in read(file, HITS)]
+    dev = [question for file in options.dev for question in read(file, HITS)]
+    chosen = most_hit(train, options.articles)
+    part = [passage for passage in passages if article(passage["id"]) in chosen]
     asked = {"train": hit_in(train, chosen), "dev": hit_in(dev, chosen)}
-    told.out.mkdir(parents=True, exist_ok=True)
-    write_records(told.out / "corpus.jsonl.gz", kept)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_records(options.out / "corpus.jsonl.gz", part)
     for name, questions in asked.items():
-        write_records(told.out / f"{name}.jsonl", questions)
+        write_records(options.out / f"{name}.jsonl", questions)
     counts = ", ".join(f"{len(questions):,} to {name}" for name, questions in asked.items())
-    print(f"{told.out}: {len(chosen):,} articles, {len(kept):,} passages; questions: {counts}")
-    return 0
+    print(f"{options.out}: {len(chosen):,} articles, {len(part):,} passages; questions: {counts}")
 
 
 if __name__ == "__main__":

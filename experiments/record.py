@@ -1,4 +1,4 @@
-"""Keeps what a run was: command, commit, configuration, hardware, wall time, curves, evaluation.
+"""Records what a run was: command, commit, configuration, hardware, wall time, curves, evaluation.
 
     python -m experiments.record RUN --name wiki9k --command 'ralm pretrain ...' [--evaluation FILE.json]
 
@@ -27,25 +27,37 @@ PANELS = {
     ),
     "reading_loss": (
         ("loss", "loss, nats"),
-        ("answer_in_read", "an answer is in what is read, training"),
+        ("answer_in_read", "an answer is in a passage that is read, training"),
         ("eval/exact_match", "exact match, development questions"),
     ),
 }
 
 
+# What shapes a result: the results themselves and the documents do not.
+SOURCES = ("ralm_jax", "configs", "experiments", ":(exclude)experiments/results", ":(exclude)*.md")
+
+
 def hardware() -> str:
-    """Cores and kind of the machine, as results name it."""
-    return f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, CPU only"
+    """Cores that this process may use and the kind of the machine, as results name it."""
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    plural = "" if cores == 1 else "s"
+    return f"{cores} core{plural}, {platform.processor() or platform.machine()}, CPU only"
 
 
 def commit() -> str:
-    """The commit of this checkout, marked where files differ from it."""
-    described = ["git", "-C", str(RESULTS), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+    """The commit of this checkout, marked "-dirty" where code or configurations differ from it."""
+    short = _git("rev-parse", "--short=12", "HEAD")
+    return f"{short}-dirty" if _git("status", "--porcelain", "--", *SOURCES) else short
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(RESULTS.parents[1]), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Per stage: first and last figures, steps, seconds trained; and every publish of the index."""
+    """Per stage: its curve, its evaluations, the seconds it trained, and every publish of its index."""
     stages: dict[str, Any] = {}
     for line in lines:
         stage = stages.setdefault(line["stage"], {"seconds": 0.0, "publishes": [], "curve": []})
@@ -53,8 +65,8 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
             event = {k.removeprefix("publish/"): v for k, v in line.items() if "/" in k}
             stage["publishes"].append({"at": line["step"], **event})
         elif any(name.startswith("eval/") for name in line):
-            probe = {k.removeprefix("eval/"): v for k, v in line.items() if k != "stage"}
-            stage.setdefault("probes", []).append(probe)
+            figures = {k.removeprefix("eval/"): v for k, v in line.items() if k != "stage"}
+            stage.setdefault("evals", []).append(figures)
         elif "loss" in line:
             since = stage["curve"][-1]["step"] if stage["curve"] else 0
             stage["seconds"] += line["step_seconds"] * (line["step"] - since)
@@ -67,7 +79,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """One row of panels; the stages follow each other along the steps."""
+    """One row of panels, in which the stages follow each other along the steps."""
     panels = next(panels for name, panels in PANELS.items() if any(name in x for x in lines))
     stages = list(dict.fromkeys(line["stage"] for line in lines))
     ends = [max(line["step"] for line in lines if line["stage"] == s) for s in stages]
@@ -103,7 +115,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     lines = read_metrics(metrics_file(arguments.run))
     record = json.loads((arguments.run / "run.json").read_text("utf-8"))
-    del record["corpus"]  # a path of the machine it ran on
+    # A path of the machine it ran on.
+    del record["corpus"]
     result = {
         "command": arguments.command,
         "commit": commit(),

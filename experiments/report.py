@@ -3,7 +3,8 @@
     python -m experiments.report
 
 A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. A plot carries the digest of the
-JSON it was drawn from; tests/test_report.py fails where a README or a plot is not of the results here.
+JSON it was drawn from; tests/experiments/test_report.py fails where a README or a plot differs from the
+results.
 """
 
 import hashlib
@@ -14,15 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments import labels, masks, objectives, table1, table2
+from experiments import curve_plots, labels, masks, objectives, quickstart_seeds, table1, table2
 from experiments.record import RESULTS
-from experiments.rows import percent
+from experiments.saved import Saved, gaps, markdown, percent, saved_rows
 
-PAGES = [RESULTS.parents[n] / "README.md" for n in (1, 0)]  # of the project, and of its experiments
+# Of the project, and of its experiments.
+PAGES = [RESULTS.parents[n] / "README.md" for n in (1, 0)]
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-SOURCE = "Source"  # of a PNG: the digest of its JSON
 
 
 def result(name: str, file: str = "result.json") -> dict[str, Any]:
@@ -30,29 +29,13 @@ def result(name: str, file: str = "result.json") -> dict[str, Any]:
     return json.loads((RESULTS / name / file).read_text("utf-8"))
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines).replace("| --- ", "|---")
-
-
-def quickstart() -> str:
-    seeds = result("quickstart")["seeds"]
-    measures: dict[str, Callable[[dict], float]] = {
-        "question recall@5": lambda r: r["question_recall"]["5"],
-        "cloze recall@5, own passage excluded": lambda r: r["cloze_recall"]["5"],
-        "masked spans read, with passages": lambda r: r["span_accuracy"],
-        "masked spans read, null passage alone": lambda r: r["span_accuracy_null"],
-    }
-    moments = ("untrained", "ict", "realm")
-    rows = [
-        [label, *(percent([value(seed[moment]) for seed in seeds]) for moment in moments)]
-        for label, value in measures.items()
-    ]
-    return markdown(["", "untrained", "after inverse cloze", "after REALM"], rows)
+def rows(name: str, file: str = "result.json") -> Saved:
+    """The rows that an experiment left."""
+    return saved_rows(RESULTS / name / file)
 
 
 def almanac_answers() -> str:
-    rows = result("almanac_answers")["rows"]
+    saved = rows("almanac_answers")
     wanted = [
         ("REALM", "fine-tuned", "realm", "retriever"),
         ("REALM", "frozen", "realm", "frozen"),
@@ -60,27 +43,24 @@ def almanac_answers() -> str:
         ("inverse cloze alone", "fine-tuned", "ict", "retriever"),
         ("REALM", "BM25 in its place", "realm", "bm25"),
     ]
-    told = [
-        [
-            pretraining,
-            retriever,
-            percent([seed[kind]["exact_match"][0] for seed in rows[stage]]),
-            percent([seed[kind]["recall"]["5"] for seed in rows[stage]]),
-        ]
-        for pretraining, retriever, stage, kind in wanted
-    ]
-    return markdown(["pretraining", "retriever", "exact match", "recall@5"], told)
+    lines = []
+    for pretraining, retriever, stage, kind in wanted:
+        own = [row["answers"][kind] for row in saved if row["stage"] == stage]
+        exact = percent([report["exact_match"][0] for report in own])
+        recall = percent([report["recall"]["5"] for report in own])
+        lines.append([pretraining, retriever, exact, recall])
+    return markdown(["pretraining", "retriever", "exact match", "recall@5"], lines)
 
 
 def real_answers() -> str:
     """Two runs from MiniLM: exact match, F1, recall of the beam; each beside BM25 with the same reader."""
-    rows = []
+    lines = []
     for name, label in (("squad_answers", "SQuAD"), ("wiki9k_answers", "NQ + WebQuestions")):
         report = result(name)["evaluation"]["dev"]
         for kind, found_by in (("retriever", "fine-tuned"), ("frozen", "frozen"), ("bm25", "BM25")):
             own = report[kind]
             low, high = (100 * x for x in own["exact_match"][1:])
-            rows.append(
+            lines.append(
                 [
                     f"{label}, {report['questions']:,} questions",
                     found_by,
@@ -89,33 +69,51 @@ def real_answers() -> str:
                     " / ".join(f"{100 * own['recall'][k]:.1f}" for k in ("1", "5", "20")),
                 ]
             )
-    return markdown(["", "retriever", "exact match", "F1", "recall@1 / 5 / 20"], rows)
+    return markdown(["", "retriever", "exact match", "F1", "recall@1 / 5 / 20"], lines)
 
 
 def bench_openqa() -> str:
-    kinds = ("slow", "fast")
-    rows = [
+    """Questions a second of both sides, and how many times as many; medians with 95% intervals."""
+    lines = [
         [
             f"{size}: " + " / ".join(map(str, own["layers, hidden, heads"])),
-            f"{own['our_questions_per_second']:.2f}",
-            *(f"{own[f'their_questions_per_second, {kind} tokenizer']:.2f}" for kind in kinds),
-            " and ".join(f"{own[f'times as many, {kind} tokenizer']:.1f}" for kind in kinds),
+            kind,
+            _interval(own["our_questions_per_second"], ".2f"),
+            _interval(own[f"their_questions_per_second, {kind} tokenizer"], ".3f"),
+            _interval(own[f"times as many, {kind} tokenizer"], ".1f"),
         ]
         for size, own in result("bench_openqa")["sizes"].items()
+        for kind in ("slow", "fast")
     ]
-    head = ["layers / hidden / heads", "ralm_jax", "RealmForOpenQA", "with fast tokenizer", "times"]
-    return markdown(head, rows)
+    head = ["layers / hidden / heads", "tokenizer", "ralm_jax", "RealmForOpenQA", "times as many"]
+    return markdown(head, lines)
+
+
+def _interval(figures: list[float], style: str) -> str:
+    value, low, high = (format(figure, style) for figure in figures)
+    return f"{value} ({low} to {high})"
+
+
+# The columns of the tables on a part of Wikipedia.
+WIKIPEDIA: dict[str, Callable[[dict], float]] = {
+    "EM": lambda r: r["answers"]["retriever"]["exact_match"][0],
+    "recall@1, zero-shot": lambda r: r["zero_shot"]["holds_answer"]["recall"]["1"],
+    "recall@5, zero-shot": lambda r: r["zero_shot"]["holds_answer"]["recall"]["5"],
+    "recall@5, fine-tuned": lambda r: r["answers"]["retriever"]["recall"]["5"],
+}
 
 
 def wikipedia() -> str:
     """Table 2 and objectives on a part of Wikipedia: mean and range over seeds; then pairs, seed by seed."""
-    made: dict[str, dict[int, dict[str, Any]]] = {}  # {label: {seed: row}}
-    for row in result("wiki9k_cpu", "table2.json")["rows"]:
+    # {label: {seed: row}}
+    made: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows("wiki9k_cpu", "table2.json"):
         made.setdefault(table2.ROWS[row["row"]].label, {})[row["seed"]] = row
-    for row in result("wiki9k_cpu", "objectives.json")["rows"]:
-        if row["objective"] != "marginal_per_token":  # that is REALM's row
-            own = made.setdefault(objectives.OBJECTIVES[row["objective"]].label, {})
-            own.setdefault(row["seed"], {}).update(row)  # one for each measure
+    for row in rows("wiki9k_cpu", "objectives.json"):
+        # REALM's own objective is a row of Table 2. Of the others there is a row for each measure.
+        if row["objective"] != "marginal_per_token":
+            own = made.setdefault(objectives.ROWS[row["objective"]].label, {})
+            own.setdefault(row["seed"], {}).update(row)
     lines = [
         [
             label,
@@ -127,39 +125,52 @@ def wikipedia() -> str:
     pairs = []
     for above, below in (("REALM", "baseline (ORQA)"), ("lists of two", "REALM")):
         seeds = sorted(made[above].keys() & made[below].keys())
-        gaps = [
-            ", ".join(f"{100 * (of(made[above][s]) - of(made[below][s])):+.1f}" for s in seeds)
+        first, second = ([made[label][seed] for seed in seeds] for label in (above, below))
+        differences = [
+            gaps([of(row) for row in first], [of(row) for row in second])
             for of in WIKIPEDIA.values()
         ]
-        pairs.append([f"{above} above {below}", *gaps])
+        pairs.append([f"{above} above {below}", *differences])
     compared = markdown(["is it above? seed by seed", *WIKIPEDIA], pairs)
     return markdown(["", "seeds", *WIKIPEDIA], lines) + "\n" + compared
 
 
-WIKIPEDIA: dict[str, Callable[[dict], float]] = {
-    "EM": lambda r: r["answers"]["retriever"]["exact_match"][0],
-    "recall@1, zero-shot": lambda r: r["zero_shot"]["holds_answer"]["recall"]["1"],
-    "recall@5, zero-shot": lambda r: r["zero_shot"]["holds_answer"]["recall"]["5"],
-    "recall@5, fine-tuned": lambda r: r["answers"]["retriever"]["recall"]["5"],
-}
+def uncommitted() -> str:
+    """The results that name a commit from which code or configurations differed."""
+    lines = []
+    for file in sorted(RESULTS.rglob("*.json")):
+        made = json.loads(file.read_text("utf-8"))
+        if '-dirty"' in json.dumps(made):
+            name = f"`{file.relative_to(RESULTS.parent)}`"
+            lines.append([name, _dirty_rows(file), made.get("note", "")])
+    return markdown(["result", "rows", "what was uncommitted"], lines)
+
+
+def _dirty_rows(file: Path) -> str:
+    """How many rows name such a commit; all where the result as a whole names one and its rows none."""
+    commits = [row["commit"] for row in saved_rows(file) if "commit" in row]
+    if not commits:
+        return "all"
+    return f"{sum(commit.endswith('-dirty') for commit in commits)} of {len(commits)}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "quickstart": quickstart,
+    "quickstart": lambda: quickstart_seeds.table(rows("quickstart")),
     "almanac_answers": almanac_answers,
     "real_answers": real_answers,
     "bench_openqa": bench_openqa,
-    "masks": lambda: masks.table(result("masks", "masks.json")["rows"]),
-    "objectives": lambda: objectives.table(result("objectives", "objectives.json")["rows"]),
-    "labels": lambda: labels.table(result("labels", "labels.json")["rows"]),
+    "masks": lambda: masks.table(rows("masks", "masks.json")),
+    "objectives": lambda: objectives.table(rows("objectives", "objectives.json")),
+    "labels": lambda: labels.table(rows("labels", "labels.json")),
     "wikipedia": wikipedia,
-    "table1": lambda: table1.table(result("table1", "table1.json")["rows"]),
-    "table2": lambda: table2.table(result("table2", "table2.json")["rows"]),
+    "table1": lambda: table1.table(rows("table1", "table1.json")),
+    "table2": lambda: table2.table(rows("table2", "table2.json")),
+    "uncommitted": uncommitted,
 }
 
 
 def readme(text: str) -> str:
-    """The text with every table in it made anew. Raises KeyError for a table there is none of."""
+    """The text with every table in it written again. Raises KeyError for a table that does not exist."""
     return BLOCK.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
 
 
@@ -167,54 +178,11 @@ def digest(name: str, file: str) -> str:
     return hashlib.sha256((RESULTS / name / file).read_bytes()).hexdigest()
 
 
-AXES = {  # label, whether logarithmic
-    "staleness": ("times as long between two indexes (1: every 50 steps; 30: never)", True),
-    "candidates": ("passages read, the null passage included", False),
-    "corpus": ("passages in the corpus", True),
-    "compute": ("floating-point operations of training", True),
-}
-
-
-def draw_curves(axis: Any, curve: str, points: list[dict[str, Any]]) -> None:
-    """Mean over seeds, each seed a dot: recall@5 of questions, and masked spans read."""
-    x = {"corpus": "passages", "compute": "flops"}.get(curve, "value")
-    own = [p for p in points if p["curve"] == curve]
-    kinds = [("recall@5", "recall@5 of questions", "C0"), ("spans_read", "masked spans read", "C1")]
-    for line, style in (("REALM", "-"), ("inverse cloze alone", ":")):
-        for kind, label, color in kinds if line == "REALM" else kinds[:1]:
-            values = sorted({p["value"] for p in own if p["line"] == line})
-            each = [[p for p in own if (p["line"], p["value"]) == (line, v)] for v in values]
-            if not each:
-                continue
-            where = [float(np.mean([p[x] for p in some])) for some in each]
-            axis.plot(
-                where, [np.mean([p[kind] for p in some]) for some in each], style, color=color
-            )
-            for place, some in zip(where, each, strict=True):
-                axis.plot([place] * len(some), [p[kind] for p in some], ".", color=color, alpha=0.6)
-            axis.plot([], [], style, color=color, label=f"{label}, {line}")
-    label, logarithmic = AXES[curve]
-    axis.set(xlabel=label, ylim=(0, 1), title=f"quality against {curve}")
-    if logarithmic:
-        axis.set_xscale("log")
-        at = sorted({p[x] for p in own if (p["seed"], p["line"]) == (0, "REALM")})
-        axis.set_xticks(at, [f"{v:.2g}" if v > 1e6 else f"{v:,g}" for v in at])
-        axis.minorticks_off()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
-
-
 def plot_curves() -> list[Path]:
     """One plot a curve, beside curves.json."""
-    from matplotlib.figure import Figure
-
-    points, made = result("curves", "curves.json")["points"], []
-    for curve in dict.fromkeys(p["curve"] for p in points):
-        figure = Figure(figsize=(6, 3.8), layout="constrained")
-        draw_curves(figure.subplots(), curve, points)
-        made.append(RESULTS / "curves" / f"{curve}.png")
-        figure.savefig(made[-1], dpi=130, metadata={SOURCE: digest("curves", "curves.json")})
-    return made
+    return curve_plots.draw_all(
+        rows("curves", "curves.json"), RESULTS / "curves", digest("curves", "curves.json")
+    )
 
 
 def main() -> int:

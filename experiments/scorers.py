@@ -1,9 +1,9 @@
-"""What a scorer knows of the passages: its list beside the reader's, on held-out sentences.
+"""What a scorer knows about passages: its list beside the reader's, on held-out sentences.
 
     python -m experiments.scorers --out FILE RUN [RUN ...]
 
 Each RUN is a pretraining run with a scorer (tasks/scorer.gin, or an objective of `distillation`). A scorer
-teaches the retriever what it has learnt itself: one whose list is flat teaches indifference.
+teaches the retriever what it has learnt itself: if its list is flat, it teaches indifference.
 """
 
 import argparse
@@ -15,18 +15,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.ablation import HELD_OUT
-from experiments.rows import result
-from ralm_jax.batches import ClozeBatch, Lengths
+from experiments.runner import exit_code
+from experiments.saved import result
+from ralm_jax.batches import ClozeBatch
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.cloze import measure_clozes
 from ralm_jax.inference.open_run import OpenRun
-from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.losses import marginal, objectives
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 
-CANDIDATES = 6  # K, the null passage included, as in experiments.objectives
+# K, the null passage included, as in experiments.objectives.
+CANDIDATES = 6
 SENTENCES = 600
 
 
@@ -34,8 +34,8 @@ SENTENCES = 600
 def beside(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
     """{name: (sum, count)} over the clozes of a batch that have a masked token.
 
-    scorer_agrees, retriever_agrees: the candidate each puts first is the one that the reader reads best
-    from (chance: 1/K). to_scorer, to_flat: KL(reader's list || the scorer's, or a flat one), nats.
+    scorer_agrees, retriever_agrees: the candidate that each puts first is the one from which the reader
+    predicts best (chance: 1/K). to_scorer, to_flat: KL(reader's list || the scorer's, or a flat one), nats.
     """
     call: Any = functools.partial(model.apply, {"params": params})
     scores, log_likelihood = call(batch, False)
@@ -62,46 +62,34 @@ def lists(prior, scorer, flat, log_likelihood, weights) -> dict[str, tuple]:
     return {name: (jnp.where(asked, x, 0.0).sum(), asked.sum()) for name, x in found.items()}
 
 
-def of(run: Path) -> dict[str, Any]:
+def measured(run: Path) -> dict[str, Any]:
     """All figures of a run. Raises UserError where it has no scorer."""
-    loaded, own = OpenRun.open(run), directory.read_record(run)
-    if not isinstance(loaded.model, Ralm) or not loaded.model.with_scorer:
+    opened = OpenRun.open(run)
+    if not isinstance(opened.model, Ralm) or not opened.model.with_scorer:
         raise UserError(f"{run} has no scorer: train one with tasks/scorer.gin")
-    corpus, lengths = directory.open_its_corpus(run, None), Lengths(**own["lengths"])
-    vectors = corpus_vectors(run, loaded, corpus, lengths)
-    found = measure_clozes(
-        loaded.model,
-        loaded.params,
-        corpus,
-        vectors,
-        lengths,
-        HELD_OUT,
-        candidates=CANDIDATES,
-        limit=SENTENCES,
-        measure=beside,
-    )
-    return {"run": "/".join(run.parts[-2:]), "step": loaded.step, "seed": own["seed"], **found}
+    found = measure_clozes(opened, candidates=CANDIDATES, limit=SENTENCES, measure=beside)
+    seed = directory.read_record(run)["seed"]
+    return {"run": "/".join(run.parts[-2:]), "step": opened.step, "seed": seed, **found}
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    try:
-        found = [of(run) for run in arguments.runs]
-    except UserError as error:
-        print(f"scorers: {error}", file=sys.stderr)
-        return 2
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    told = "python -m experiments.scorers --out FILE RUN ..."
-    arguments.out.write_text(result(told, rows=found), "utf-8")
-    for row in found:
-        figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
-        print(row["run"], figures)
-    return 0
+    options = parser.parse_args(argv)
+
+    def start() -> None:
+        rows = [measured(run) for run in options.runs]
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        command = "python -m experiments.scorers --out FILE RUN ..."
+        options.out.write_text(result(command, rows=rows), "utf-8")
+        for row in rows:
+            figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
+            print(row["run"], figures)
+
+    return exit_code("scorers", start)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long a person waits for an answer of `ralm ask`, and where the time goes.
+"""How long `ralm ask` takes to answer, and where the time goes.
 
     python -m experiments.bench.ask RUN QUESTIONS [--count 50]
 
-The command itself is timed: from nothing to the first answer, and the second and later answers of one that
-reads questions from its input. Writes experiments/results/bench_ask/result.json.
+The command itself is timed: from its start to the first answer, and the later answers of a command that reads
+questions from its input. Writes experiments/results/bench_ask/result.json.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments.record import RESULTS, commit, hardware
 from ralm_jax.examples.question_sources import read_questions
-from ralm_jax.runs import directory
+from ralm_jax.inference.open_run import OpenRun
 
 ASK = [sys.executable, "-m", "ralm_jax.cli", "ask", "--json", "-", "--run"]
 
@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50)
     arguments = parser.parse_args()
     questions = [q.question for q in read_questions(arguments.questions).asked[: arguments.count]]
-    model = directory.load_model(arguments.run)
+    opened = OpenRun.open(arguments.run)
+    reader = opened.model.reader_config
     load = round(os.getloadavg()[0], 2)
     cold = [first_answer(arguments.run, question) for question in questions[:3]]
     warm = later_answers(arguments.run, questions)
@@ -61,8 +62,8 @@ def main() -> None:
         "commit": commit(),
         "hardware": hardware(),
         "load_average_at_start": load,
-        "passages": directory.open_its_corpus(arguments.run, None).size,
-        "reader layers, hidden": [model.reader_config.layers, model.reader_config.hidden],
+        "passages": opened.corpus.size,
+        "reader layers, hidden": [reader.layers, reader.hidden],
         "first_answer_seconds": [round(s, 2) for s in cold],
         "later_answer_milliseconds": {
             "median": round(1000 * statistics.median(whole), 1),

@@ -1,12 +1,12 @@
 """Searchers side by side: seconds to publish, recall@8, milliseconds per batch of 64 queries.
 
-    python experiments/bench/mips.py                                 # synthetic, 73,580 x 128
-    python experiments/bench/mips.py --vectors RUN/index/step_00000500/vectors.npy
+    python experiments/bench/mips.py [--vectors RUN/index/step_00000500/vectors.npy]
 
-About 3 minutes on 2 cores. Writes experiments/results/bench_mips/result.json. The synthetic vectors
-are normalised as by a LayerNorm, of four kinds: `clustered` (2,000 topics), `spectrum` (a few
-directions hold most of the variance, as in trained encoders), `isotropic` (no structure, the worst
-case for partitions), `narrow` (all nearly one direction, as an untrained encoder makes them).
+Without --vectors it draws 73,580 x 128 synthetic ones. It takes about 3 minutes on 2 cores and writes
+experiments/results/bench_mips/result.json. The synthetic vectors are normalised as by a LayerNorm, and of
+four kinds: `clustered` (2,000 topics), `spectrum` (a few directions have most of the variance, as in trained
+encoders), `isotropic` (no structure, the worst case for partitions), `narrow` (nearly one direction, as from
+an untrained encoder).
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ import numpy as np
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval import searcher as mips
 from ralm_jax.retrieval.exact import Exact
-from ralm_jax.retrieval.scann_index import FOLDER
-from ralm_jax.retrieval.scann_index import SETTINGS
-from ralm_jax.retrieval.scann_index import ScannConfig
+from ralm_jax.retrieval.scann_index import FOLDER, SETTINGS, ScannConfig
 from ralm_jax.retrieval.scann_process import ScannProcess
 
 K, BATCH, QUERIES = 8, 64, 1024
@@ -76,7 +74,8 @@ def measure(
     first = searcher.publish()
     seconds = time.perf_counter() - began
     wanted, _ = mips.exact(queries, version.vectors, K)
-    searcher.search(queries[:BATCH], K)()  # compiles
+    # The first search compiles.
+    searcher.search(queries[:BATCH], K)()
     alone = milliseconds(searcher, queries)
     found, _ = searcher.search(queries, K)()
     searcher.build(again)
@@ -119,6 +118,12 @@ def compare(vectors: np.ndarray, queries: np.ndarray, threads: int) -> dict:
     return results
 
 
+def described() -> str:
+    """The commit, marked where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.check_output(command, text=True).strip()
+
+
 def cpu_name() -> str:
     """The processor, as Linux calls it."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -146,7 +151,7 @@ def main() -> None:
             data[kind] = drawn[:-QUERIES], drawn[-QUERIES:]
     result = {
         "command": "python " + " ".join(sys.argv),
-        "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
+        "commit": described(),
         "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
         "k": K,
         "batch": BATCH,

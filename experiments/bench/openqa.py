@@ -1,15 +1,17 @@
 """Fine-tuning throughput beside RealmForOpenQA of transformers 4.40, the last library that had REALM.
 
     pip install -r tests/parity/requirements-transformers.txt
-    python -m experiments.bench.openqa CORPUS QUESTIONS.jsonl [--sizes tiny,mini,minilm]
+    python -m experiments.bench.openqa CORPUS QUESTIONS.jsonl [--sizes tiny,mini,minilm] [--rounds 3]
 
-CORPUS is prepared; sizes, passages, beam, passages read, lengths, questions and the optimiser are the same,
-and so are the first weights: a random RealmForOpenQA that is imported. Only questions are asked of which a
-passage that is read holds an answer: any other costs us next to nothing (`span_loss`) and them the same.
-Both sides are timed in turns within one run: ours, theirs, ours, theirs. Theirs takes one question at a
-time, as its interface has it, with its own retriever (which tokenises the whole beam anew for each
-question), once with the tokenizer that its documentation uses and once with the fast one. Writes
-experiments/results/bench_openqa/result.json.
+CORPUS is a prepared corpus. Both sides have the same sizes, passages, beam, passages read, lengths, questions
+and optimiser, and begin with the same weights: those of a random RealmForOpenQA, which ralm_jax imports. Only
+questions whose answer is in a passage that is read are used: any other costs ralm_jax next to nothing
+(`losses.spans`), and transformers as much as ever.
+
+The sides are timed in turns: each round times 4 steps of ralm_jax, then 4 questions of transformers with each
+of two tokenizers, the slow one that its documentation uses and the fast one. The interface of transformers
+takes one question at a time, and its retriever tokenises the whole beam again for each. Rates are medians
+over all rounds, with 95% bootstrap intervals. Writes experiments/results/bench_openqa/result.json.
 """
 
 import argparse
@@ -17,7 +19,6 @@ import json
 import multiprocessing
 import os
 import shlex
-import statistics
 import sys
 import tempfile
 import time
@@ -33,34 +34,32 @@ import transformers  # pyrefly: ignore[missing-import]
 from experiments.record import RESULTS, commit, hardware
 from ralm_jax import memory
 from ralm_jax.batches import Lengths
-from ralm_jax.data.corpus import Corpus
-from ralm_jax.data.corpus import open_corpus
-from ralm_jax.data.tokenizer import pieces_of
-from ralm_jax.data.tokenizer import write_vocabulary
-from ralm_jax.examples.question_batches import ask, know
+from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
+from ralm_jax.examples.question_batches import annotate
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import Question
-from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
-from ralm_jax.inference.vector_cache import corpus_vectors
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.training import finetune, optim
+from ralm_jax.training.schedule import Schedule
 from ralm_jax.weights.importing import import_model
 
-SIZES = {  # layers, hidden, heads
-    "tiny": (2, 128, 2),
-    "mini": (4, 256, 4),
-    "minilm": (6, 384, 12),
-}
+# Layers, hidden width and heads.
+SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "minilm": (6, 384, 12)}
 LENGTHS = Lengths(query=64, passage=288, joint=320)
 BEAM, READ, WIDTH, RATE, BATCH = 5000, 5, 10, 1e-5, 16
-FIRST = 3  # steps of ours that are not counted: compilation, and what is loaded
+# Of each side in a round.
+TIMINGS = 4
+# The first steps of ralm_jax are not counted: they compile, and load what the later ones use.
+WARM_UP = 3
+RESAMPLES = 10_000
 
 
 def random_model(size: str, corpus: Corpus, folder: Path) -> transformers.RealmForOpenQA:
-    """Theirs, of random weights; saved in `folder` with the wordpieces of the corpus."""
+    """A random RealmForOpenQA; saved in `folder` with the wordpieces of the corpus."""
     layers, hidden, heads = SIZES[size]
     torch.manual_seed(0)
     config = transformers.RealmConfig(
@@ -77,14 +76,18 @@ def random_model(size: str, corpus: Corpus, folder: Path) -> transformers.RealmF
     )
     model = transformers.RealmForOpenQA(config)
     model.block_emb.zero_()
-    model.save_pretrained(folder, safe_serialization=False)  # its tensors are shared
+    # Its tensors are shared, which safetensors refuses.
+    model.save_pretrained(folder, safe_serialization=False)
     write_vocabulary(folder, pieces_of(corpus.tokenizer()), corpus.lowercase)
     return model
 
 
-def ours(run: Path, corpus: Path, train: Path, out: Path, steps: int) -> list[float]:
-    """Seconds of each step of `BATCH` questions, from the log of a run; in a process of its own, as the
-    command line sets it up: its allocator would slow theirs down."""
+def ours(run: Path, corpus: Path, train: Path, out: Path) -> list[float]:
+    """Seconds of each step of `BATCH` questions, from the log of a run.
+
+    To be called in a process of its own, set up as the command line does: its allocator would slow
+    transformers down.
+    """
     memory.keep_freed()
     tower = optim.towers(query=optim.adamw(RATE), passage=optim.frozen())
     finetune.finetune(
@@ -92,22 +95,24 @@ def ours(run: Path, corpus: Path, train: Path, out: Path, steps: int) -> list[fl
         run=run,
         corpus=corpus,
         train=train,
-        steps=steps + FIRST,
-        batch=BATCH,
-        optimizer=optim.by_part(tower, optim.adamw(RATE)),
+        schedule=Schedule(
+            steps=TIMINGS + WARM_UP,
+            batch=BATCH,
+            optimizer=optim.by_part(tower, optim.adamw(RATE)),
+            log_every=1,
+        ),
         lengths=LENGTHS,
         beam=BEAM,
         candidates=READ,
         span_width=WIDTH,
         index="exact",
-        log_every=1,
     )
     lines = [line for line in read_metrics(metrics_file(out)) if "loss" in line]
-    return [line["step_seconds"] for line in lines[FIRST:]]
+    return [line["step_seconds"] for line in lines[WARM_UP:]]
 
 
 def theirs(model, tokenizer, records, questions: list[Question]) -> list[float]:
-    """Seconds a question: forward, backward, optimiser."""
+    """Seconds of each question: forward, backward, optimiser."""
     model.retriever = transformers.RealmRetriever(records, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     model.train()
@@ -126,28 +131,27 @@ def theirs(model, tokenizer, records, questions: list[Question]) -> list[float]:
     return seconds
 
 
-def readable(run: Path, corpus: Corpus, questions: Sequence[Question]) -> list[Question]:
-    """Those of which a passage that is read first holds an answer."""
-    loaded, known = OpenRun.open(run), know(corpus, questions)
-    vectors = corpus_vectors(run, loaded, corpus, LENGTHS)
-    asked = ask(corpus, known, np.arange(len(questions)), LENGTHS).query
-    queries = embedding.embed_texts(loaded.model, loaded.params, asked)
-    rows = embedding.search(queries, vectors, READ).rows
-    held = [np.isin(row, holds).any() for row, holds in zip(rows, known.holds, strict=True)]
-    return [q for q, yes in zip(questions, held, strict=True) if yes]
+def readable(run: Path, corpus: Path, questions: Sequence[Question]) -> list[Question]:
+    """Those with an answer in a passage that the untrained model reads."""
+    opened = OpenRun.open(run, corpus)
+    rows = opened.search([q.question for q in questions], READ).rows
+    annotated = annotate(opened.corpus, questions)
+    found = zip(questions, rows, annotated.has_answer, strict=True)
+    return [q for q, row, has_answer in found if np.isin(row, has_answer).any()]
 
 
-def measure(size: str, corpus: Path, train: Path, rounds: int) -> dict[str, Any]:
-    """Both sides in turns; questions a second are medians."""
+def timed(size: str, corpus: Path, questions: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of each step and of each question, both sides in turns."""
     opened = open_corpus(corpus)
     records = np.array([opened.texts()[row]["text"] for row in range(opened.size)], dtype=object)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        os.environ["RALM_CACHE"] = str(folder / "vectors")
         model = random_model(size, opened, folder / "theirs")
         import_model(str(folder / "theirs"), folder / "run", say=lambda line: None)
-        answered = readable(folder / "run", opened, read_questions(train).asked)
-        asked = folder / "asked.jsonl"
-        asked.write_text("".join(json.dumps(q._asdict()) + "\n" for q in answered), "utf-8")
+        answered = readable(folder / "run", corpus, read_questions(questions).asked)
+        train = folder / "train.jsonl"
+        train.write_text("".join(json.dumps(q._asdict()) + "\n" for q in answered), "utf-8")
         tokenizers = {
             "slow": transformers.RealmTokenizer(str(folder / "theirs" / "vocab.txt")),
             "fast": transformers.RealmTokenizerFast(str(folder / "theirs" / "vocab.txt")),
@@ -157,26 +161,39 @@ def measure(size: str, corpus: Path, train: Path, rounds: int) -> dict[str, Any]
         for number in range(rounds):
             out = folder / f"out{number}"
             with multiprocessing.get_context("spawn").Pool(1) as alone:
-                steps += alone.apply(ours, (folder / "run", corpus, asked, out, 4))
-            made = index.open_version(
+                steps += alone.apply(ours, (folder / "run", corpus, train, out))
+            served = index.open_version(
                 directory.index_folder(out, finetune.STAGE), 0, opened.fingerprint
             )
-            model.block_emb.copy_(torch.tensor(np.array(made.vectors)))
-            few = answered[3 * number : 3 * number + 3]
+            model.block_emb.copy_(torch.tensor(np.array(served.vectors)))
+            asked = [answered[(TIMINGS * number + n) % len(answered)] for n in range(TIMINGS)]
             for kind, tokenizer in tokenizers.items():
-                each[kind] += theirs(model, tokenizer, records, few)
-    ours_rate = BATCH / statistics.median(steps)
+                each[kind] += theirs(model, tokenizer, records, asked)
+    return {"questions": len(answered), "ours": steps, "theirs": each}
+
+
+def interval(compute, *samples: Sequence[float]) -> list[float]:
+    """`compute` of the samples' medians, and its 2.5 and 97.5 percentiles over bootstrap samples (seed 0)."""
+    rng, arrays = np.random.default_rng(0), [np.array(sample) for sample in samples]
+    drawn = [np.median(a[rng.integers(len(a), size=(RESAMPLES, len(a)))], axis=1) for a in arrays]
+    low, high = np.percentile(compute(*drawn), (2.5, 97.5))
+    return [float(compute(*map(np.median, arrays))), float(low), float(high)]
+
+
+def summary(size: str, seconds: dict[str, Any]) -> dict[str, Any]:
+    """Of what `timed` returns: each rate, and how many times as many questions ralm_jax trains on."""
     report: dict[str, Any] = {
-        "questions": len(answered),
+        "questions": seconds["questions"],
         "layers, hidden, heads": SIZES[size],
-        "our_step_seconds": [round(s, 3) for s in steps],
-        "our_questions_per_second": round(ours_rate, 3),
+        "our_step_seconds": [round(s, 3) for s in seconds["ours"]],
+        "our_questions_per_second": interval(lambda s: BATCH / s, seconds["ours"]),
     }
-    for kind, seconds in each.items():
-        rate = 1 / statistics.median(seconds)
-        report[f"their_question_seconds, {kind} tokenizer"] = [round(s, 3) for s in seconds]
-        report[f"their_questions_per_second, {kind} tokenizer"] = round(rate, 4)
-        report[f"times as many, {kind} tokenizer"] = round(ours_rate / rate, 1)
+    for kind, each in seconds["theirs"].items():
+        report[f"their_question_seconds, {kind} tokenizer"] = [round(s, 3) for s in each]
+        report[f"their_questions_per_second, {kind} tokenizer"] = interval(lambda s: 1 / s, each)
+        report[f"times as many, {kind} tokenizer"] = interval(
+            lambda step, question: BATCH * question / step, seconds["ours"], each
+        )
     return report
 
 
@@ -187,9 +204,8 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("questions", type=Path)
     parser.add_argument("--sizes", default=",".join(SIZES))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    sizes = arguments.sizes.split(",")
     result = {
         "command": "python -m experiments.bench.openqa CORPUS QUESTIONS "
         + shlex.join(sys.argv[3:]),
@@ -203,10 +219,9 @@ def main() -> None:
     }
     out = RESULTS / "bench_openqa"
     out.mkdir(parents=True, exist_ok=True)
-    for size in sizes:
-        result["sizes"][size] = measure(
-            size, arguments.corpus, arguments.questions, arguments.rounds
-        )
+    for size in arguments.sizes.split(","):
+        seconds = timed(size, arguments.corpus, arguments.questions, arguments.rounds)
+        result["sizes"][size] = summary(size, seconds)
         (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print(json.dumps(result, indent=1))
 

@@ -1,10 +1,10 @@
-"""How fast a corpus is prepared, beside the bare tokenizer on the same text, and in how much memory.
+"""How fast a corpus is prepared, compared with the bare tokenizer on the same text, and in how much memory.
 
     python experiments/bench/prepare.py CORPUS.jsonl.gz
 
-Writes experiments/results/bench_prepare/result.json. Both are timed in turns within one run. The bare
-tokenizer has its texts in memory already and gives nothing but wordpieces; `prepare` reads the file
-twice, cuts passages, finds salient spans and writes the corpus.
+Writes experiments/results/bench_prepare/result.json. Both sides are timed in turns. The bare tokenizer has
+its texts in memory already and returns nothing but wordpieces; `prepare` reads the file twice, cuts
+passages, finds salient spans and writes the corpus.
 """
 
 import argparse
@@ -25,8 +25,7 @@ from typing import NamedTuple
 
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.sources import read_documents
-from ralm_jax.data.tokenizer import load_tokenizer
-from ralm_jax.data.tokenizer import train_vocabulary
+from ralm_jax.data.tokenizer import load_tokenizer, train_vocabulary
 
 RESULT = Path(__file__).parents[1] / "results" / "bench_prepare" / "result.json"
 
@@ -50,7 +49,7 @@ def time_tokenizer(texts: list[str], vocab_file: str) -> tuple[float, float]:
 
 
 def time_prepare(source: str, vocab_file: str, processes: int) -> Run:
-    """Prepares a corpus that is thrown away; to be run in a process of its own."""
+    """Prepares a corpus and discards it; to be called in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         counts = prepare(
@@ -63,7 +62,8 @@ def time_prepare(source: str, vocab_file: str, processes: int) -> Run:
         seconds,
         sum(each.ru_utime + each.ru_stime for each in usage),
         counts,
-        own + processes * worker,  # the largest worker stands for each of them: an upper bound
+        # An upper bound: every worker is taken to need as much as the largest.
+        own + processes * worker,
     )
 
 
@@ -106,9 +106,9 @@ def main() -> None:
     parser.add_argument("source", help="a .jsonl or .jsonl.gz corpus")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    )
+    # Marked where files differ from the commit.
+    described = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    commit = subprocess.run(described, capture_output=True, text=True, check=True)
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit.stdout.strip(),

@@ -1,5 +1,6 @@
 """Distillation from labels: what the rows differ in, and what the table says."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,19 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import ablation, labels, objectives
-from experiments.place import Place
+from experiments import labels, objectives
+from experiments.setting import ALMANAC, Setting
 from ralm_jax import gin_config
-from ralm_jax.data.almanac import World
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.training import finetune
-
-SMALL = World(people=30, names=10)
 
 
 def given(kind):
     return gin_config.bindings(
-        "finetune.finetune", "runs/finetune_small.gin", labels.KINDS[kind][1]
+        "finetune.finetune", "runs/finetune_small.gin", labels.ROWS[kind].changes
     )
 
 
@@ -27,18 +25,21 @@ def test_rows_differ_in_the_scorer_alone():
     plain, dynamic, static = map(given, ("plain", "dynamic", "static"))
     assert plain["distil"] is None and dynamic["distil"] is static["distil"] is not None
     same = [
-        {k: v for k, v in x.items() if k not in ("distil", "optimizer")} for x in (plain, static)
+        {k: v for k, v in x.items() if k not in ("distil", "schedule")} for x in (plain, static)
     ]
     assert same[0] == same[1]
+    courses = [dataclasses.replace(x["schedule"], optimizer=None) for x in (plain, static)]
+    assert courses[0] == courses[1]
     params = {part: {"kernel": jnp.ones((2, 2))} for part in ("reader", "scorer")}
     params["retriever"] = {
         t: {"kernel": jnp.ones((2, 2))} for t in ("query_tower", "passage_tower")
     }
     still, moved = jax.tree.map(jnp.zeros_like, params), {}
     for kind, given_to in (("dynamic", dynamic), ("static", static)):
-        now = given_to["optimizer"].init(params)
-        for _ in range(2):  # the first step of a warm-up has no rate; the second decays weights
-            updates, now = given_to["optimizer"].update(still, now, params)
+        now = given_to["schedule"].optimizer.init(params)
+        # The first step of a warm-up has no rate; the second decays weights.
+        for _ in range(2):
+            updates, now = given_to["schedule"].optimizer.update(still, now, params)
         moved[kind] = float(abs(updates["scorer"]["kernel"]).max())
     assert moved["static"] == 0 < moved["dynamic"]
 
@@ -64,40 +65,20 @@ def test_the_table_and_what_is_asked_of_it():
     assert "| ORQA | strong | not run |" in shown
 
 
-def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
-    for words, said in (
-        (["--scale", "almanac", "--starts", "cold"], "there is no cold; there are strong, weak"),
-        (["--scale", "paper"], "--scale paper needs --corpus, and questions"),
-    ):
-        monkeypatch.setattr("sys.argv", ["labels", "--out", str(tmp_path), *words])
-        assert labels.main() == 2
-        error = capsys.readouterr().err
-        assert said in error and error.count("\n") == 1
-
-
 @pytest.mark.slow
-def test_rows_are_made_and_the_static_scorer_stays(tmp_path, tiny_settings, monkeypatch):
-    sizes = tiny_settings[1::2]
-    tuned = ["STEPS = 3", "BATCH = 8", "DEV_EVERY = 3", "DEV_QUESTIONS = 4", "CANDIDATES = 4"]
-    tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]
-    usual, generate = Place.changes, ablation.almanac_data
-    monkeypatch.setattr(
-        Place, "changes", lambda self, name: [*usual(self, name), *(sizes if name else tuned)]
-    )
-    monkeypatch.setattr(ablation, "almanac_data", lambda out, seed: generate(out, seed, SMALL))
+def test_rows_are_made_and_the_static_scorer_stays(tmp_path, small_runs, monkeypatch):
     monkeypatch.setattr(objectives, "WEAK_STEPS", 2)
     words = ["--scale", "almanac", "--out", str(tmp_path), "--starts", "weak", "--seeds", "0"]
-    monkeypatch.setattr("sys.argv", ["labels", *words])
-    assert labels.main() == 0
+    assert labels.main(words) == 0
     rows = json.loads((tmp_path / "labels.json").read_text("utf-8"))["rows"]
     assert {r["kind"]: "reranked" in r["answers"] for r in rows} == {
         "plain": False, "dynamic": True, "static": True,
     }  # fmt: skip
-    place = Place("almanac", tmp_path, 0, None, None)
-    taught = OpenRun.open(place.run("labelled_scorer_weak"), finetune.STAGE).params
-    start = OpenRun.open(place.run("weak")).params
+    setting = Setting(ALMANAC, tmp_path, 0, None)
+    taught = OpenRun.open(setting.run("labelled_scorer_weak"), finetune.STAGE).params
+    start = OpenRun.open(setting.run("weak")).params
     names = ("dynamic_labels_weak-0_answers", "static_labels_weak-0_answers")
-    dynamic, static = (OpenRun.open(place.run(n), finetune.STAGE).params for n in names)
+    dynamic, static = (OpenRun.open(setting.run(n), finetune.STAGE).params for n in names)
 
     def moved(a, b):
         gaps = jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)

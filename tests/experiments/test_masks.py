@@ -1,39 +1,30 @@
 """Why random masks ruin a retriever: what differs between the rows, and what is counted."""
 
-import pytest
-
-from experiments import ablation, masks
-from experiments.place import Place
+from experiments import masks
 from ralm_jax import gin_config
-from ralm_jax.data.almanac import World
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    out = tmp_path_factory.mktemp("masks")
-    data = ablation.almanac_data(out, 1, World(people=30, names=10))
-    return Place("almanac", out, 1, data, None)
 
 
 def stages(training):
     return gin_config.bindings("pretrain.pretrain", training.config, training.changes)["stages"]
 
 
-def test_masks_and_warm_up_change_one_by_one(place):
-    for mask, warm in masks.PAIRS:
-        trainings = masks.chain(place, mask, warm)
-        used = {}  # of each stage, in whatever run it is
+def test_masks_and_warm_up_change_one_by_one(setting):
+    for mask, warm in masks.ROWS:
+        trainings = masks.chain(setting, mask, warm)
+        # The masks of each stage, in whatever run it is.
+        used = {}
         for training in trainings:
             for stage in stages(training):
                 used[stage.name] = stage.task.mask.__name__
         assert used["realm"] == masks.MASKS[mask] and used["warmup"] == masks.MASKS[warm]
-        shared = trainings[-1] == place.chain(masks.ROW[mask])[-1]
-        assert shared == (mask == warm)  # a row of table2, or a run of its own
+        shared = trainings[-1] == setting.chain(masks.RUNS[mask])[-1]
+        # A row of Table 2, or a run of its own.
+        assert shared == (mask == warm)
 
 
-def test_what_is_masked_of_the_salient_spans(place):
+def test_what_is_masked_of_the_salient_spans(setting):
     shares = {
-        mask: masks.in_salient_spans(place.data.corpus, masks.chain(place, mask, mask)[-1])
+        mask: masks.in_salient_spans(setting.data.corpus, masks.chain(setting, mask, mask)[-1])
         for mask in masks.MASKS
     }
     assert shares["salient"] == 1

@@ -1,4 +1,4 @@
-"""The comparison of objectives: one thing differs between rows, and what is shared is made once."""
+"""The comparison of objectives: one thing differs between rows, and shared runs are trained once."""
 
 import json
 
@@ -6,83 +6,78 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import ablation, objectives
-from experiments.place import Place
+from experiments import objectives
 from ralm_jax import gin_config
-from ralm_jax.data.almanac import World
 from ralm_jax.errors import UserError
-
-SMALL = World(people=30, names=10)
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place("almanac", tmp_path, 1, ablation.almanac_data(tmp_path, 1, SMALL), None)
 
 
 def stage(training):
     return gin_config.bindings("pretrain.pretrain", training.config, training.changes)["stages"][-1]
 
 
-def test_rows_differ_in_the_objective_and_the_start(place):
+def test_rows_differ_in_the_objective_and_the_start(setting):
     asked = set()
     for start in objectives.STARTS:
-        for name, objective in objectives.OBJECTIVES.items():
-            *before, joint = objectives.chain(place, name, start)
+        for name, objective in objectives.ROWS.items():
+            *before, joint = objectives.chain(setting, name, start)
             runs, has_scorer = [t.run.name for t in before], objective.scorer is not None
             assert ("ict_weak" in runs) == (start == "weak")
             assert any(r.startswith(f"scorer_{start}") for r in runs) == has_scorer
-            begun = before[-1].run if has_scorer or start == "strong" else place.run("weak")
+            begun = before[-1].run if has_scorer or start == "strong" else setting.run("weak")
             assert joint.start == begun
             task = stage(joint).task
             assert task.needs_reranker == has_scorer
-            asked.add((str(task.objective), task.candidates, stage(joint).steps))
-    assert len(asked) == 7  # perplexity and listwise distillation in several settings: see below
-    strong, weak = (objectives.chain(place, "marginal_per_token", s) for s in ("strong", "weak"))
-    assert strong[-1] == place.chain("realm")[-1]  # a row of table2
+            asked.add((str(task.objective), task.candidates, stage(joint).schedule.steps))
+    # Perplexity and listwise distillation have several temperatures: see below.
+    assert len(asked) == 7
+    strong, weak = (objectives.chain(setting, "marginal_per_token", s) for s in ("strong", "weak"))
+    # A row of Table 2.
+    assert strong[-1] == setting.chain("realm")[-1]
     short = next(t for t in weak if t.run.name == "ict_weak")
-    assert stage(short).steps == objectives.WEAK_STEPS <= stage(weak[0]).steps / 5
+    assert stage(short).schedule.steps == objectives.WEAK_STEPS <= stage(weak[0]).schedule.steps / 5
 
 
-def test_at_another_scale_the_objective_alone_differs(place):
-    imported = place._replace(scale="wiki9k_cpu", init=place.out / "minilm")
+def test_at_another_scale_the_objective_alone_differs(setting):
+    imported = setting._replace(scale="wiki9k_cpu", init=setting.out / "minilm")
     plain, lists = (objectives.chain(imported, n, "strong") for n in ("marginal_per_token", "list"))
     assert plain == imported.chain("realm") and plain[:-1] == lists[:-1]
     assert stage(plain[-1]).task.candidates == stage(lists[-1]).task.candidates == 4
-    with pytest.raises(UserError, match="--scale wiki9k_cpu has no inverse cloze"):
+    with pytest.raises(UserError, match="the scale wiki9k_cpu has no inverse cloze"):
         objectives.chain(imported, "list", "weak")
 
 
 @pytest.mark.parametrize("name", ("pdist", "dynamic"))
-def test_a_sharper_list_is_further_from_a_flat_retriever(place, name):
+def test_a_sharper_list_is_further_from_a_flat_retriever(setting, name):
     flat, further = jnp.log(jnp.full((1, 2), 0.5)), {}
     given = (flat, jnp.array([[[-1.0], [-1.5]]]), jnp.ones((1, 1)))
     for kind in (name, f"{name}_sharp"):
-        *_, scorer, joint = objectives.chain(place, kind, "weak")
-        taught = [joint, scorer] if name == "dynamic" else [joint]  # the scorer's own stage too
+        *_, scorer, joint = objectives.chain(setting, kind, "weak")
+        # The scorer's own stage too.
+        taught = [joint, scorer] if name == "dynamic" else [joint]
         more = (flat,) if name == "dynamic" else ()
         further[kind] = [float(stage(t).task.objective(*given, *more)[0]) for t in taught]
     for usual, sharp in zip(further[name], further[f"{name}_sharp"], strict=True):
         assert sharp > usual + 0.1
 
 
-def test_the_static_scorer_is_not_taught(place):
+def test_the_static_scorer_is_not_taught(setting):
     moved = {}
     for name in ("dynamic", "static"):
-        objective = stage(objectives.chain(place, name, "weak")[-1]).task.objective
+        objective = stage(objectives.chain(setting, name, "weak")[-1]).task.objective
         flat, sharp = jnp.log(jnp.full((1, 2), 0.5)), jnp.log(jnp.array([[0.2, 0.8]]))
         given = (flat, jnp.array([[[-1.0], [-5.0]]]), jnp.ones((1, 1)))
         moved[name] = jax.grad(lambda s: objective(*given, s)[0])(sharp)  # noqa: B023
     assert abs(moved["dynamic"]).max() > 0.1 and abs(moved["static"]).max() == 0
 
 
-def test_the_static_scorer_does_not_decay_either(place):
+def test_the_static_scorer_does_not_decay_either(setting):
     ends = {}
     for name in ("dynamic", "static"):
-        optimizer = stage(objectives.chain(place, name, "weak")[-1]).optimizer
+        optimizer = stage(objectives.chain(setting, name, "weak")[-1]).schedule.optimizer
         params = {part: {"kernel": jnp.ones((2, 2))} for part in ("retriever", "reader", "scorer")}
         now = optimizer.init(params)
-        for _ in range(2):  # the first step of a warm-up has no rate
+        # The first step of a warm-up has no rate.
+        for _ in range(2):
             still = jax.tree.map(jnp.zeros_like, params)
             updates, now = optimizer.update(still, now, params)
         ends[name] = float(abs(updates["scorer"]["kernel"]).max())
@@ -109,34 +104,22 @@ def test_the_table_and_what_is_asked_of_it():
     assert "dynamic above listwise distillation, static, weak start | not run |" in shown
 
 
-def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
+def test_mistakes_are_one_line(tmp_path, capsys):
     for words, said in (
-        (["--objectives", "best"], "there is no best; there are marginal_per_token"),
-        (["--starts", "cold"], "there is no cold; there are strong, weak"),
-        (["--scale", "wiki9k"], "--scale wiki9k needs --corpus, and questions"),
+        (["--objectives", "best"], "--objectives: there is no best; there are marginal_per_token"),
+        (["--starts", "cold"], "--starts: there is no cold; there are strong, weak"),
+        (["--measures", "speed"], "--measures: there is no speed; there are retrieval, answers"),
     ):
-        told = ["--scale", "almanac", "--out", str(tmp_path), *words]
-        monkeypatch.setattr("sys.argv", ["objectives", *told])
-        assert objectives.main() == 2
+        assert objectives.main(["--scale", "almanac", "--out", str(tmp_path), *words]) == 2
         error = capsys.readouterr().err
-        assert said in error and error.count("\n") == 1
+        assert error.startswith(f"objectives: {said}") and error.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_rows_are_made_and_kept(tmp_path, tiny_settings, monkeypatch):
-    sizes = [*tiny_settings[1::2], "SCORER_STEPS = 1"]
-    tuned = ["STEPS = 2", "BATCH = 8", "DEV_EVERY = 2", "DEV_QUESTIONS = 4", "CANDIDATES = 2"]
-    tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]
-    usual = Place.changes
-    monkeypatch.setattr(
-        Place, "changes", lambda self, name: [*usual(self, name), *(sizes[:-1] if name else tuned)]
-    )
-    generate = ablation.almanac_data
-    monkeypatch.setattr(ablation, "almanac_data", lambda out, seed: generate(out, seed, SMALL))
+def test_rows_are_made_and_saved(tmp_path, small_runs, monkeypatch):
     monkeypatch.setattr(objectives, "WEAK_STEPS", 2)
-    told = f"--scale almanac --out {tmp_path} --objectives static --starts weak --seeds 0".split()
-    monkeypatch.setattr("sys.argv", ["objectives", *told])
-    assert objectives.main() == 0
+    words = f"--scale almanac --out {tmp_path} --objectives static --starts weak --seeds 0"
+    assert objectives.main(words.split()) == 0
     first, second = json.loads((tmp_path / "objectives.json").read_text("utf-8"))["rows"]
     assert "reranked" in first["answers"] and "scorer_weak" in second["seconds"]
     assert second["joint"]["flops"] > 0 and second["telemetry"]["prior_entropy"] >= 0

@@ -1,4 +1,4 @@
-"""What a scorer knows: three lists beside the reader's, by hand."""
+"""What a scorer knows: three lists beside the reader's, computed by hand."""
 
 import json
 
@@ -26,16 +26,16 @@ def test_agreement_and_distance_by_hand():
     found = scorers.lists(prior, scorer, flat, read, weights)
     values = {name: float(total / count) for name, (total, count) in found.items()}
     assert all(int(count) == 2 for _, count in found.values())
-    assert values["scorer_agrees"] == 1  # both: the second ties, and the first is taken
-    assert values["retriever_agrees"] == 0  # the first ties, and the first is taken: not the best
-    lists = (
-        np.array([0.1, 0.8, 0.1]),
-        np.array([2 / 3, 1 / 3]),
-    )  # the reader's, over those there are
+    # The scorer ties in the second query, the retriever in the first; of equals the first is taken.
+    assert values["scorer_agrees"] == 1
+    assert values["retriever_agrees"] == 0
+    # The reader's, over the candidates there are.
+    lists = np.array([0.1, 0.8, 0.1]), np.array([2 / 3, 1 / 3])
     entropies = [-(p * np.log(p)).sum() for p in lists]
     to_flat = [np.log(3) - entropies[0], np.log(2) - entropies[1]]
     assert values["to_flat"] == pytest.approx(np.mean(to_flat), rel=1e-5)
-    assert values["to_scorer"] == pytest.approx(to_flat[1] / 2, rel=1e-5)  # 0 for the first
+    # In the first query it is 0.
+    assert values["to_scorer"] == pytest.approx(to_flat[1] / 2, rel=1e-5)
     assert values["scorer_entropy"] == pytest.approx((entropies[0] + np.log(2)) / 2, rel=1e-5)
 
 
@@ -58,26 +58,24 @@ def run(tiny, tmp_path):
     return make
 
 
-def told(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["scorers", *map(str, words)])
-    return scorers.main()
+def measure(file, run):
+    return scorers.main(["--out", str(file), str(run)])
 
 
-def test_a_run_of_random_parameters_knows_nothing(run, monkeypatch, tmp_path, capsys):
-    assert told(monkeypatch, "--out", tmp_path / "s.json", run(True)) == 0
+def test_a_run_of_random_parameters_knows_nothing(run, tmp_path, capsys):
+    assert measure(tmp_path / "s.json", run(True)) == 0
     (row,) = json.loads((tmp_path / "s.json").read_text("utf-8"))["rows"]
     assert row["step"] == 3 and row["seed"] == 7 and row["sentences"] > 20
     assert row["scorer_entropy"] <= np.log(scorers.CANDIDATES) + 1e-5
-    assert (
-        row["scorer_agrees"] < 0.5 and row["to_flat"] < 0.1
-    )  # its reader has no preference either
+    # Its reader has no preference either.
+    assert row["scorer_agrees"] < 0.5 and row["to_flat"] < 0.1
     assert "scorer_entropy" in capsys.readouterr().out
 
 
-def test_mistakes_are_one_line(run, capsys, monkeypatch, tmp_path):
+def test_mistakes_are_one_line(run, capsys, tmp_path):
     (tmp_path / "none").mkdir()
     for folder, wanted in ((tmp_path / "none", ""), (run(False), "has no scorer: train one with")):
-        assert told(monkeypatch, "--out", tmp_path / "s.json", folder) == 2
+        assert measure(tmp_path / "s.json", folder) == 2
         said = capsys.readouterr().err
         assert said.startswith("scorers: ") and wanted in said and said.count("\n") == 1
         assert not (tmp_path / "s.json").exists()

@@ -1,6 +1,5 @@
-"""The tables of experiments: what they rest on, what they say, and that every configuration is sound."""
+"""Table 2: the runs that its rows need, what it says, and that every configuration is sound."""
 
-import functools
 import json
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import ablation, table2
-from experiments.place import IMPORTED, Place
-from ralm_jax import cli, gin_config
+from experiments import datasets, pipeline, table2
+from experiments.setting import IMPORTED, SCALES, Setting
+from ralm_jax import arguments, gin_config
 from ralm_jax.data.almanac import World
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
@@ -22,12 +21,12 @@ from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 
-CONFIGS = Path(cli.configs()) / "experiments"
-DATA = ablation.Data(*map(Path, ("z", "train", "select", "dev", "x")))
+CONFIGS = Path(arguments.configs()) / "experiments"
+DATA = datasets.Data(*map(Path, ("z", "train", "select", "dev", "x")))
 
 
-def place(scale, out="out"):
-    return Place(scale, Path(out), 1, DATA, Path("init") if scale in IMPORTED else None)
+def setting_at(scale):
+    return Setting(scale, Path("out"), 1, DATA, Path("init") if scale in IMPORTED else None)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +52,18 @@ def test_configurations_are_short_and_sound(file):
             assert stage.task.refresh.every == 30 * fresh.task.refresh.every
 
 
+def test_the_stale_row_is_refreshed_at_the_scale_of_the_paper_alone():
+    """What NOTE says of the rows that were run."""
+    for scale in SCALES:
+        given = gin_config.bindings("pretrain.pretrain", f"experiments/{scale}/stale.gin")
+        stage = given["stages"][-1]
+        refreshed = stage.task.refresh.published(stage.schedule.steps) > 0
+        assert refreshed == (scale == "paper")
+
+
 def test_every_row_has_its_runs_in_order():
-    for scale in ("almanac", "wiki9k_cpu", "wiki9k", "paper"):
-        at = place(scale)
+    for scale in SCALES:
+        at = setting_at(scale)
         for row in table2.ROWS.values():
             for half in (row.retriever, row.reader):
                 made = [at.init]
@@ -65,35 +73,34 @@ def test_every_row_has_its_runs_in_order():
                     made.append(training.run)
                 assert at.run(half) in made
         assert [t.run.name for t in at.chain("stale")][-2:] == ["warmup", "stale"]
-    assert place("wiki9k").chain("warmup")[0].start == Path("init")
-    assert place("paper").chain("ict")[0].start is None
-    assert place("almanac").changes("elsewhere") == ["SEED = 1", "ASKED = 'x'"]
+    assert setting_at("wiki9k").chain("warmup")[0].start == Path("init")
+    assert setting_at("paper").chain("ict")[0].start is None
+    assert setting_at("almanac").changes("elsewhere") == ["SEED = 1", "ASKED = 'x'"]
 
 
 def made(row, seed, exact_match, recall):
     return {"row": row, "seed": seed, "exact_match": [exact_match] * 3, "recall@5": recall}
 
 
-def test_orderings_are_judged_seed_by_seed():
+def test_orderings_are_compared_seed_by_seed():
     rows = [made("realm", 0, 0.8, 0.5), made("realm", 1, 0.7, 0.5)]
     rows += [
         made("baseline", 0, 0.5, 0.5),
         made("baseline", 1, 0.75, 0.6),
         made("stale", 1, 0.1, 0.1),
     ]
-    judge = lambda a, b, column: table2.agreement(rows, a, b, column)  # noqa: E731
-    assert judge("realm", "baseline", "exact match") == "within the spread (+30.0, -5.0)"
-    assert judge("realm", "stale", "exact match") == "holds (+60.0)"
-    assert judge("realm", "baseline", "recall@5") == "does not hold (+0.0, -10.0)"
-    assert judge("realm", "span", "recall@5") == "not run"
+    compared = lambda a, b, column: table2.agreement(rows, a, b, column)  # noqa: E731
+    assert compared("realm", "baseline", "exact match") == "in some seeds (+30.0, -5.0)"
+    assert compared("realm", "stale", "exact match") == "in every seed (+60.0)"
+    assert compared("realm", "baseline", "recall@5") == "in no seed (+0.0, -10.0)"
+    assert compared("realm", "span", "recall@5") == "not run"
     shown = table2.table(rows)
     assert "| REALM | 2 | 75.0 (70.0 to 80.0) | 50.0 (50.0 to 50.0) | 38.2 | 38.5 |" in shown
     assert "| random span masks | 0 | not run | not run | 35.3 | 26.1 |" in shown
 
 
-def test_a_world_keeps_its_unasked_facts_for_the_report(tmp_path):
-    small = World(people=30, names=10)
-    data = ablation.almanac_data(tmp_path, 2, small)
+def test_the_unasked_facts_of_a_world_are_reported(tmp_path):
+    data = datasets.almanac_data(tmp_path, 2, World(people=30, names=10))
     parts = {
         n: {q.question for q in read_questions(getattr(data, n)).asked}
         for n in ("train", "select", "dev")
@@ -118,15 +125,16 @@ def test_halves_of_two_runs_are_put_together(tiny, tmp_path):
         drawn.append(initial.drawn_params(model, seed))
         checkpoints.save(1, {"state": {"params": drawn[-1]}}, wait=True)
         checkpoints.close()
-    out = ablation.combined(tmp_path / "both", tmp_path / "0", tmp_path / "1")
-    assert ablation.combined(out, tmp_path / "1", tmp_path / "0") == out  # made once
+    out = pipeline.combined(tmp_path / "both", tmp_path / "0", tmp_path / "1")
+    # It is made once.
+    assert pipeline.combined(out, tmp_path / "1", tmp_path / "0") == out
     params = OpenRun.open(out).params
     jax.tree.map(np.testing.assert_array_equal, params["retriever"], drawn[0]["retriever"])
     jax.tree.map(np.testing.assert_array_equal, params["reader"], drawn[1]["reader"])
 
 
 def test_a_run_that_was_stopped_is_not_taken_for_a_finished_one(tmp_path, monkeypatch):
-    """The command line ends well when it is told to stop: what counts is the step that was reached."""
+    """The command line ends well when it is asked to stop: what counts is the step that was reached."""
     ends = iter([4, 10])
 
     def pretends(*words):
@@ -138,52 +146,58 @@ def test_a_run_that_was_stopped_is_not_taken_for_a_finished_one(tmp_path, monkey
         with (tmp_path / "metrics.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
 
-    monkeypatch.setattr(ablation, "ralm", pretends)
-    with pytest.raises(UserError, match="stopped at step 4 of 10; the same command goes on"):
-        ablation.trained(tmp_path, "realm", 10)
-    assert ablation.trained(tmp_path, "realm", 10) == 5.0  # of all its steps, in both parts
-    assert ablation.trained(tmp_path, "realm", 10) == 5.0  # and not trained again
+    monkeypatch.setattr(pipeline, "ralm", pretends)
+    with pytest.raises(UserError, match="stopped at step 4 of 10; the same command resumes it"):
+        pipeline.trained(tmp_path, "realm", 10)
+    # The seconds are those of all its steps, in both parts; then it is not trained again.
+    assert pipeline.trained(tmp_path, "realm", 10) == 5.0
+    assert pipeline.trained(tmp_path, "realm", 10) == 5.0
 
 
-def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
+def test_an_unfinished_save_of_a_run_being_trained_is_left_alone(tmp_path, monkeypatch):
+    """Looking at how far a run is must not remove what its trainer is writing."""
+    folder = directory.checkpoint_folder(tmp_path, "realm")
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(10, {"state": {"params": {"w": np.ones(1)}}}, wait=True)
+    checkpoints.close()
+    (tmp_path / "metrics.jsonl").write_text("")
+    unfinished = folder / "20.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "part").write_text("x")
+    pipeline.trained(tmp_path, "realm", 10)
+    assert (unfinished / "part").exists()
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
     for words, said in (
-        (["--scale", "wiki9k"], "needs --corpus, and questions"),
-        (["--scale", "paper", "--rows", "realm,best"], "there is no row best; there are realm,"),
+        (["--scale", "wiki9k"], "--scale wiki9k needs --corpus, --train, --dev, --init"),
+        (
+            ["--scale", "paper", "--rows", "realm,best"],
+            "--rows: there is no best; there are realm,",
+        ),
     ):
-        monkeypatch.setattr("sys.argv", ["table2", "--out", str(tmp_path), *words])
-        assert table2.main() == 2
+        assert table2.main(["--out", str(tmp_path), *words]) == 2
         error = capsys.readouterr().err
-        assert said in error and error.count("\n") == 1
+        assert error.startswith(f"table2: {said}") and error.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_rows_are_made_once_and_end_in_a_table(tmp_path, tiny_settings, monkeypatch, capfd):
+def test_rows_are_made_once_and_end_in_a_table(tmp_path, small_runs, capfd):
     """On a world of 30 people: shared runs are trained once, halves are exchanged, X is asked."""
-    sizes = tiny_settings[1::2]
-    tuned = ["STEPS = 2", "BATCH = 8", "DEV_EVERY = 2", "DEV_QUESTIONS = 4", "CANDIDATES = 2"]
-    tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]
-    usual = Place.changes
-    monkeypatch.setattr(
-        Place,
-        "changes",
-        lambda self, name: [*usual(self, name), *(sizes if name else tuned)],
-    )
-    small = functools.partial(ablation.almanac_data, world=World(people=30, names=10))
-    monkeypatch.setattr(ablation, "almanac_data", small)
     words = ["--scale", "almanac", "--out", str(tmp_path), "--seeds", "0"]
-    rows = ["--rows", "realm,realm_retriever,elsewhere"]
-    monkeypatch.setattr("sys.argv", ["table2", *words, *rows])
-    assert table2.main() == 0
+    words += ["--rows", "realm,realm_retriever,elsewhere"]
+    assert table2.main(words) == 0
     made = {p.stem: json.loads(p.read_text("utf-8")) for p in (tmp_path / "rows").glob("*.json")}
     assert set(made) == {"realm-0", "realm_retriever-0", "elsewhere-0"}
     first, mixed = made["realm-0"], made["realm_retriever-0"]
-    assert set(first["seconds"]) == {"ict", "warmup", "realm", "finetune"}
-    assert mixed["seconds"]["ict"] == first["seconds"]["ict"]  # a run is made once
-    assert first["recall@5"] == mixed["recall@5"]  # the same retriever, before any fine-tuning
+    assert set(first["seconds"]) == set(first["config"]) == {"ict", "warmup", "realm", "finetune"}
+    # A run is trained once, and before fine-tuning both rows have the same retriever.
+    assert mixed["seconds"]["ict"] == first["seconds"]["ict"]
+    assert first["recall@5"] == mixed["recall@5"]
     assert first["flops"] > 1e6 and first["zero_shot"]["gold_passage"]["questions"] > 0
     shown = (tmp_path / "table2.md").read_text("utf-8")
-    assert "| X != Z | 1 |" in shown and "| 30x stale index | 0 | not run |" in shown
+    assert "| X != Z | 1 |" in shown and "| random span masks | 0 | not run |" in shown
     ran = len(list(tmp_path.glob("seed0/*/metrics.jsonl")))
-    monkeypatch.setattr("sys.argv", ["table2", *words, *rows, "--dry-run"])
-    assert table2.main() == 0 and "all that is left" in capfd.readouterr().out
+    assert table2.main([*words, "--dry-run"]) == 0
+    assert "all remaining rows" in capfd.readouterr().out
     assert len(list(tmp_path.glob("seed0/*/metrics.jsonl"))) == ran
