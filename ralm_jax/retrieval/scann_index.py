@@ -23,11 +23,18 @@ from ralm_jax.retrieval.index import VECTORS, sync
 from ralm_jax.retrieval.searcher import Found, exact, recall
 
 FOLDER, SETTINGS, WRITING = "scann", "settings.json", ".scann_"
-SAMPLE = 512  # queries that recall is measured with: half to choose the effort, half to report
-EFFORTS = 6  # each rescores twice the candidates, in twice the leaves, of the one before
-TREE_FROM = 500_000  # passages; below, no tree: it builds 5 to 10 times slower and misses more
-FEW = 1024  # passages; below, there is too little to learn a code from
-BRUTE_UP_TO = 1_000_000  # passages; above, scoring all of them would stall the training
+# Queries that recall is measured with: half to choose the effort, half to report. Each tells of k
+# passages, so for a large k fewer do, which bounds the time that the exact search takes.
+SAMPLE, FEWEST = 512, 64
+# The least effort rescores so many candidates, or as many as k needs; each of the others rescores
+# twice the candidates, in twice the leaves, of the one before.
+RESCORED, EFFORTS = 100, 6
+# Passages. Below, there is no tree: it builds 5 to 10 times slower and misses more.
+TREE_FROM = 500_000
+# Passages. Below, there is too little to learn a code from.
+FEW = 1024
+# Passages. Above, scoring all of them would stall the training.
+BRUTE_UP_TO = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +42,8 @@ class ScannConfig:
     """How ScaNN searches.
 
     Attributes:
-      k: recall@k is what is measured and kept up.
-      recall: the recall@k to reach, at the least effort that does.
+      k: how many passages searches ask for; recall@k is measured, and the effort is fitted to it.
+      recall: the recall@k to reach. The least effort that reaches it is used.
       threads: cores for building and for searching.
       leaves: partitions of the vectors; None for sqrt(N), and below 500,000 passages for no
         partition at all.
@@ -74,21 +81,22 @@ class ScannIndex:
 
     def __init__(self, searcher: Any, settings: Settings, passages: int, config: ScannConfig):
         self.settings = settings
-        self._searcher, self._passages = searcher, passages
-        self._threads, self._k = config.threads, config.k
+        self._searcher, self._passages, self._config = searcher, passages, config
         searcher.set_num_threads(config.threads)
 
     def search(self, queries: np.ndarray, k: int) -> Found:
         """Queries [B, E] float32 -> ids [B, k] int32, scores [B, k] float32, best first."""
         settings, few = self.settings, min(k, self._passages)
         how: dict[str, int] = {}
+        # Fitted at k as configured; finding more takes more candidates, and leaves that have them.
+        reorder = settings.reorder * max(1, -(-few // self._config.k))
         if settings.reorder:
-            # Fitted at k as configured; finding more takes more candidates.
-            how["pre_reorder_num_neighbors"] = settings.reorder * max(1, -(-few // self._k))
+            how["pre_reorder_num_neighbors"] = reorder
         if settings.leaves:
-            how["leaves_to_search"] = settings.leaves
-        if self._threads > 1:
-            share = -(-len(queries) // self._threads)
+            enough = _leaves(self._passages, reorder, self._config)
+            how["leaves_to_search"] = max(settings.leaves, enough)
+        if self._config.threads > 1:
+            share = -(-len(queries) // self._config.threads)
             found = self._searcher.search_batched_parallel(queries, few, batch_size=share, **how)
         else:
             found = self._searcher.search_batched(queries, few, **how)
@@ -118,7 +126,7 @@ def open_or_build(version: pathlib.Path, queries: np.ndarray, config: ScannConfi
     began = time.perf_counter()
     vectors = np.array(vectors)
     searcher, form = _build(vectors, config)
-    settings = _fit(searcher, form, vectors, _sample(queries, vectors), config)
+    settings = _fit(searcher, form, vectors, _sample(queries, vectors, config.k), config)
     return _store(searcher, settings, began, version, vectors, config)
 
 
@@ -128,7 +136,7 @@ def _build(vectors: np.ndarray, config: ScannConfig) -> tuple[Any, str]:
     builder = builder.set_n_training_threads(config.threads)
     if passages < FEW:
         return builder.score_brute_force().build(), "brute"
-    leaves = config.leaves or (math.isqrt(passages) if passages >= TREE_FROM else 0)
+    leaves = _all_leaves(passages, config) if config.leaves or passages >= TREE_FROM else 0
     if leaves:
         builder = builder.tree(leaves, leaves, training_sample_size=100_000, soar_lambda=1.5)
     # Two dimensions to a code of 4 bits; 20,000 vectors taught the codes as well as 100,000 did.
@@ -136,11 +144,21 @@ def _build(vectors: np.ndarray, config: ScannConfig) -> tuple[Any, str]:
     return builder.build(), "tree" if leaves else "hash"
 
 
-def _sample(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """SAMPLE queries [n, E], the order of which has no meaning."""
+def _sample(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
+    """Queries [n, E] to measure recall@k with, the order of which has no meaning."""
     rng = np.random.default_rng(0)
-    source = queries if len(queries) >= SAMPLE // 8 else vectors
-    return source[rng.permutation(len(source))[:SAMPLE]]
+    source = queries if len(queries) >= FEWEST else vectors
+    return source[rng.permutation(len(source))[: max(FEWEST, min(SAMPLE, SAMPLE**2 // k))]]
+
+
+def _all_leaves(passages: int, config: ScannConfig) -> int:
+    return config.leaves or math.isqrt(passages)
+
+
+def _leaves(passages: int, candidates: int, config: ScannConfig) -> int:
+    """Of a tree, leaves that hold twice the candidates: not all of them will be among the best."""
+    leaves = _all_leaves(passages, config)
+    return min(leaves, -(-2 * candidates * leaves // passages))
 
 
 def _fit(
@@ -150,20 +168,28 @@ def _fit(
     everything = Settings("brute", 0, 0, 1.0)
     if form == "brute":
         return everything
-    wanted, _ = exact(queries, vectors, config.k)
+    passages, k = len(vectors), min(config.k, len(vectors))
+    wanted, _ = exact(queries, vectors, k)
     half = max(len(queries) // 2, 1)
-    settings = everything
+    settings, reorder = everything, RESCORED
+    # ScaNN gives at most as many passages as it rescores.
+    while reorder < k:
+        reorder *= 2
     for effort in range(EFFORTS):
         leaves = 0
         if form == "tree":
-            all_leaves = config.leaves or math.isqrt(len(vectors))
+            all_leaves = _all_leaves(passages, config)
             leaves = min(all_leaves, math.ceil(all_leaves * 0.05 * 2**effort))
-        settings = Settings(form, leaves, 100 * 2**effort, 0.0)
-        found, _ = ScannIndex(searcher, settings, len(vectors), config).search(queries, config.k)
+        settings = Settings(form, leaves, reorder, 0.0)
+        found, _ = ScannIndex(searcher, settings, passages, config).search(queries, k)
         settings = dataclasses.replace(settings, recall=recall(found[half:], wanted[half:]))
         if recall(found[:half], wanted[:half]) >= config.recall:
             return settings
-    return everything if len(vectors) <= BRUTE_UP_TO else settings
+        reorder *= 2
+        if 4 * reorder >= passages:
+            # To rescore a quarter of the passages one by one takes longer than to score all at once.
+            return everything
+    return everything if passages <= BRUTE_UP_TO else settings
 
 
 def _store(
@@ -214,6 +240,9 @@ def _load(folder: pathlib.Path, vectors: np.ndarray, config: ScannConfig) -> Sca
         names.pop(SETTINGS)
         # Names too: ScaNN would unpickle a file of document ids, which we never write.
         if names != settings.files or any(name.endswith(".pkl") for name in names):
+            return None
+        # Fitted to a smaller k, or by a release that rescored less than k.
+        if settings.form != "brute" and settings.reorder < min(config.k, len(vectors)):
             return None
         if settings.form == "brute":
             builder = _scann().builder(np.array(vectors), config.k, "dot_product")

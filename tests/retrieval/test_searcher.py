@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,14 @@ def test_recall_counts_each_query_by_itself():
     assert searcher.recall(np.array([[2, 9, 9], [1, 2, 9], [-1, 5, 9]]), wanted) == pytest.approx(
         2 / 5
     )
+
+
+def test_recall_of_thousands_takes_little_memory():
+    """A table of all pairs of found and wanted would take 400 MB."""
+    wanted = np.arange(10 * 6400).reshape(10, 6400)
+    found = wanted[:, ::-1].copy()
+    found[:, :1600] = -1
+    tracemalloc.start()
+    assert searcher.recall(found, wanted) == 0.75
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
