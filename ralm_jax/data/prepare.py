@@ -20,7 +20,8 @@ from typing import NamedTuple
 from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.corpus_writer import CorpusWriter
 from ralm_jax.data.cutting import SPECIAL_TOKENS, Cutter, Passages
-from ralm_jax.data.sources import Document, GivenSpan, read_documents
+from ralm_jax.data.documents import Document, GivenSpan
+from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
 
 _SAMPLE_CHARACTERS = 1 << 24  # 16M: enough to know how words are written and to train a vocabulary

@@ -9,32 +9,12 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from ralm_jax.data.documents import Document, GivenSpan
 from ralm_jax.errors import UserError
 
 SUFFIXES = (".txt", ".md", ".rst")
-
-
-class GivenSpan(NamedTuple):
-    """A salient span that came with the data: text[start:stop], in characters.
-
-    `fact` is the id of the fact it states; two passages that state one fact share it.
-    """
-
-    start: int
-    stop: int
-    kind: str
-    fact: str | None = None
-
-
-class Document(NamedTuple):
-    """One document; `spans` is None where the data says nothing about salient spans."""
-
-    id: str
-    title: str
-    text: str
-    spans: tuple[GivenSpan, ...] | None = None
 
 
 def read_documents(source: str) -> Iterator[Document]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ralm_jax.data.sources import Document, GivenSpan
+from ralm_jax.data.documents import Document, GivenSpan
 from ralm_jax.errors import UserError
 
 TEXT_FIELDS = ("text", "plain_text", "body", "article", "document", "content")
@@ -20,9 +20,9 @@ _PARAGRAPH = re.compile(r"_START_PARAGRAPH_\n(.*?)(?=\n_START_|\Z)", re.DOTALL)
 
 
 def read_tfds(name: str) -> Iterator[Document]:
-    """The documents of `NAME[/CONFIG][:SPLIT]`, by default of its train split.
+    """The documents of `NAME[/CONFIG][:SPLIT]`, by default of its train split, with text or without.
 
-    Empty texts are left to be counted.
+    Raises UserError where the dataset cannot be read here or has no field of text.
     """
     name, split, records = open_split(name)
     field = next((field for field in TEXT_FIELDS if field in records.features), None)

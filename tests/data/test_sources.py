@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from ralm_jax.data.sources import Document, GivenSpan, read_documents
+from ralm_jax.data.documents import Document, GivenSpan
+from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
 
 GOOD = {"id": "a", "title": "A", "text": "Some text."}

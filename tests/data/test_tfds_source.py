@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ralm_jax.data.sources import GivenSpan, read_documents
+from ralm_jax.data.documents import GivenSpan
+from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
 
 TEXT = tfds.features.Text()
