@@ -11,7 +11,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -71,7 +71,8 @@ def prepare(
     say(f"Reading {source}")
     survey = _survey(source)
     pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
-    documents = read_documents(source)
+    rejected: Counter[str] = Counter()
+    documents = read_documents(source, rejected)
     if tagger is None:
         fitted: salient.Tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
     else:
@@ -86,6 +87,7 @@ def prepare(
         cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
         for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
             writer.add(passages)
+        writer.counts.update(rejected)
         counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
     for name, count in counts.items():
         say(f"{count:>12,}  {name}")
