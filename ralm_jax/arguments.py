@@ -55,7 +55,8 @@ def _prepare(verbs):
     verb.add_argument(
         "source",
         metavar="SOURCE",
-        help="FILE.jsonl[.gz] with id, title, text; a folder of .txt, .md, .rst; or tfds:NAME[/CONFIG]",
+        help="FILE.jsonl[.gz] with id (or _id), title, text; a folder of .txt, .text, .md, .markdown and "
+        ".rst files; or tfds:NAME[/CONFIG][:SPLIT]",
     )
     verb.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
     verb.add_argument(

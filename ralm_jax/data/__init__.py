@@ -2,5 +2,5 @@
 
 In: JSON lines, a folder of text, a TFDS name.
 Out: a corpus directory, written whole or not at all, and `Corpus`.
-Imports: errors.
+Imports: errors, metrics.
 """

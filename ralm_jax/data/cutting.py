@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ralm_jax.data import passages
+from ralm_jax.data.documents import Document
 from ralm_jax.data.salient import Tagger
-from ralm_jax.data.sources import Document
 from ralm_jax.data.tokenizer import Encoder, Vocabulary, Wordpieces
 
 SPECIAL_TOKENS = 3  # [CLS] title [SEP] body [SEP]

@@ -11,7 +11,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import NamedTuple
 from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.corpus_writer import CorpusWriter
 from ralm_jax.data.cutting import SPECIAL_TOKENS, Cutter, Passages
-from ralm_jax.data.sources import Document, GivenSpan, read_documents
+from ralm_jax.data.documents import Document, GivenSpan
+from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
 
 _SAMPLE_CHARACTERS = 1 << 24  # 16M: enough to know how words are written and to train a vocabulary
@@ -70,7 +71,8 @@ def prepare(
     say(f"Reading {source}")
     survey = _survey(source)
     pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
-    documents = read_documents(source)
+    rejected: Counter[str] = Counter()
+    documents = read_documents(source, rejected)
     if tagger is None:
         fitted: salient.Tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
     else:
@@ -85,6 +87,7 @@ def prepare(
         cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
         for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
             writer.add(passages)
+        writer.counts.update(rejected)
         counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
     for name, count in counts.items():
         say(f"{count:>12,}  {name}")

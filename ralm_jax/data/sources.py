@@ -5,132 +5,152 @@ Whatever is wrong with a source is a `UserError` that names the file and the lin
 
 import gzip
 import json
-import re
+import math
+import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from ralm_jax.data.documents import Document, GivenSpan
+from ralm_jax.data.folder_source import SUFFIXES, read_folder
 from ralm_jax.errors import UserError
+from ralm_jax.metrics.plain_text import blank
 
-SUFFIXES = (".txt", ".md", ".rst")
-
-
-class GivenSpan(NamedTuple):
-    """A salient span that came with the data: text[start:stop], in characters.
-
-    `fact` is the id of the fact it states; two passages that state one fact share it.
-    """
-
-    start: int
-    stop: int
-    kind: str
-    fact: str | None = None
+_FORMS = "a .jsonl[.gz] file, a folder or tfds:NAME"
 
 
-class Document(NamedTuple):
-    """One document; `spans` is None where the data says nothing about salient spans."""
-
-    id: str
-    title: str
-    text: str
-    spans: tuple[GivenSpan, ...] | None = None
-
-
-def read_documents(source: str) -> Iterator[Document]:
-    """The documents of a source, in an order that depends on the source alone.
+def read_documents(source: str, counts: Counter[str] | None = None) -> Iterator[Document]:
+    """The documents of a source that have text, in an order that depends on the source alone.
 
     Args:
-      source: a file `*.jsonl` or `*.jsonl.gz` with `id`, `title`, `text` and, if you have them,
-        `spans` (each with `start`, `stop`, `kind` and perhaps `fact`); a folder of .txt, .md and
-        .rst files; or `tfds:NAME[/CONFIG][:SPLIT]`.
+      source: a file `*.jsonl` or `*.jsonl.gz` with `id` (or `_id`), `text` and, if you have them,
+        `title` and `spans` (each with `start`, `stop`, `kind` and perhaps `fact`); a folder of
+        .txt, .text, .md, .markdown and .rst files; or `tfds:NAME[/CONFIG][:SPLIT]`.
+      counts: gets the numbers of what was rejected, by reason, when all documents have been read.
     Raises:
-      UserError: there is no such source, or no document in it, or one that is not as it should be.
+      UserError: the source does not exist, cannot be read, is malformed or has no document.
     """
-    documents = _open(source)
-    number = 0
-    for number, document in enumerate(documents, 1):  # noqa: B007
+    rejected: Counter[str] = Counter()
+    found = False
+    for document in _open(source, rejected):
+        # Most texts begin with something visible, which spares searching all of the text.
+        if blank(document.text[:100]) and blank(document.text):
+            rejected["rejected: document without text"] += 1
+            continue
+        found = True
         yield document
-    if not number:
-        raise UserError(f"{source}: no documents; a corpus needs at least one")
+    if not found:
+        raise UserError(_no_documents(source, rejected))
+    if counts is not None:
+        counts.update(rejected)
 
 
-def _open(source: str) -> Iterator[Document]:
-    path = Path(source)
+def _open(source: str, rejected: Counter[str]) -> Iterator[Document]:
     if source.startswith("tfds:"):
-        from ralm_jax.data.tfds_source import read_tfds  # half a second that others need not wait
+        # Importing TFDS takes half a second, which other sources need not wait for.
+        from ralm_jax.data.tfds_source import read_tfds
 
         return read_tfds(source.removeprefix("tfds:"))
-    if path.is_dir():
-        return _read_folder(path)
-    if not path.is_file():
-        raise UserError(
-            f"there is no source {source}; give a .jsonl[.gz] file, a folder or tfds:NAME"
-        )
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_jsonl(path)
-    raise UserError(
-        f"{source} is of an unknown kind; give a .jsonl[.gz] file, a folder or tfds:NAME"
-    )
+    if os.path.isdir(source):
+        return read_folder(Path(source), rejected)
+    if not os.path.exists(source):
+        raise UserError(f"the source {source} does not exist; give {_FORMS}")
+    if os.path.isfile(source) and source.endswith((".jsonl", ".jsonl.gz")):
+        return _read_jsonl(Path(source))
+    raise UserError(f"{source}: cannot read documents from a file of this kind; give {_FORMS}")
+
+
+def _no_documents(source: str, rejected: Counter[str]) -> str:
+    seen = [f"{reason}: {number}" for reason, number in sorted(rejected.items())]
+    message = f"{source}: no documents ({', '.join(seen) or 'it is empty'})"
+    if os.path.isdir(source):
+        return f"{message}; give a folder with {', '.join(SUFFIXES)} files"
+    return f"{message}; a corpus needs at least one"
 
 
 def _read_jsonl(path: Path) -> Iterator[Document]:
-    places: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
+                where = f"{path}, line {number}"
+                text = _decode(line, where)
+                if not text:
                     continue
-                document = _parse(line, f"{path}, line {number}")
-                if document.id in places:
+                document = _parse(text, where)
+                if document.id in first_lines:
                     raise UserError(
-                        f"{path}, line {number}: the id {document.id!r} is that of line "
-                        f"{places[document.id]}; every id must be different"
+                        f"{where}: the id {document.id!r} already occurs in line "
+                        f"{first_lines[document.id]}; give every document an id of its own"
                     )
-                places[document.id] = number
+                first_lines[document.id] = number
                 yield document
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
-            f"{path}, after line {number}: broken gzip ({error}); fetch it again"
+            f"{path}, after line {number}: damaged gzip file ({error}); download or copy it again"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _decode(line: bytes, where: str) -> str:
+    try:
+        # A byte order mark stands at the start of a file, and of each file that was appended to it.
+        return line.decode("utf-8").strip("\ufeff \t\r\n\v\f")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: not encoded in UTF-8 (byte {error.start + 1}); save the file as UTF-8"
         ) from None
 
 
-def _parse(line: bytes, place: str) -> Document:
+def _parse(line: str, where: str) -> Document:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
+        record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: broken JSON ({error.msg}, column {error.colno})") from None
+        raise UserError(f"{where}: invalid JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: invalid JSON ({error})") from None
     if not isinstance(record, dict):
-        raise UserError(f"{place}: not an object; each line needs an id, a title and a text")
-    for field in ("id", "title", "text"):
+        raise UserError(f"{where}: expected an object with the fields id, title and text")
+    # BEIR writes _id. A field that is null counts as missing.
+    record = {field: value for field, value in record.items() if value is not None}
+    name = "id" if "id" in record or "_id" not in record else "_id"
+    for field in (name, "text"):
         if field not in record:
-            raise UserError(f"{place}: the field {field!r} is missing")
-        value = record[field]
-        if not isinstance(value, str):
-            raise UserError(
-                f"{place}: the field {field!r} must be a string, not {json.dumps(value)[:40]}"
-            )
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise UserError(
-                f"{place}: the field {field!r} is not Unicode (half of a surrogate pair)"
-            )
-    if not record["text"].strip():
-        raise UserError(f"{place}: the passage {record['id']!r} has no text")
-    return Document(record["id"], record["title"], record["text"], _parse_spans(record, place))
+            raise UserError(f"{where}: the field {field!r} is missing")
+    if isinstance(record[name], int | float) and not isinstance(record[name], bool):
+        if math.isfinite(record[name]):
+            record[name] = json.dumps(record[name])
+    record.setdefault("title", "")
+    for field in (name, "title", "text"):
+        _check_string(record[field], field, where)
+    return Document(record[name], record["title"], record["text"], _parse_spans(record, where))
 
 
-def _parse_spans(record: dict, place: str) -> tuple[GivenSpan, ...] | None:
-    if record.get("spans") is None:
+def _check_string(value: Any, field: str, where: str) -> None:
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: the field {field!r} must be a string, not {json.dumps(value)[:40]}"
+        )
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise UserError(
+            f"{where}: the field {field!r} has half of a surrogate pair, which is not Unicode text; "
+            "remove or replace it"
+        )
+
+
+def _parse_spans(record: dict[str, Any], where: str) -> tuple[GivenSpan, ...] | None:
+    if "spans" not in record:
         return None
     if not isinstance(record["spans"], list):
-        raise UserError(f"{place}: the field 'spans' must be a list")
-    return tuple(_parse_span(entry, len(record["text"]), place) for entry in record["spans"])
+        raise UserError(f"{where}: the field 'spans' must be a list")
+    return tuple(_parse_span(entry, len(record["text"]), where) for entry in record["spans"])
 
 
-def _parse_span(entry: Any, length: int, place: str) -> GivenSpan:
+def _parse_span(entry: Any, length: int, where: str) -> GivenSpan:
     match entry:
         case {"start": int(start), "stop": int(stop), "kind": str(kind)} if (
             0 <= start < stop <= length
@@ -139,51 +159,6 @@ def _parse_span(entry: Any, length: int, place: str) -> GivenSpan:
             if fact is None or isinstance(fact, str):
                 return GivenSpan(start, stop, kind, fact)
     raise UserError(
-        f"{place}: a span needs a start before its stop, both within the text, and a kind; "
+        f"{where}: a span needs a start before its stop, both within the text, and a kind; "
         f"not {json.dumps(entry)[:80]}"
     )
-
-
-def _read_folder(folder: Path) -> Iterator[Document]:
-    """One document a file, in the order of their paths; what is hidden is left alone."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in name.parts):
-            continue
-        data = path.read_bytes()
-        try:
-            text = data.decode("utf-8-sig").replace("\r\n", "\n")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise UserError(f"{path}, line {line}: not UTF-8; save it as UTF-8") from None
-        title, body = _split_title(text, path)
-        if not body.strip():
-            raise UserError(f"{path}: there is no text in it")
-        yield Document(name.as_posix(), title, body)
-
-
-_MARKDOWN_TITLE = re.compile(
-    r"\s*(?:#\s+(?P<hash>\S.*?)\s*#*|(?P<line>\S.*)\n[=]{3,}[ \t]*)(?:\n|\Z)"
-)
-_RST_TITLE = re.compile(
-    r"\s*(?:([^\w\s])\1{2,}[ \t]*\n)?[ \t]*(?P<line>\S.*)\n([^\w\s])\3{2,}[ \t]*(?:\n|\Z)"
-)
-_FRONT_MATTER = re.compile(r"---\n.*?\n---\n", re.DOTALL)
-
-
-def _split_title(text: str, path: Path) -> tuple[str, str]:
-    """The heading that a file begins with and what follows, or the file's name and all of it."""
-    match path.suffix.lower():
-        case ".md":
-            if front := _FRONT_MATTER.match(text):
-                text = text[front.end() :]
-            found = _MARKDOWN_TITLE.match(text)
-            title = found and (found["hash"] or found["line"])
-        case ".rst":
-            found = _RST_TITLE.match(text)
-            title = found and found["line"]
-        case _:
-            found = title = None
-    if not found or not title:
-        return re.sub(r"[_\s-]+", " ", path.stem).strip(), text
-    return title.strip(), text[found.end() :]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ralm_jax.data.sources import Document, GivenSpan
+from ralm_jax.data.documents import Document, GivenSpan
 from ralm_jax.errors import UserError
 
 TEXT_FIELDS = ("text", "plain_text", "body", "article", "document", "content")
@@ -20,21 +20,22 @@ _PARAGRAPH = re.compile(r"_START_PARAGRAPH_\n(.*?)(?=\n_START_|\Z)", re.DOTALL)
 
 
 def read_tfds(name: str) -> Iterator[Document]:
-    """The documents of `NAME[/CONFIG][:SPLIT]`, by default of its train split.
+    """The documents of `NAME[/CONFIG][:SPLIT]`, by default of its train split, with text or without.
 
-    Empty texts are left to be counted.
+    Raises UserError where the dataset cannot be read here or has no field of text.
     """
     name, split, records = open_split(name)
     field = next((field for field in TEXT_FIELDS if field in records.features), None)
     if field is None:
         raise UserError(
-            f"tfds:{name} has no text field among {', '.join(records.features)}; export it as JSONL"
+            f"tfds:{name} has none of the fields {', '.join(TEXT_FIELDS)}, only "
+            f"{', '.join(records.features)}; export it as JSONL"
         )
     return (_document(record, field, f"{split}-{i}") for i, record in enumerate(records))
 
 
 class Records:
-    """The records of a split, in order, and what is in one."""
+    """The records of a split, in order, and the features that each of them has."""
 
     def __init__(self, source: Any, features: Any):
         self._source, self.features = source, features
@@ -44,10 +45,14 @@ class Records:
 
 
 def open_split(name: str) -> tuple[str, str, Records]:
-    """`NAME[/CONFIG][:SPLIT]` -> its name, its split, by default train, and its records.
+    """The name, the split (train by default) and the records of `NAME[/CONFIG][:SPLIT]`.
 
     A dataset that has been prepared in a format with random access is read where TFDS finds it
-    (TFDS_DATA_DIR); another is prepared, which downloads it.
+    (TFDS_DATA_DIR); any other is downloaded and prepared.
+
+    Raises:
+      UserError: there is no such split, or reading or preparing the dataset needs TensorFlow, or
+        the download failed.
     """
     name, _, split = name.partition(":")
     split = split or "train"
@@ -59,7 +64,7 @@ def open_split(name: str) -> tuple[str, str, Records]:
     try:
         records = builder.as_data_source(split=split)
     except (NotImplementedError, ImportError):
-        raise UserError(_needs_tensorflow(name, "it is prepared as TFRecord")) from None
+        raise UserError(_needs_tensorflow(name, "it was prepared as TFRecord")) from None
     return name, split, Records(records, builder.info.features)
 
 
@@ -67,7 +72,8 @@ def _builder(name: str) -> Any:
     try:
         return tfds.core.read_only_builder.builder_from_files(name)
     except tfds.core.registered.DatasetNotFoundError:
-        pass  # not prepared yet
+        # It has not been prepared yet.
+        pass
     try:
         builder = tfds.builder(name, file_format="array_record")
     except tfds.core.registered.DatasetNotFoundError:
@@ -79,7 +85,7 @@ def _builder(name: str) -> Any:
     except ImportError as error:
         raise UserError(_needs_tensorflow(name, f"preparing it needs {error.name}")) from None
     except OSError as error:
-        raise UserError(f"tfds:{name} could not be fetched: {error}") from None
+        raise UserError(f"tfds:{name} could not be downloaded: {error}") from None
     return builder
 
 
@@ -88,7 +94,7 @@ def _needs_tensorflow(name: str, why: str) -> str:
     return (
         f"tfds:{name} cannot be read here: {why}. Where TensorFlow is installed run "
         f"`tfds build {name} --file_format=array_record`, then set TFDS_DATA_DIR to the folder "
-        f"that holds {dataset}/ (or export it as JSONL)"
+        f"that contains {dataset}/ (or export it as JSONL)"
     )
 
 
@@ -106,9 +112,10 @@ def _document(record: dict[str, Any], field: str, key: str) -> Document:
 
 
 def _character_spans(data: bytes, spans: dict[str, np.ndarray]) -> tuple[GivenSpan, ...]:
-    """Spans by bytes of UTF-8 text to spans by its characters."""
+    """Converts offsets in bytes of UTF-8 text to offsets in characters."""
     begins_character = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
-    characters = np.concatenate(([0], np.cumsum(begins_character)))  # before each byte
+    # The number of characters before each byte.
+    characters = np.concatenate(([0], np.cumsum(begins_character)))
     starts, stops = (characters[np.asarray(spans[key], int)].tolist() for key in ("start", "limit"))
     kinds = [kind.decode().lower() for kind in spans["type"]]
     return tuple(map(GivenSpan, starts, stops, kinds))

@@ -196,7 +196,7 @@ def test_given_spans_are_kept_or_counted(tmp_path, monkeypatch, batch):
         {"id": "a", "title": "", "text": text, "spans": spans},
         {"id": "b", "title": "", "text": other, "spans": [span_of(other, "Anna", "who", "f1")]},
         {"id": "c", "title": "", "text": "Anna is not tagged: 1990.", "spans": []},
-        {"id": "d", "title": "", "text": "\u200b\u200b", "spans": []},
+        {"id": "d", "title": "", "text": "\u0301", "spans": []},
     ]
     vocabulary = tmp_path / "vocab.txt"
     pieces = (
@@ -281,7 +281,7 @@ def test_a_bad_source_leaves_nothing_behind(tmp_path, line):
 
 
 def test_a_corpus_without_a_passage(tmp_path):
-    source = write(tmp_path / "x.jsonl.gz", [{"id": "a", "title": "t", "text": "\u200b"}])
+    source = write(tmp_path / "x.jsonl.gz", [{"id": "a", "title": "t", "text": "\u0301"}])
     with pytest.raises(UserError, match="at least one passage"):
         prepare(source, tmp_path / "c", say=quiet)
     assert os.listdir(tmp_path) == ["x.jsonl.gz"]

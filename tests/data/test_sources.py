@@ -1,9 +1,14 @@
+import errno
 import gzip
 import json
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from ralm_jax.data.sources import Document, GivenSpan, read_documents
+from ralm_jax.data.documents import Document, GivenSpan
+from ralm_jax.data.prepare import prepare
+from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
 
 GOOD = {"id": "a", "title": "A", "text": "Some text."}
@@ -35,15 +40,18 @@ def test_json_lines(tmp_path, name):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"id": "b", "title": ', "line 2: broken JSON"),
-        (b'{"id": "b\xff"}', "line 2: not UTF-8"),
-        (b'["b"]', "line 2: not an object"),
+        (b'{"id": "b", "title": ', "line 2: invalid JSON"),
+        (b'{"id": "b\xff"}', "line 2: not encoded in UTF-8"),
+        (b'["b"]', "line 2: expected an object"),
         ({"id": "b", "title": "B"}, "line 2: the field 'text' is missing"),
-        ({"id": "b", "text": "B"}, "line 2: the field 'title' is missing"),
         ({"title": "b", "text": "B"}, "line 2: the field 'id' is missing"),
-        (GOOD | {"id": 7}, "line 2: the field 'id' must be a string, not 7"),
-        (GOOD | {"id": "b", "text": " \n"}, "line 2: the passage 'b' has no text"),
-        (GOOD, "line 2: the id 'a' is that of line 1"),
+        ({"_id": None, "text": "B"}, "line 2: the field 'id' is missing"),
+        (GOOD | {"text": None}, "line 2: the field 'text' is missing"),
+        (GOOD | {"id": True}, "line 2: the field 'id' must be a string, not true"),
+        (b'{"id": NaN, "text": "B"}', "line 2: the field 'id' must be a string, not NaN"),
+        (b'{"id": ' + b"7" * 5000 + b"}", "line 2: invalid JSON"),
+        (b"[" * 100_000, "line 2: invalid JSON"),
+        (GOOD, "line 2: the id 'a' already occurs in line 1"),
         (GOOD | {"id": "b", "text": "x \ud800 y"}, "line 2: .* surrogate"),
         (GOOD | {"id": "b", "spans": 3}, "line 2: the field 'spans' must be a list"),
         (GOOD | {"id": "b", "spans": [{"start": 5, "stop": 5, "kind": "x"}]}, "line 2: a span"),
@@ -69,55 +77,78 @@ def test_an_empty_corpus(tmp_path, name):
 def test_a_truncated_gzip_file(tmp_path):
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(GOOD).encode() * 9)[:-9])
-    with pytest.raises(UserError, match="broken gzip"):
+    with pytest.raises(UserError, match="damaged gzip file"):
         list(read_documents(str(path)))
 
 
 def test_unknown_sources(tmp_path):
-    with pytest.raises(UserError, match="there is no source"):
+    with pytest.raises(UserError, match=r"x\.jsonl does not exist"):
         list(read_documents(str(tmp_path / "x.jsonl")))
     (tmp_path / "x.csv").write_text("a,b")
-    with pytest.raises(UserError, match="unknown kind"):
+    with pytest.raises(UserError, match="file of this kind"):
         list(read_documents(str(tmp_path / "x.csv")))
 
 
-def test_a_folder(tmp_path):
-    files = {
-        "b/plain_notes.txt": "Just text.\n",
-        "a.md": "---\ntags: x\n---\n\n# The Title #\n\nBody *text*.\n",
-        "b/setext.md": "Set\n===\nBody.",
-        "b/none.md": "No heading here.",
-        "c.rst": "=====\nRest!\n=====\n\nBody.\r\nMore.",
-        "d.RST": "Under\n-----\nBody.",
-        ".git/hidden.txt": "Hidden.",
-        "b/code.py": "x = 1",
+def test_ids_as_numbers_ids_of_beir_and_missing_titles(tmp_path):
+    source = write(
+        tmp_path / "x.jsonl",
+        {"id": 7, "title": None, "text": "Seven."},
+        {"_id": "q1", "text": "BEIR.", "title": "T"},
+        {"_id": 12345678901234567890, "id": None, "text": "Long.", "title": ""},
+        {"id": 7.5, "_id": "unused", "text": "Half."},
+        b"\xef\xbb\xbf \r",
+    )
+    assert [tuple(document) for document in read_documents(source)] == [
+        ("7", "", "Seven.", None),
+        ("q1", "T", "BEIR.", None),
+        ("12345678901234567890", "", "Long.", None),
+        ("7.5", "", "Half.", None),
+    ]
+
+
+def test_a_number_and_a_string_that_are_one_id(tmp_path):
+    source = write(tmp_path / "x.jsonl", GOOD | {"id": 7}, GOOD | {"_id": "7", "id": "7"})
+    with pytest.raises(UserError, match="line 2: the id '7' already occurs in line 1"):
+        list(read_documents(source))
+
+
+def test_documents_without_text_are_counted_and_left_out(tmp_path):
+    texts = ["", "Some.", " \n", "\u200b\ufeff", "\u200b" * 200 + "Late."]
+    rows = [{"id": i, "text": text} for i, text in enumerate(texts)]
+    counts = Counter({"rejected: document without text": 1, "others": 2})
+    documents = read_documents(write(tmp_path / "x.jsonl", *rows), counts)
+    assert [document.id for document in documents] == ["1", "4"]
+    assert counts == {"rejected: document without text": 4, "others": 2}
+    with pytest.raises(UserError, match=r"no documents \(rejected: document without text: 2\)"):
+        list(read_documents(write(tmp_path / "x.jsonl", rows[0], rows[3])))
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    source = write(tmp_path / "x.jsonl", GOOD)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"x\.jsonl cannot be read \(Permission denied\)"):
+        list(read_documents(source))
+
+
+def test_prepare_counts_what_was_rejected(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.md").write_text("# Kiln\n\nThe kiln was built in 1712. It is fired.")
+    (tmp_path / "in" / "b.txt").write_text("\u200b")
+    (tmp_path / "in" / "c.html").write_text("<p>x</p>")
+    said = []
+    counts = prepare(
+        str(tmp_path / "in"), tmp_path / "corpus", vocab_size=200, processes=1, say=said.append
+    )
+    expected = {
+        "rejected: document without text": 1,
+        "rejected: file of another kind (.html 1)": 1,
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(text.encode())
-    documents = {d.id: (d.title, d.text.strip()) for d in read_documents(str(tmp_path))}
-    assert documents == {
-        "a.md": ("The Title", "Body *text*."),
-        "b/none.md": ("none", "No heading here."),
-        "b/plain_notes.txt": ("plain notes", "Just text."),
-        "b/setext.md": ("Set", "Body."),
-        "c.rst": ("Rest!", "Body.\nMore."),
-        "d.RST": ("Under", "Body."),
-    }
-    assert list(documents) == sorted(documents)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [(b"", "no text"), (b"# Only a title\n", "no text"), (b"one\ntwo \xe9\n", "line 2: not UTF-8")],
-)
-def test_a_bad_file_is_named(tmp_path, data, message):
-    (tmp_path / "a.md").write_bytes(data)
-    with pytest.raises(UserError, match=message) as caught:
-        list(read_documents(str(tmp_path)))
-    assert "a.md" in str(caught.value)
-
-
-def test_an_empty_folder(tmp_path):
-    with pytest.raises(UserError, match="no documents"):
-        list(read_documents(str(tmp_path)))
+    assert expected.items() <= counts.items() and counts["documents"] == 1
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert manifest["counts"] == counts
+    for name in expected:
+        assert any(line.endswith(f"1  {name}") for line in said)

@@ -1,10 +1,12 @@
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ralm_jax.data.sources import GivenSpan, read_documents
+from ralm_jax.data.documents import GivenSpan
+from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
 
 TEXT = tfds.features.Text()
@@ -19,6 +21,13 @@ def test_title_and_text(dataset):
     ]
     assert [d.id for d in documents] == ["train-0", "train-1", "train-2"]
     assert next(read_documents(f"tfds:{name}:test")).id == "test-0"
+
+
+def test_texts_that_are_empty_are_counted(dataset):
+    name = dataset({"text": TEXT}, [{"text": text} for text in ("", "Some.", "\u200b")])
+    counts = Counter()
+    assert [d.text for d in read_documents(f"tfds:{name}", counts)] == ["Some."]
+    assert counts == {"rejected: document without text": 2}
 
 
 def test_markup_of_wiki40b(dataset):
@@ -59,7 +68,7 @@ def test_byte_offsets_of_salient_span_wikipedia(dataset):
 
 def test_what_cannot_be_read_says_how_to_get_round_it(dataset, monkeypatch):
     name = dataset({"label": np.int32}, [{"label": 1}])
-    with pytest.raises(UserError, match="no text field among label"):
+    with pytest.raises(UserError, match=r"none of the fields text, .*, only label"):
         list(read_documents(f"tfds:{name}"))
     with pytest.raises(UserError, match="no split 'dev'; it has train, test"):
         list(read_documents(f"tfds:{name}:dev"))
@@ -74,5 +83,5 @@ def test_a_dataset_prepared_as_tfrecord(dataset, tmp_path):
     name = dataset({"text": TEXT}, [{"text": "a"}])
     info = tmp_path / name / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(UserError, match=r"prepared as TFRecord.*array_record"):
+    with pytest.raises(UserError, match=r"was prepared as TFRecord.*array_record"):
         list(read_documents(f"tfds:{name}"))
