@@ -31,7 +31,7 @@ def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpars
 def _quickstart(verbs):
     verb = verbs.add_parser(
         "quickstart",
-        help="watch a retriever learn from its reader, on an encyclopedia made up for it",
+        help="watch a retriever learn from its reader, on a synthetic encyclopedia",
         description="Generates almanac, a fictional encyclopedia; trains the chain on it (inverse cloze, "
         "reader warm-up, joint REALM); shows what each stage taught, with a plot and examples. Needs "
         "no network and no accelerator. The same command again goes on where it stopped.",

@@ -24,7 +24,8 @@ class Cost(NamedTuple):
     step: float
     index: float  # to embed all passages once
     steps: int
-    refreshes: int  # how often the index is made anew, the first one not counted
+    # How often the index is refreshed, the first one not counted.
+    refreshes: int
 
     @property
     def total(self) -> float:

@@ -143,8 +143,8 @@ def _check_values() -> None:
 
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """Of the arguments of a function, or of the fields of a class."""
-    held = function if inspect.isclass(function) else inspect.unwrap(function)
-    return typing.get_type_hints(held, include_extras=True)
+    annotated = function if inspect.isclass(function) else inspect.unwrap(function)
+    return typing.get_type_hints(annotated, include_extras=True)
 
 
 def _resolved(name: str, value: Any) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def cpu_only() -> bool:
-    """Whether JAX will run on the CPU: it is told to, or nothing else is installed. Starts no backend."""
+    """Whether JAX will run on the CPU: it was asked to, or nothing else is installed. Starts no backend."""
     if asked := os.environ.get("JAX_PLATFORMS"):
         return asked.split(",")[0] == "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")

@@ -44,10 +44,10 @@ is answered by retrieving passages z and reading each: p(y|x) = sum_z p(z|x) p(y
 Passages that made the answer likely are retrieved more readily next time: the reader teaches
 the retriever, with no one labelling which passage is right.
 
-This run makes up an encyclopedia, trains the three stages on it, and asks about facts that were
+This run generates a synthetic encyclopedia, trains the three stages on it, and asks about facts that were
 never asked in training:
   1 inverse cloze  the retriever learns which passage a sentence was taken from
-  2 warm-up        the reader learns to use what it is handed; the retriever is held
+  2 warm-up        the reader learns to use what it is handed; the retriever is frozen
   3 REALM          both learn together, the index of passages refreshed as they do
 """
 
@@ -208,7 +208,7 @@ def evidence(corpus: Corpus, questions, task: Realm, model: Ralm, snapshots) -> 
 
 
 def table(report: dict[str, Any]) -> str:
-    """The figures of the three moments side by side."""
+    """The figures of the three stages side by side."""
     head = f"{'facts never asked in training':<32}{'before ICT':>12}{'after ICT':>12}{'after REALM':>13}"
     rows = [
         ("question recall@5", lambda r: r["question_recall"]["5"]),
@@ -218,7 +218,7 @@ def table(report: dict[str, Any]) -> str:
     ]
     lines = [head, "-" * len(head)]
     for name, value in rows:
-        figures = [value(report[moment]) for moment in ("untrained", "ict", "realm")]
+        figures = [value(report[stage]) for stage in ("untrained", "ict", "realm")]
         lines.append(
             f"{name:<32}"
             + "".join(f"{v:>{w}.1%}" for v, w in zip(figures, (12, 12, 13), strict=True))

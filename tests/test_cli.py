@@ -140,12 +140,12 @@ def test_a_corpus_that_is_not_there(pretrain, capsys, tmp_path):
 
 def test_a_run_of_another_configuration(pretrain, capsys, ran, tmp_path):
     said = fails(capsys, pretrain(ran, "--set", "SEED = 5"))
-    assert f"{ran} holds a run of another configuration" in said and "SEED" in said
+    assert f"{ran} has a run of another configuration" in said and "SEED" in said
     source = tmp_path / "source.jsonl"
     source.write_text(json.dumps({"id": "1", "title": "T", "text": "One. Two of 1999. Three."}))
     prepare(str(source), tmp_path / "corpus", vocab_size=100, say=lambda line: None)
     said = fails(capsys, pretrain(ran, corpus=tmp_path / "corpus"))
-    assert f"{ran} holds a run of another configuration" in said
+    assert f"{ran} has a run of another configuration" in said
     # A path that is no directory.
     assert "is a file" in fails(capsys, pretrain(source))
 

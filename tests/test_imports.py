@@ -12,7 +12,7 @@ FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 
 # A file imports from its own line of this list and from the lines above it.
 ORDER = [
-    {"errors", "batches", "partition", "settings", "signals", "memory", "metrics"},
+    {"errors", "batches", "former_names", "partition", "settings", "signals", "memory", "metrics"},
     {"models", "losses"},
     {"data", "retrieval"},
     {"examples", "runs"},

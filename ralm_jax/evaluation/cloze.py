@@ -18,7 +18,8 @@ from ralm_jax.metrics.ranking import all_ranked, recall_at_k
 from ralm_jax.models.ralm import Ralm
 
 KS = (1, 5, 20, 100)
-READ_BATCH = 16  # clozes read at a time: [16,K,M,V] logits are held
+# Clozes read at a time: [16,K,M,V] logits are in memory.
+READ_BATCH = 16
 
 
 def measure_clozes(

@@ -100,7 +100,7 @@ TITLES = {
 
 
 class Relevance:
-    """Tells which passages answer a question, by gold ids and by holding an answer."""
+    """Tells which passages answer a question, by gold ids and by whether they have an answer."""
 
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions

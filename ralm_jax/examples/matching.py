@@ -86,7 +86,7 @@ def substring(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]
     texts = corpus.texts()
     bodies = [plain(texts[row]["text"].decode()).encode() for row in range(corpus.size)]
     begins = np.cumsum([0, *(len(body) + 1 for body in bodies)])
-    # No plain text holds a NUL, so no answer reaches from one passage into the next.
+    # No plain text has a NUL, so no answer reaches from one passage into the next.
     joined = b"\x00".join(bodies)
     found: dict[str, np.ndarray] = {}
     for answer in {a for q in questions if not q.patterns for a in q.answers}:

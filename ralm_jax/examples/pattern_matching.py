@@ -12,7 +12,7 @@ from ralm_jax.examples.answer_spans import Spans, join
 from ralm_jax.metrics.plain_text import origins, plain
 from ralm_jax.metrics.qa import compile_pattern
 
-# Stands between two passages. Neither `.` nor `\s+` leads across it, and no plain text holds it.
+# Stands between two passages. Neither `.` nor `\s+` leads across it, and no plain text has it.
 BETWEEN = "\n\0\n"
 
 

@@ -15,7 +15,7 @@ from ralm_jax.metrics.plain_text import blank
 class Question(NamedTuple):
     id: str
     question: str
-    # May be empty where there are gold_ids: whether such a question is answered cannot be told.
+    # May be empty where there are gold_ids: such a question is neither answered nor missed.
     answers: tuple[str, ...]
     # Source ids of documents that answer it; may be empty.
     gold_ids: tuple[str, ...] = ()

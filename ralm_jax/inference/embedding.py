@@ -78,7 +78,7 @@ def embed_corpus(
     """All passages with present parameters: float32 [N,E].
 
     Short passages are embedded among themselves, at a quarter, half or three quarters of the length. `done`
-    is told how many more there are now.
+    is called with how many more there are now.
     """
     retriever = partition.replicate(params["retriever"])
     vectors = np.empty((corpus.size, model.embedding), np.float32)

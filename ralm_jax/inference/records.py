@@ -12,13 +12,13 @@ def as_record(
     best = found.answers[0] if found.answers else None
     record: dict[str, Any] = {"answer": None, "probability": 0.0, "evidence": None}
     if best is not None:
-        held = opened.texts[best.row]
+        passage = opened.texts[best.row]
         record["answer"], record["probability"] = best.text, best.probability
         record["evidence"] = {
-            "id": held["id"].decode(),
-            "documents": [d.decode() for d in held["documents"]],
-            "title": held["title"].decode(),
-            "text": held["text"].decode(),
+            "id": passage["id"].decode(),
+            "documents": [d.decode() for d in passage["documents"]],
+            "title": passage["title"].decode(),
+            "text": passage["text"].decode(),
             "start": best.start,
             "stop": best.stop,
         }

@@ -20,7 +20,8 @@ from ralm_jax.models.openqa import OpenQA
 
 SPANS = 20  # the likeliest of a passage
 ROWS = 32  # pairs read at a time where there are many
-BAR_DELAY = 1.0  # seconds of reading before it is shown to go on
+# Seconds of reading before its progress is shown.
+BAR_DELAY = 1.0
 WIDTHS = 8  # lengths that inputs are padded to, up to the whole
 
 

@@ -1,4 +1,4 @@
-"""How well the spans of the passages read are told from one another: the second term of ORQA's loss.
+"""How well the right spans of the passages read are picked out: the second term of ORQA's loss.
 
 Most of fine-tuning is this. Passages are padded, and of a weak retriever few hold an answer: so questions
 are read a few at a time, no wider than their passages are, and not at all where there is nothing to learn.

@@ -13,7 +13,7 @@ def churn(before: np.ndarray, after: np.ndarray) -> float:
     """Vectors [N,E] of two versions -> share of the nearest neighbours by inner product that are others now.
 
     Of a fixed sample of passages, each the query to its own version; a passage is no neighbour of itself.
-    0: an index that might as well not have been made anew; near 1: one that was out of date.
+    0: an index that need not have been refreshed; near 1: one that was out of date.
     NaN for fewer than 2 passages.
     """
     rows = np.random.default_rng(0).permutation(len(before))[:AMONG]

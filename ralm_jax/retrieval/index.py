@@ -1,7 +1,7 @@
 """Versions of the passage vectors on disk, each stamped with the step whose parameters made it.
 
     ROOT/step_00000500/vectors.npy      [N, E] float32
-                       manifest.json    step, N, E, checksum, fingerprint of the corpus, maker
+                       manifest.json    step, N, E, checksum, fingerprint of the corpus, encoder hash
                        scann/           a serialised searcher, where ScaNN has built one
 
 A version appears by one rename and its vectors never change afterwards. A process that is killed
@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ralm_jax.errors import UserError
+from ralm_jax.former_names import INDEX
 
 FORMAT = 1
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
@@ -38,11 +39,15 @@ class Version(NamedTuple):
 
 
 def create(
-    root: str | os.PathLike, step: int, shape: tuple[int, int], fingerprint: str, maker: str = ""
+    root: str | os.PathLike,
+    step: int,
+    shape: tuple[int, int],
+    fingerprint: str,
+    encoder_hash: str = "",
 ) -> Writer:
     """Begins the version `step` of shape (N, E) for the corpus `fingerprint`.
 
-    `maker`, where known, tells what embedded it: by that `made_by` finds it again.
+    `encoder_hash`, where known, is that of what embedded it: `made_by` finds it again by that.
 
     One writer at a time per root. What killed writers left is removed, and so is a version of the
     same step: it was made by a run that has since gone back to an earlier checkpoint.
@@ -53,7 +58,7 @@ def create(
     for leftover in root.glob(WRITING + "*"):
         shutil.rmtree(leftover)
     _remove(root, step)
-    return Writer(root, step, shape, fingerprint, maker)
+    return Writer(root, step, shape, fingerprint, encoder_hash)
 
 
 class Writer:
@@ -65,10 +70,10 @@ class Writer:
         step: int,
         shape: tuple[int, int],
         fingerprint: str,
-        maker: str,
+        encoder_hash: str,
     ):
         self.step, self.shape, self.rows = step, shape, 0
-        self._root, self._fingerprint, self._maker = root, fingerprint, maker
+        self._root, self._fingerprint, self._encoder_hash = root, fingerprint, encoder_hash
         self._checksum = 0
         self._folder = root / f"{WRITING}{step:08d}"
         with self._whole():
@@ -117,7 +122,7 @@ class Writer:
             "E": self.shape[1],
             "crc32": self._checksum,
             "fingerprint": self._fingerprint,
-            "maker": self._maker,
+            "encoder_hash": self._encoder_hash,
         }
         with self._whole():
             (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
@@ -192,13 +197,20 @@ def open_version(
     return Version(step, vectors, path)
 
 
-def made_by(roots: Iterable[str | os.PathLike], maker: str, fingerprint: str) -> Version | None:
-    """A sound version of the corpus `fingerprint` that `maker` made, in the first of `roots` with one."""
+def made_by(
+    roots: Iterable[str | os.PathLike], encoder_hash: str, fingerprint: str
+) -> Version | None:
+    """A sound version of the corpus `fingerprint` that `encoder_hash` made, in the first of `roots` with one."""
     for root in roots:
         for step in versions(root):
-            manifest = json.loads((folder(root, step) / MANIFEST).read_text(encoding="utf-8"))
-            if (manifest.get("maker"), manifest.get("fingerprint")) == (maker, fingerprint):
-                with contextlib.suppress(UserError):  # damaged: another, or it is made again
+            # One that is damaged, or that its owner removes meanwhile, is not found.
+            with contextlib.suppress(UserError, OSError, ValueError):
+                manifest = json.loads((folder(root, step) / MANIFEST).read_text(encoding="utf-8"))
+                named = {INDEX.get(key, key): value for key, value in manifest.items()}
+                if (named.get("encoder_hash"), named.get("fingerprint")) == (
+                    encoder_hash,
+                    fingerprint,
+                ):
                     return open_version(root, step, fingerprint)
     return None
 

@@ -1,4 +1,4 @@
-"""When the index is made anew, and the work of doing so between training steps.
+"""When the index is refreshed, and the work of doing so between training steps.
 
 A policy is pure in the step: which snapshot serves at a step follows from the step alone, so a
 resumed run is the same run. With a snapshot taken at step s the passages are embedded over the
@@ -21,7 +21,7 @@ from ralm_jax import settings
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.churn import churn
-from ralm_jax.retrieval.refresh_job import Embed, Flight
+from ralm_jax.retrieval.refresh_job import Embed, RefreshJob
 from ralm_jax.retrieval.searcher import Published, Searcher
 from ralm_jax.settings import Count
 
@@ -140,37 +140,39 @@ class Refresher:
         self._chunks = [
             (start, min(start + chunk, shape[0])) for start in range(0, shape[0], chunk)
         ]
-        self._flight: Flight | None = None
+        self._job: RefreshJob | None = None
 
     @property
     def in_flight(self) -> int | None:
         """The step of the snapshot taken and not yet published, if there is one."""
-        return self._flight.step if self._flight else None
+        return self._job.step if self._job else None
 
     @property
     def snapshot(self) -> Any:
         """The parameters of the snapshot in flight: with its step, what a checkpoint needs."""
-        return self._flight.params if self._flight else None
+        return self._job.params if self._job else None
 
     def staleness(self, step: int) -> int:
         """Steps between the parameters that made the served index and `step`."""
         return step - self._searcher.step
 
-    def start(self, params: Any, known: np.ndarray | None = None, maker: str = "") -> Published:
+    def start(
+        self, params: Any, known: np.ndarray | None = None, encoder_hash: str = ""
+    ) -> Published:
         """Embeds all passages with `params`, waits, and serves that as version 0.
 
         Args:
           known: their vectors [N, E] by these very parameters, where there are any already.
-          maker: what the version is known by; see `index.create`.
+          encoder_hash: what the version is known by; see `index.create`.
         """
         embed = self._embed if known is None else functools.partial(_rows, known)
-        return self._land(self._take_off(params, 0, embed, maker))
+        return self._publish(self._begin(params, 0, embed, encoder_hash))
 
     def resume(self, snapshot: Any, snapshot_step: int | None, step: int) -> None:
         """Puts everything as it was in the lost run just before it called `advance(..., step)`.
 
         Args:
-          snapshot: `self.snapshot` as it was then, if a refresh was in flight.
+          snapshot: `self.snapshot` as it was then, if a refresh was under way.
           snapshot_step: `self.in_flight` as it was then.
           step: the training step that comes next.
 
@@ -182,7 +184,7 @@ class Refresher:
         served, flying = self._policy.published(before), _flying(self._policy, before)
         if snapshot_step not in (None, flying):
             raise UserError(
-                f"index {self._root}: the checkpoint of step {step} holds a snapshot of step "
+                f"index {self._root}: the checkpoint of step {step} has a snapshot of step "
                 f"{snapshot_step}, the refresh policy expects {flying}; "
                 "resume with the policy that the run began with"
             )
@@ -194,12 +196,12 @@ class Refresher:
         except UserError:
             if snapshot_step is None:
                 raise
-            flight = self._take_off(snapshot, flying)
-            flight.embed_until(self._due(flight, before))
+            job = self._begin(snapshot, flying)
+            job.embed_until(self._due(job, before))
         else:
             # Finished before the run was lost, perhaps even served; the same parameters made it.
             self._searcher.build(version)
-            self._flight = Flight(flying, snapshot, self._embed, self._chunks, None)
+            self._job = RefreshJob(flying, snapshot, self._embed, self._chunks, None)
 
     def advance(self, params: Any, step: int) -> Published | None:
         """Does the share of refreshing that falls to `step`; call it before the step is trained.
@@ -215,51 +217,51 @@ class Refresher:
           What was published at this step, if anything.
         """
         published, serves = None, self._policy.published(step)
-        if self._flight and self._flight.step == serves:
-            published = self._land(self._flight)
+        if self._job and self._job.step == serves:
+            published = self._publish(self._job)
         if self._policy.snapshot_due(step):
-            flight = self._take_off(params, step)
+            job = self._begin(params, step)
             if serves == step:
-                return self._land(flight)
-        if self._flight:
-            self._hand_over(self._flight.fetch())
-            self._flight.queue_until(self._due(self._flight, step))
+                return self._publish(job)
+        if self._job:
+            self._hand_over(self._job.fetch())
+            self._job.queue_until(self._due(self._job, step))
         return published
 
     def close(self) -> None:
         """Drops the refresh in flight, and its files. The searcher stays the caller's."""
-        if self._flight:
-            self._flight.abandon()
-        self._flight = None
+        if self._job:
+            self._job.abandon()
+        self._job = None
 
-    def _take_off(
-        self, params: Any, step: int, embed: Embed | None = None, maker: str = ""
-    ) -> Flight:
-        writer = index.create(self._root, step, self._shape, self._fingerprint, maker)
-        self._flight = Flight(step, params, embed or self._embed, self._chunks, writer)
-        return self._flight
+    def _begin(
+        self, params: Any, step: int, embed: Embed | None = None, encoder_hash: str = ""
+    ) -> RefreshJob:
+        writer = index.create(self._root, step, self._shape, self._fingerprint, encoder_hash)
+        self._job = RefreshJob(step, params, embed or self._embed, self._chunks, writer)
+        return self._job
 
-    def _due(self, flight: Flight, step: int) -> int:
+    def _due(self, job: RefreshJob, step: int) -> int:
         """Chunks to have been queued once `advance` has been called at `step`."""
         over = self._policy.embedding_steps
-        share = min(step - flight.step + 1, over)
+        share = min(step - job.step + 1, over)
         return -(-len(self._chunks) * share // over)
 
     def _hand_over(self, version: index.Version | None) -> None:
         if version:
             self._searcher.build(version)
 
-    def _land(self, flight: Flight) -> Published:
+    def _publish(self, job: RefreshJob) -> Published:
         """Publishes the version in flight, waiting for what is left of it, and prunes others."""
-        flight.embed_until(len(self._chunks))
-        self._hand_over(flight.fetch())
+        job.embed_until(len(self._chunks))
+        self._hand_over(job.fetch())
         previous = self._searcher.step
         published = self._searcher.publish()
-        self._flight = None
+        self._job = None
         if previous >= 0:
-            changed = churn(*(index.mapped(self._root, step) for step in (previous, flight.step)))
+            changed = churn(*(index.mapped(self._root, step) for step in (previous, job.step)))
             published = published._replace(churn=changed)
-        index.prune(self._root, {previous, flight.step} | self._keep())
+        index.prune(self._root, {previous, job.step} | self._keep())
         return published
 
 

@@ -14,7 +14,7 @@ from ralm_jax.retrieval import index
 Embed = Callable[[Any, int, int], jax.Array]  # (params, start, stop) -> [stop - start, E] float32
 
 
-class Flight:
+class RefreshJob:
     """A refresh under way. Chunks wait on the device until the next step fetches them."""
 
     def __init__(

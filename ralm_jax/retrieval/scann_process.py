@@ -3,7 +3,7 @@
 It is started afresh, not forked, and not through multiprocessing, which would run the main module
 again and load jax with it. The two talk over a socket pair, which nobody else can reach: no
 address, no key. One thread here talks to it, in order; so a search begun before a publish is
-answered by the version served then, and waiting for a device or for ScaNN holds up nobody.
+answered by the version served then, and waiting for a device or for ScaNN delays nobody.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class ScannProcess:
         """Ends the process; searches and builds under way are given up."""
         self._closed = True
         if self._child:
-            self._child.kill()  # whatever waits for its answer learns of it
+            # Whatever waits for its answer learns of it.
+            self._child.kill()
         self._thread.shutdown(cancel_futures=True)
         if self._child:
             self._child.end()

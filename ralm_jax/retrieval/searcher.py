@@ -68,7 +68,7 @@ class Searcher(Protocol):
         ...
 
     def close(self) -> None:
-        """Gives back what the searcher holds."""
+        """Gives back the memory and processes of the searcher."""
         ...
 
 

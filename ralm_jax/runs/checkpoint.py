@@ -13,7 +13,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ralm_jax.errors import UserError
-from ralm_jax.runs.former_names import CHECKPOINT
+from ralm_jax.former_names import CHECKPOINT
 
 _SEAL = "ralm_seal.json"
 
@@ -44,7 +44,7 @@ class Checkpoints:
     """The newest `keep` checkpoints of one training state, in `directory`/STEP.
 
     A state is any pytree of jax and numpy arrays. Orbax writes its files and publishes them by one
-    rename; then a seal is put on them, which holds the shape and dtype of every leaf and the CRC-32
+    rename; then a seal is put on them, with the shape and dtype of every leaf and the CRC-32
     of every file, since Orbax returns wrong numbers for a file with a flipped bit. A checkpoint
     without its seal does not count, so a process killed while saving leaves the earlier ones.
     """
@@ -98,7 +98,7 @@ class Checkpoints:
         """The tree saved at `step`, with the structure and the shardings of `like`, a dict of parts.
 
         Raises:
-          UserError: there is no such checkpoint, it is damaged, or it holds another kind of state.
+          UserError: there is no such checkpoint, it is damaged, or it is of another kind of state.
         """
         where = self._directory / str(step)
         saved = _verify(where)
@@ -200,10 +200,10 @@ def _has(kinds: dict[str, str], part: str) -> bool:
     return any(name.partition("/")[0] == part for name in kinds)
 
 
-def _check_same_kind(held: dict[str, str], wanted: dict[str, str], where: Path) -> None:
+def _check_same_kind(saved: dict[str, str], wanted: dict[str, str], where: Path) -> None:
     """Raises UserError naming the first leaf that differs in presence, shape or dtype."""
-    for name in sorted(wanted.keys() | held.keys()):
-        there, here = held.get(name, "absent"), wanted.get(name, "absent")
+    for name in sorted(wanted.keys() | saved.keys()):
+        there, here = saved.get(name, "absent"), wanted.get(name, "absent")
         if there != here:
             raise UserError(
                 f"checkpoint {where} does not fit this configuration: {name} is {there} there and "

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from ralm_jax.errors import UserError
+from ralm_jax.former_names import renamed
 from ralm_jax.runs.files import write_atomically
-from ralm_jax.runs.former_names import renamed
 
 CONFIG = "config.gin"
 # Written since settings are compared by name. A configuration without it came from an older release, which had
@@ -51,7 +51,7 @@ def check_config(run: Path, resolved: str) -> None:
             for name in changed[:2]
         )
         raise UserError(
-            f"{run} holds a run of another configuration ({shown}): resume it with its own, or choose "
+            f"{run} has a run of another configuration ({shown}): resume it with its own, or choose "
             "another --run"
         )
 

@@ -1,4 +1,4 @@
-"""The run directory: what it holds, and how a model comes back from it.
+"""The run directory: what is in it, and how a model comes back from it.
 
 config.gin        the configuration, resolved          model.json   sizes of the model
 run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
@@ -40,31 +40,38 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
 
     `parts` are further JSON values: stages, lengths, held_out, seed.
 
-    Raises UserError if the directory holds a run with another corpus, model or other stages.
+    Raises UserError as `check_same`.
     """
+    check_same(run, model, corpus, **parts)
     run.mkdir(parents=True, exist_ok=True)
-    record = {
-        "corpus": str(corpus.path.resolve()),
-        "fingerprint": corpus.fingerprint,
-        **parts,
-    }
-    wanted = {RUN: record, MODEL: _model_record(model)}
-    for name, parts in wanted.items():
+    for name, record in _records(model, corpus, parts).items():
         if not (run / name).exists():
-            write_atomically(run / name, json.dumps(parts, indent=1) + "\n")
+            write_atomically(run / name, json.dumps(record, indent=1) + "\n")
             write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.lowercase)
+
+
+def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
+    """Raises UserError if the directory has a run with another corpus, model or other stages."""
+    for name, record in _records(model, corpus, parts).items():
+        if not (run / name).exists():
             continue
         saved = read_json(run / name)
         if name == MODEL:
             # A run of an earlier release lacks what has been added since, and had it as the default is.
             saved = _with_defaults(saved, type(model))
         # A corpus may be moved; its fingerprint may not.
-        for key in parts.keys() - {"corpus"}:
-            if saved.get(key) != parts[key]:
+        for key in record.keys() - {"corpus"}:
+            if saved.get(key) != record[key]:
                 raise UserError(
-                    f"{run} holds a run of another configuration: {key} is {saved.get(key)} there and "
-                    f"{parts[key]} here; resume it as it was or choose another --run"
+                    f"{run} has a run of another configuration: {key} is {saved.get(key)} there and "
+                    f"{record[key]} here; resume it as it was or choose another --run"
                 )
+
+
+def _records(model: Ralm | OpenQA, corpus: Corpus, parts: dict[str, Any]) -> dict[str, dict]:
+    """What describes a run, by file."""
+    own = {"corpus": str(corpus.path.resolve()), "fingerprint": corpus.fingerprint}
+    return {RUN: {**own, **parts}, MODEL: _model_record(model)}
 
 
 def keep_model(run: Path, model: Ralm | OpenQA) -> None:
@@ -81,8 +88,8 @@ def vocabulary(run: Path) -> tuple[Path, bool]:
 def check_vocabulary(run: Path, corpus: Corpus) -> None:
     """Raises UserError where a corpus was prepared with a different vocabulary than the run has."""
     file, lowercase = vocabulary(run)
-    held = file.read_text("utf-8")
-    if held != (corpus.path / VOCABULARY).read_text("utf-8") or lowercase != corpus.lowercase:
+    kept = file.read_text("utf-8")
+    if kept != (corpus.path / VOCABULARY).read_text("utf-8") or lowercase != corpus.lowercase:
         raise UserError(
             f"the corpus {corpus.path} was tokenized with a different vocabulary than the run {run}: "
             f"prepare it with --vocab {run}"

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from tensorboardX import SummaryWriter
 
-from ralm_jax.runs.former_names import METRICS
+from ralm_jax.former_names import METRICS
 
 
 class MetricWriter:

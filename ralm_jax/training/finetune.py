@@ -62,7 +62,7 @@ def finetune(
         best are kept, without any the last ones.
       rule: when a passage has an answer. beam, candidates, span_width: R passages ranked, K read, W.
       train_passages: the passage tower learns too; vectors not read stay until `refresh` makes new ones.
-      microbatch_size: questions a device reads at a time. None: all; on a CPU as few as its cache holds.
+      microbatch_size: questions a device reads at a time. None: all; on a CPU as few as fit its cache.
       distil: `distillation.supervised`: a scorer, added where there is none, and the retriever learn from
         which of the passages read have an answer, and the retriever from the scorer.
       config: the configuration this was called with, resolved; kept in the run and compared on resuming.
@@ -131,7 +131,7 @@ def question_answerer(opened: OpenRun, span_width: int, seed: int) -> tuple[Open
     """The model that answers, begun from one that was pretrained.
 
     Its question tower is a copy, so that passage vectors may stay while it learns; the scores of spans
-    are drawn anew where the run has none.
+    are initialised at random where the run has none.
     """
     given, retriever = opened.model, dict(opened.params["retriever"])
     copied = jax.tree.map(jnp.copy, retriever["passage_tower"])

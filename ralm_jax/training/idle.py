@@ -13,7 +13,7 @@ class DeviceIdle:
 
     A thread waits for each step's result and notes when it was there; the device is idle from then
     until the next step is queued. What it computes in between, such as embeddings for a refresh, is not
-    told apart and counts as idle: the figures are upper bounds.
+    distinguished and counts as idle: the figures are upper bounds.
     """
 
     def __init__(self) -> None:

@@ -61,21 +61,20 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
     for stage in stages:
         check(stage, run.model)
     queries = [s.task.queries(x, run.held_out) for s, x in zip(stages, asked, strict=True)]
+    parts = {
+        "stages": [stage.name for stage in stages],
+        "lengths": dataclasses.asdict(stages[-1].task.lengths),
+        "held_out": run.held_out,
+        "seed": run.seed,
+        "init": run.started,
+    }
     if run.config is not None:
         config_record.check_config(run.path, run.config)
+    directory.check_same(run.path, run.model, run.corpus, **parts)
     with _owned_by_one_process(run.path):
         if run.config is not None:
             config_record.save_config(run.path, run.config)
-        directory.describe(
-            run.path,
-            run.model,
-            run.corpus,
-            stages=[stage.name for stage in stages],
-            lengths=dataclasses.asdict(stages[-1].task.lengths),
-            held_out=run.held_out,
-            seed=run.seed,
-            init=run.started,
-        )
+        directory.describe(run.path, run.model, run.corpus, **parts)
         with contextlib.closing(Progress(run.path, params)) as progress, stop_on_signal() as stop:
             for number, stage in enumerate(stages):
                 source = draw_from(run, stage, number, asked[number], queries[number])
@@ -152,7 +151,7 @@ def loop_over(
                 progress.published(now + 1, loader.prefetch(state.params, now + 1))
             state, metrics = step(state, batch, key)
             idle.queued(metrics["loss"][0])
-            # The step before is done by now, so that reading its metrics holds nothing up.
+            # The step before is done by now, so that reading its metrics delays nothing.
             if previous is not None:
                 observe(part, now, previous, idle)
             with idle.activity("retrieval"):

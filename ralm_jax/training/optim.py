@@ -27,7 +27,7 @@ def warmup_linear(peak: Rate, steps: Count, warmup: CountOrZero | None = None) -
 def decayed(params):
     """Which parameters weight decay applies to: matrices, not biases and LayerNorm gains.
 
-    Layers are stacked under `nn.scan`, so a bias is told by its name, not by its rank.
+    Layers are stacked under `nn.scan`, so a bias is known by its name, not by its rank.
     """
 
     def one(path, _):

@@ -101,7 +101,7 @@ class Progress:
         self._mean = self._mean.merge(mean)
         self._bar.update(done - self._bar.n)
 
-    def log(self, done: int, waits: Mapping[str, float]) -> None:
+    def log(self, done: int, idle: Mapping[str, float]) -> None:
         """Writes and shows the means since the last call, and what the device waited for."""
         first, start = self._since
         seconds = max(time.perf_counter() - start - self._measuring, 1e-9)
@@ -110,8 +110,9 @@ class Progress:
         self._mean = Mean()
         scalars["examples_per_second"] = (done - first) * self._batch / seconds
         scalars["step_seconds"] = seconds / max(done - first, 1)
-        for name, idle in ((n, x) for n, x in waits.items() if n != EVAL):
-            scalars[f"wait/{name}"] = idle / seconds
+        for name, spent in idle.items():
+            if name != EVAL:
+                scalars[f"idle/{name}"] = spent / seconds
         if self._writer:
             self._writer.write(done, scalars, self._name)
         self._bar.set_postfix_str(postfix(scalars), refresh=False)
@@ -131,7 +132,7 @@ class Progress:
 
 
 def postfix(scalars: Mapping[str, float]) -> str:
-    """The figures beside the bar; waits as the shares of time the device stood still."""
+    """The figures beside the bar; idle are shares of the time in which the device had nothing to do."""
     shown = [f"loss {scalars.get('loss', math.nan):.3f}"]
     for name in ("in_batch_accuracy", "retrieval_utility"):
         if name in scalars:
@@ -146,7 +147,7 @@ def postfix(scalars: Mapping[str, float]) -> str:
         shown.append(f"index recall {scalars['index_recall']:.3f}")
         shown.append(f"stale {scalars.get('staleness', math.nan):.0f}")
     shown.append(f"{scalars['examples_per_second']:.0f} ex/s")
-    waits = {k[5:]: v for k, v in scalars.items() if k.startswith("wait/") and v >= 0.005}
-    if waits:
-        shown.append("waits " + " ".join(f"{k} {v:.0%}" for k, v in sorted(waits.items())))
+    idle = {k[5:]: v for k, v in scalars.items() if k.startswith("idle/") and v >= 0.005}
+    if idle:
+        shown.append("idle " + " ".join(f"{k} {v:.0%}" for k, v in sorted(idle.items())))
     return ", ".join(shown)

@@ -113,7 +113,7 @@ class Realm:
       freeze_encoder: the reader's: its masked-LM head alone learns.
       own_passage: the query's own passage is a candidate, rather than excluded.
       index_threads: cores for ScaNN's process.
-      microbatch_size: queries a device reads at a time; None: all, on a CPU as few as its cache holds.
+      microbatch_size: queries a device reads at a time; None: all, on a CPU as few as fit its cache.
     """
 
     lengths: Lengths

@@ -246,7 +246,7 @@ def test_a_second_call_on_a_finished_run_changes_nothing(whole, begun, tiny):
 )
 def test_a_run_of_another_configuration_is_not_resumed(whole, tiny, change, said):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
-    with pytest.raises(UserError, match="holds a run of another configuration") as error:
+    with pytest.raises(UserError, match="has a run of another configuration") as error:
         train(whole, tiny.corpus, **{"stages": CHAIN, **change})
     assert said in str(error.value) and "\n" not in str(error.value)
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
@@ -323,10 +323,10 @@ def test_measuring_is_not_training(tiny, tmp_path):
     train(tmp_path, tiny.corpus, (ICT,), steps=5, **slow)
     lines = [x for x in curves(tmp_path) if "loss" in x]
     seconds = np.array([x["step_seconds"] for x in lines])
-    waits = [sum(v for k, v in x.items() if k.startswith("wait/")) for x in lines]
+    idle = [sum(v for k, v in x.items() if k.startswith("idle/")) for x in lines]
     # Of all steps together: what one waited for may be in the line of the next.
-    assert len(lines) == 5 and (waits * seconds).sum() < 1.1 * seconds.sum()
-    assert all("wait/eval" not in x and x["examples_per_second"] > 0 for x in lines)
+    assert len(lines) == 5 and (idle * seconds).sum() < 1.1 * seconds.sum()
+    assert all("idle/eval" not in x and x["examples_per_second"] > 0 for x in lines)
 
 
 def test_inverse_cloze_learns(tiny, tmp_path):

@@ -13,8 +13,10 @@ SETTINGS = {
 }
 # Parts of a checkpoint.
 CHECKPOINT = {"supply": "loader"}
+# In the manifest of an index.
+INDEX = {"maker": "encoder_hash"}
 # How the names of metrics begin.
-METRICS = {"probe/": "eval/"}
+METRICS = {"probe/": "eval/", "wait/": "idle/"}
 
 
 def renamed(name: str) -> str:
