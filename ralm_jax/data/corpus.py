@@ -1,6 +1,6 @@
 """The corpus directory: passages as texts, as a token table, as sentences and as salient spans.
 
-    manifest.json     format, sizes, counts, the fingerprint, a digest of every other file
+    manifest.json     format, counts, the fingerprint, the digest and the size of every other file
     vocab.txt         the WordPiece vocabulary
     texts/            a TFDS dataset in ArrayRecord: id, documents, title, text of each passage
     tokens.npy        [N, T] uint16 (uint32 where V > 65,536): title ids, body ids, then zeros
@@ -38,8 +38,10 @@ class Corpus:
     path: Path
     vocabulary: wordpiece.Vocabulary
     lowercase: bool
-    passage_tokens: int  # the budget passages were cut to: 3 special tokens, title and body
-    fingerprint: str  # of everything a model can see: equal fingerprints, equal corpora
+    # The budget that passages were cut to: 3 special tokens, title and body.
+    passage_tokens: int
+    # Of everything that a model can see: corpora with equal fingerprints are equal.
+    fingerprint: str
     counts: dict[str, Any]
     kinds: tuple[str, ...]
     tokens: np.ndarray
@@ -56,7 +58,8 @@ class Corpus:
 
     def texts(self) -> Any:
         """Random access: `texts()[row]` has id, documents, title and text, as bytes."""
-        import tensorflow_datasets as tfds  # half a second, and training needs no texts
+        # The import takes half a second, and training needs no texts.
+        import tensorflow_datasets as tfds
 
         return tfds.builder_from_directory(self.path / "texts").as_data_source(split="train")
 
@@ -66,28 +69,20 @@ class Corpus:
 
 
 def open_corpus(path: str | Path) -> Corpus:
-    """Opens and verifies a corpus directory.
+    """Opens a corpus directory, at a cost that does not depend on how large the corpus is.
 
-    Raises UserError when there is none at `path`, or it is damaged, or of another format version.
+    The manifest is read, and the files must be there with their sizes; `verify_corpus` reads them.
+
+    Raises:
+      UserError: there is no corpus at `path`, it has another format version, or it is damaged: its
+        manifest cannot be read, or a file is missing or has another size.
     """
     path = Path(path)
-    if not (path / "manifest.json").is_file():
-        raise UserError(
-            f"there is no corpus at {path}; make one with: ralm prepare SOURCE --out {path}"
-        )
+    manifest = _manifest(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise UserError(
-                f"the corpus {path} has format {manifest['format']}, and {FORMAT} is read here; "
-                "prepare it anew"
-            )
-        for name, wanted in manifest["files"].items():
-            if digest(path / name) != wanted:
-                raise UserError(
-                    f"the corpus {path} is damaged: {name} has changed; prepare it anew"
-                )
+        _check_sizes(path, manifest)
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        _check_rows(path, arrays, manifest["counts"])
         return Corpus(
             path=path,
             vocabulary=wordpiece.vocabulary_of(
@@ -100,8 +95,76 @@ def open_corpus(path: str | Path) -> Corpus:
             },
             **arrays,
         )
+    # An empty .npy file is an EOFError.
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, repr(error)) from None
+
+
+def verify_corpus(path: str | Path) -> None:
+    """Reads every file of a corpus and compares it with the digest in the manifest.
+
+    Raises:
+      UserError: there is no corpus at `path`, it has another format version, or a file is missing
+        or has changed; the message names the first such file.
+    """
+    path = Path(path)
+    manifest = _manifest(path)
+    try:
+        for name, expected in manifest["files"].items():
+            if not (path / name).is_file():
+                raise _damaged(path, f"{name} is missing")
+            if digest(path / name) != expected:
+                raise _damaged(path, f"{name} has changed")
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, repr(error)) from None
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the corpus at `path`, which is of the format that is read here."""
+    file = path / "manifest.json"
+    try:
+        if not file.is_file():
+            raise UserError(
+                f"there is no corpus at {path}; make one with: ralm prepare SOURCE --out {path}"
+            )
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        found = manifest["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the corpus {path} is damaged: {error!r}; prepare it anew") from None
+        raise _damaged(path, f"manifest.json cannot be read ({error!r})") from None
+    if found != FORMAT:
+        raise UserError(
+            f"the corpus {path} has format {found}, and this version reads format {FORMAT}; "
+            "prepare it again"
+        )
+    return manifest
+
+
+def _check_sizes(path: Path, manifest: dict[str, Any]) -> None:
+    # Manifests of earlier versions have no sizes: for these `_check_rows` must do.
+    sizes = manifest.get("sizes", {})
+    for name in manifest["files"]:
+        if not (path / name).is_file():
+            raise _damaged(path, f"{name} is missing")
+        size = (path / name).stat().st_size
+        if size != sizes.get(name, size):
+            raise _damaged(path, f"{name} has {size:,} bytes rather than {sizes[name]:,}")
+
+
+def _check_rows(path: Path, arrays: dict[str, np.memmap], counts: dict[str, int]) -> None:
+    """Compares the arrays with the counts, and the length of each file with what its header says."""
+    per_passage, per_span = ("tokens", "lengths", "ids"), ("spans", "span_groups")
+    rows = dict.fromkeys(per_passage, counts["passages"])
+    rows |= {"sentences": counts["sentences"]} | dict.fromkeys(per_span, counts["spans"])
+    for name, array in arrays.items():
+        if len(array) != rows[name]:
+            raise _damaged(path, f"{name}.npy has {len(array):,} rows rather than {rows[name]:,}")
+        size = (path / f"{name}.npy").stat().st_size
+        if size != array.offset + array.nbytes:
+            raise _damaged(path, f"{name}.npy is not as long as its header says")
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"the corpus {path} is damaged: {reason}; prepare it again")
 
 
 def fingerprint(path: Path) -> str | None:

@@ -129,11 +129,9 @@ class CorpusWriter:
         counts = {name: count for name, count in sorted(self.counts.items()) if count}
         counts |= {"passages": len(self._rows)}
         counts |= {name: self._arrays[name].rows for name in ("sentences", "spans")}
-        files = {
-            str(file.relative_to(self._path)): digest(file)
-            for file in sorted(self._path.rglob("*"))
-            if file.is_file()
-        }
+        written = [file for file in sorted(self._path.rglob("*")) if file.is_file()]
+        files = {str(file.relative_to(self._path)): digest(file) for file in written}
+        sizes = {str(file.relative_to(self._path)): file.stat().st_size for file in written}
         manifest = {
             "format": FORMAT,
             "fingerprint": fingerprint_of(files),
@@ -141,6 +139,7 @@ class CorpusWriter:
             "kinds": list(self._kinds),
             "counts": counts,
             "files": files,
+            "sizes": sizes,
         }
         with (self._path / "manifest.json").open("w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)

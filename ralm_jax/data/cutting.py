@@ -70,7 +70,8 @@ class Cutter:
         spans, which = locate(given, pieces, bounds, counts)
         spans[:, 1:3] -= start[passage[spans[:, 0]], None]
         kinds = sorted({given.kinds[i] for i in which})
-        spans[:, 3] = [kinds.index(given.kinds[i]) for i in which]
+        number = {kind: i for i, kind in enumerate(kinds)}
+        spans[:, 3] = [number[given.kinds[i]] for i in which]
         groups = [
             int(ids[row][:16], 16) if (fact := given.facts[i]) is None else fact_group(fact)
             for i, row in zip(which, passage[spans[:, 0]].tolist(), strict=True)

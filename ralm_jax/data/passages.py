@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# What ends a sentence: a stop and a blank, an East Asian stop, a blank line.
+# What ends a sentence: a stop and a blank, an East Asian stop, a blank line. The time must grow with
+# the length of any text: a match begins only where a run of stops begins, and no run is given back
+# (the quantifiers are possessive), since a shorter run could not match either. The look-behind comes
+# after the first character because a search is quickest where a match begins with one of a set.
 _END = re.compile(
-    r"""(?P<stop>[.!?…؟।]+["'”’»)\]]*)\s+(?=\S)|[。！？｡]+[」』）】”’)\]]*|\n[ \t\r]*\n\s*"""
+    r"""(?P<stop>[.!?…؟।](?<![.!?…؟।]{2})[.!?…؟।]*+["'”’»)\]]*+)\s++(?=\S)"""
+    r"""|[。！？｡]++[」』）】”’)\]]*+|\n[ \t\r]*+\n\s*+"""
 )
 _ABBREVIATIONS = frozenset(
     "adm al approx apr art asst aug ave brig ca capt cf ch cmdr co col corp cpl dec dept dr ed "
@@ -29,28 +33,33 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     before a lower-case letter; decimals and names like "os.path" have no blank after theirs.
     """
     sentences, start = [], 0
+    # Where the word before a full stop begins, and up to where blanks have been looked for: each
+    # character is searched once, although a sentence may have many stops that do not end it.
+    word, searched = 0, 0
     for end in _END.finditer(text):
         stop = end.end("stop") if end["stop"] else end.end()
-        if end["stop"] and not _ends_sentence(text, start, end.start(), stop, end.end()):
-            continue
-        _append_stripped(sentences, text, start, stop)
-        start = end.end()
+        if end["stop"] and not text[end.end()].islower():
+            dot = end.start()
+            blank = max(text.rfind(" ", searched, dot), text.rfind("\n", searched, dot))
+            word, searched = max(word, blank + 1, start), dot
+            ends = _ends_sentence(text, start, word, dot)
+        else:
+            ends = not end["stop"]
+        if ends:
+            _append_stripped(sentences, text, start, stop)
+            start = end.end()
     _append_stripped(sentences, text, start, len(text))
     return sentences
 
 
-def _ends_sentence(text: str, start: int, dot: int, stop: int, following: int) -> bool:
-    """Whether the marks text[dot:stop] end the sentence begun at `start`.
-
-    The text goes on at `following`."""
-    if text[following].islower():
-        return False
+def _ends_sentence(text: str, start: int, word_start: int, dot: int) -> bool:
+    """Whether the stop at `dot` ends the sentence begun at `start`; its word is at `word_start`."""
     if text[dot] != "." or text[dot : dot + 2] == "..":
         return True
-    word = text[max(text.rfind(" ", start, dot), text.rfind("\n", start, dot), start - 1) + 1 : dot]
-    word = word.lstrip(_OPENERS)
+    word = text[word_start:dot].lstrip(_OPENERS)
     if word.isdecimal():
-        return text[start:dot].strip() != word  # not after the number of a list item
+        # Not after the number of a list item.
+        return text[start:dot].strip() != word
     return word.lower() not in _ABBREVIATIONS and not _INITIALS.match(word)
 
 
@@ -79,11 +88,13 @@ def cut_long(
     pieces, source = [], []
     for i, ((start, stop), most) in enumerate(zip(bounds.tolist(), room.tolist(), strict=True)):
         while (length := stop - start) > most:
-            even = math.ceil(length / math.ceil(length / most))  # rather than a rest of one piece
+            # Even pieces, lest one wordpiece be left for the last of them.
+            even = math.ceil(length / math.ceil(length / most))
             at = start + even
             while at > start and continuation[at]:
                 at -= 1
-            at = at if at > start else start + even  # one word as long as a passage
+            # One word may be as long as a passage.
+            at = at if at > start else start + even
             pieces.append((start, at))
             source.append(i)
             start = at

@@ -7,7 +7,7 @@ rare and come in bursts stand in.
 """
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,7 +69,10 @@ _CASELESS = re.compile(f"{_LETTER}{_LETTER}+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 # The same, or a word, where the corpus has no capitals.
 _TERM = re.compile(rf"{_LETTER}{_LETTER}+|(?<!\w){_W}{{4,}}")
-_FIRST_WORD = re.compile(rf"[.!?:;…\n*•–-][\"'”’)\]]*\s+[\"'“‘(\[]*([{_UPPER}]\w*)")
+# The word that begins a sentence. The second branch, which has no word, keeps the time in proportion
+# to the length of the text: where a run of blank lines leads to no capital, it passes over the run up
+# to its last line end, from which the first branch may still match.
+_FIRST_WORD = re.compile(rf"[.!?:;…\n*•–-][\"'”’)\]]*+\s++[\"'“‘(\[]*+([{_UPPER}]\w*)|\n\s*(?=\n)")
 
 _SPACY_NUMBERS = ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY")
 
@@ -94,7 +97,7 @@ class CorpusTagger:
     cased: bool  # whether the corpus capitalises
 
     def __call__(self, text: str) -> list[Span]:
-        first = {m.start(1) for m in _FIRST_WORD.finditer(text)}
+        first = {m.start(1) for m in _FIRST_WORD.finditer(text) if m[1]}
         first.add(len(text) - len(text.lstrip(" \n\"'“‘([")))
         spans = []
         for match in _SALIENT.finditer(text):
@@ -118,11 +121,12 @@ class CorpusTagger:
     def _trim(self, words: str, start: int, begins_sentence: bool) -> tuple[int, int]:
         """(start, stop) of what is a name in a run of capitalised words; empty if nothing is."""
         stop = start + len(words)
-        run = words.split(" ")
+        # A queue, since a run may be as long as the text.
+        run = deque(words.split(" "))
         if begins_sentence and not self._capitalised_anyway(run[0]):
-            start += len(run.pop(0)) + 1
+            start += len(run.popleft()) + 1
         while run and (run[0][0].islower() or run[0].lower() in self.frequent):
-            start += len(run.pop(0)) + 1
+            start += len(run.popleft()) + 1
         while run and (run[-1][0].islower() or run[-1].lower() in self.frequent):
             stop -= len(run.pop()) + 1
         if len(run) > 1 or (run and self._names_alone(run[0].lower())):
@@ -144,7 +148,7 @@ def fit_tagger(texts: Sequence[str]) -> CorpusTagger:
     initial: Counter[str] = Counter()
     for text in texts:
         words.update(_LETTERS.findall(text))
-        initial.update(_FIRST_WORD.findall(f"\n\n{text}"))
+        initial.update(filter(None, _FIRST_WORD.findall(f"\n\n{text}")))
     upper: Counter[str] = Counter()  # within sentences, by the lower-cased word
     for word, count in words.items():
         if word[0].isupper():

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from ralm_jax.data.corpus import ARRAYS, open_corpus
+from ralm_jax.data.corpus import ARRAYS, open_corpus, verify_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 
@@ -54,36 +54,95 @@ def test_texts_are_a_dataset_that_needs_no_tensorflow(prepared):
     assert out.stdout == "Page 4 It was in 1904. It rained. [b'4']\n"
 
 
-def test_a_missing_corpus(tmp_path):
-    with pytest.raises(UserError, match="there is no corpus"):
-        open_corpus(tmp_path / "nowhere")
+@pytest.mark.parametrize("function", [open_corpus, verify_corpus])
+def test_a_missing_corpus(tmp_path, function):
+    with pytest.raises(UserError, match=r"there is no corpus at .*nowhere; make one with: ralm"):
+        function(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", [*(f"{name}.npy" for name in ARRAYS), "vocab.txt", "texts"])
-def test_damage_is_noticed(copy, name):
-    file = next((copy / name).glob("*array_record*")) if name == "texts" else copy / name
+FILES = [*(f"{name}.npy" for name in ARRAYS), "vocab.txt", "texts"]
+
+
+def file_of(corpus, name):
+    return next((corpus / name).glob("*array_record*")) if name == "texts" else corpus / name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_changed_bytes_are_found_by_verification(copy, name):
+    verify_corpus(copy)
+    file = file_of(copy, name)
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(data)
+    open_corpus(copy)
     with pytest.raises(UserError, match=f"damaged: .*{file.name} has changed"):
-        open_corpus(copy)
+        verify_corpus(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_cut_or_missing_are_found_at_opening(copy, name):
+    file = file_of(copy, name)
+    data = file.read_bytes()
+    for changed in (data[:-1], data + b"x", b""):
+        file.write_bytes(changed)
+        with pytest.raises(
+            UserError, match=f"damaged: .*{file.name} has {len(changed):,} bytes rather"
+        ):
+            open_corpus(copy)
     file.unlink()
-    with pytest.raises(UserError, match="damaged"):
-        open_corpus(copy)
+    for function in (open_corpus, verify_corpus):
+        with pytest.raises(UserError, match=f"damaged: .*{file.name} is missing"):
+            function(copy)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": {}}'])
+@pytest.fixture
+def former(copy):
+    """A corpus whose manifest has no sizes, as earlier versions wrote them."""
+    manifest = json.loads((copy / "manifest.json").read_text())
+    assert manifest.pop("sizes").keys() == manifest["files"].keys()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_without_recorded_sizes_are_checked_by_their_headers(former, name):
+    verify_corpus(former)
+    open_corpus(former)
+    file = former / f"{name}.npy"
+    data, array = file.read_bytes(), np.load(file)
+    for changed in (data[:-1], data + b"x", b""):
+        file.write_bytes(changed)
+        with pytest.raises(UserError, match="damaged") as caught:
+            open_corpus(former)
+        assert "\n" not in str(caught.value)
+    np.save(file, array[:-1])
+    with pytest.raises(UserError, match=f"{name}.npy has {len(array) - 1} rows"):
+        open_corpus(former)
+
+
+def test_opening_reads_no_file_as_a_whole(prepared, monkeypatch):
+    def whole(path):
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr("ralm_jax.data.corpus.digest", whole)
+    open_corpus(prepared)
+    with pytest.raises(AssertionError, match="is read"):
+        verify_corpus(prepared)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": []}'])
 def test_a_damaged_manifest(copy, text):
     (copy / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match="damaged") as caught:
-        open_corpus(copy)
-    assert "\n" not in str(caught.value)
+    for function in (open_corpus, verify_corpus):
+        with pytest.raises(UserError, match="damaged") as caught:
+            function(copy)
+        assert "\n" not in str(caught.value)
 
 
 def test_another_format_version(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(UserError, match="format 99"):
+    with pytest.raises(UserError, match="format 99, and this version reads format 1; prep"):
         open_corpus(copy)
 
 

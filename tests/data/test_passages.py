@@ -1,4 +1,5 @@
 import random
+import time
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ def test_sentences_cover_everything_but_blanks():
             assert not text[stop:a].strip() and text[a:b] == text[a:b].strip() != ""
             stop = b
         assert not text[stop:].strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["Rents" + "." * 200_000 + "12", "?!" * 100_000 + "no", "…" * 200_000]
+)
+def test_the_time_grows_with_the_length_of_a_leader_and_not_with_its_square(text):
+    begun = time.process_time()
+    assert split_sentences(text) == [(0, len(text))]
+    assert time.process_time() - begun < 5
 
 
 def test_long_sentences_are_cut_where_words_begin():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import time
 import types
 from itertools import pairwise
 from string import ascii_lowercase
@@ -166,3 +167,36 @@ def test_spacy_entities_become_spans():
 def test_edges(tagger):
     assert tagger("") == tagger(" \n") == no_spans("Anna") == []
     assert fit_tagger([])("Anna was here") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # Thousands of blank lines, after which the text goes on in lower case.
+        ("He left." + "\n" * 100_000 + "the Chicago mill", ["Chicago"]),
+        ("\n \n" * 100_000 + '"it is in Chicago', ["Chicago"]),
+        # A run of 400,000 capitalised words, of which all but the last two are ordinary.
+        ("so " + "The " * 400_000 + "Chicago Mill", ["Chicago Mill"]),
+    ],
+    ids=["line_ends", "blank_lines", "capitals"],
+)
+def test_the_time_grows_with_the_length_and_not_with_its_square(text, expected):
+    tagger = CorpusTagger(
+        names=frozenset({"chicago"}),
+        ordinary=frozenset({"the", "it"}),
+        frequent=frozenset({"the"}),
+        terms=frozenset(),
+        cased=True,
+    )
+    begun = time.process_time()
+    spans = found(tagger, text)
+    fit_tagger([text])
+    assert time.process_time() - begun < 8
+    assert [words for words, _ in spans] == expected
+
+
+def test_a_sentence_begins_after_blank_lines_and_quotes():
+    tagger = fit_tagger(PROSE)
+    # "Rain" is a name within a sentence, and begins each of these.
+    for text in ("\n\n\nRain fell", "so.\n \n\n  Rain fell", '"a"\n\n"" \n“Rain fell”'):
+        assert found(tagger, text) == []
