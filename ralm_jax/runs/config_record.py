@@ -25,8 +25,6 @@ def save_config(run: Path, resolved: str) -> None:
     Raises UserError where the settings differ, or the directory cannot be written.
     """
     file = run / CONFIG
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file; choose another --run")
     check_config(run, resolved)
     try:
         run.mkdir(parents=True, exist_ok=True)

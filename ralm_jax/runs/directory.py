@@ -52,6 +52,8 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
 
 def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     """Raises UserError if the directory has a run with another corpus, model or other stages."""
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file; choose another folder for the run")
     for name, record in _records(model, corpus, parts).items():
         if not (run / name).exists():
             continue

@@ -12,7 +12,7 @@ import jax
 from flax.training.train_state import TrainState
 
 from ralm_jax import partition
-from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.data.corpus import Corpus, open_corpus, verify_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples.cloze_batches import Queries
 from ralm_jax.models.openqa import OpenQA
@@ -58,6 +58,8 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
     """The stages in order, from `params` on."""
     # Whatever can be wrong is found before anything is made.
     asked = [asked_corpus(run, stage) for stage in stages]
+    for path in {run.corpus.path, *(corpus.path for corpus in asked)}:
+        verify_corpus(path)
     for stage in stages:
         check(stage, run.model)
     queries = [s.task.queries(x, run.held_out) for s, x in zip(stages, asked, strict=True)]

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ralm_jax.retrieval.evaluate import evaluate
+from ralm_jax.evaluation.evaluate import evaluate
 
 from ralm_jax.batches import ClozeBatch, Lengths, Text
 from ralm_jax.data.corpus import open_corpus

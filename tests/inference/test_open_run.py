@@ -117,7 +117,11 @@ def test_search_is_by_the_greatest_inner_products(run, tiny):
     ranked = opened.search(asked, 7)
     queries = embedding.embed_texts(opened.model, opened.params, opened.encode(asked))
     scores = queries @ opened.vectors.T
-    np.testing.assert_array_equal(ranked.rows, np.argsort(-scores, axis=1, kind="stable")[:, :7])
+    np.testing.assert_allclose(
+        ranked.scores, -np.sort(-scores, axis=1)[:, :7], rtol=1e-5, atol=1e-6
+    )
+    of_rows = np.take_along_axis(scores, ranked.rows, axis=1)
+    np.testing.assert_allclose(ranked.scores, of_rows, rtol=1e-5, atol=1e-6)
     assert opened.search(asked, 10**6).rows.shape == (5, tiny.corpus.size)
 
 
