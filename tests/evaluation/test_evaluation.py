@@ -48,17 +48,17 @@ def asked(answers, gold=()):
     return Question("q", "?", tuple(answers), tuple(gold))
 
 
-def test_the_judge_by_hand():
+def test_relevance_by_hand():
     corpus = passages("Paris in May", "The Seine, and paris.", "Nothing", "Rome")
     questions = [
         asked(["Paris"], ["d1"]),
         asked(["Title"], ["copy", "elsewhere"]),  # in every title, which is no answer
         asked(["Rome"]),
     ]
-    judge = Relevance(corpus, questions)
-    assert judge.gold == [{1}, {3}, set()]
+    relevance = Relevance(corpus, questions)
+    assert relevance.gold == [{1}, {3}, set()]
     rows = np.array([[2, 0, 1, 3, -1], [3, 2, 1, 0, -1], [0, 1, 2, 3, -1]], np.int32)
-    found = judge.score(Ranking(rows, np.zeros(rows.shape)))
+    found = relevance.score(Ranking(rows, np.zeros(rows.shape)))
     held, gold = found["holds_answer"], found["gold_passage"]
     assert held["questions"] == 3
     assert held["recall"] == pytest.approx({"1": 0, "5": 2 / 3, "20": 2 / 3, "100": 2 / 3})
@@ -69,8 +69,8 @@ def test_the_judge_by_hand():
     assert gold["mrr"] == pytest.approx((1 / 3 + 1) / 2)
     none = Relevance(corpus, [asked(["Rome"], ["elsewhere"])])
     assert "gold_passage" not in none.score(Ranking(rows[:1], np.zeros((1, 5))))
-    assert judge.texts()[3] == "Title Rome"
-    assert not judge.holds(-1, asked(["Rome"]))
+    assert relevance.texts()[3] == "Title Rome"
+    assert not relevance.has_answer(-1, asked(["Rome"]))
 
 
 ROWS = np.array([[2, 0, 1, 3], [3, 2, 1, 0], [0, 1, 2, 3]], np.int32)
@@ -93,11 +93,11 @@ def test_questions_without_answers_count_in_no_figure_of_answers():
 def test_gold_ids_that_are_not_in_the_corpus_are_counted_and_said():
     corpus = passages("Paris in May", "The Seine", "Nothing", "Rome")
     given = [asked(["Paris"], ["d0"]), asked([], ["no"]), asked(["Rome"], ["no", "nor"])]
-    judge = Relevance(corpus, given)
-    assert judge.notes == {retrieval.UNKNOWN_GOLD: 2}
-    found = judge.score(Ranking(ROWS, np.zeros(ROWS.shape)))
+    relevance = Relevance(corpus, given)
+    assert relevance.notes == {retrieval.UNKNOWN_GOLD: 2}
+    found = relevance.score(Ranking(ROWS, np.zeros(ROWS.shape)))
     assert found["gold_passage"]["questions"] == 1 and found["holds_answer"]["questions"] == 2
-    assert retrieval.notes({"notes": judge.notes}) == [
+    assert retrieval.notes({"notes": relevance.notes}) == [
         "2 questions: none of their gold ids is in the corpus"
     ]
     # One that is there is enough, and so is none given.
@@ -124,8 +124,8 @@ def test_recall_beyond_the_corpus_is_that_over_all_passages():
 def test_a_document_cut_into_passages_is_found_with_any_of_them():
     corpus = passages("Paris", "in May", "Nothing")
     corpus.texts()[1]["documents"].append(b"d0")
-    judge = Relevance(corpus, [asked(["May"], ["d0"]), asked(["x"], ["d0", "d2"])])
-    assert judge.gold == [{0, 1}, {0, 1, 2}]
+    relevance = Relevance(corpus, [asked(["May"], ["d0"]), asked(["x"], ["d0", "d2"])])
+    assert relevance.gold == [{0, 1}, {0, 1, 2}]
 
 
 class Oracle:
