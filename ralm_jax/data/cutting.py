@@ -31,6 +31,9 @@ class Passages(NamedTuple):
     span_groups: np.ndarray  # [s] uint64
     kinds: list[str]
     counts: Counter[str]
+    # Characters of the batch that are in wordpieces, and in unknown ones.
+    characters: int
+    unknown_characters: int
 
 
 class CharacterSpans(NamedTuple):
@@ -54,7 +57,9 @@ class Cutter:
         pieces = self._encoder.encode([document.text for document in documents])
         counts = Counter({"documents": len(documents)})
         counts["wordpieces"] = len(pieces.ids)
-        counts["unknown wordpieces"] = int((pieces.ids == self._vocabulary.unk).sum())
+        unknown = pieces.ids == self._vocabulary.unk
+        counts["unknown wordpieces"] = int(unknown.sum())
+        characters = pieces.stops - pieces.starts
         titles = self._titles(documents, counts)
         room = self._width - np.array([len(title) for title in titles])
         bounds, owner = self._sentences(documents, pieces, room, counts)
@@ -87,6 +92,8 @@ class Cutter:
             span_groups=np.array(groups, np.uint64),
             kinds=kinds,
             counts=counts,
+            characters=int(characters.sum()),
+            unknown_characters=int(characters[unknown].sum()),
         )
 
     def _titles(self, documents: Sequence[Document], counts: Counter[str]) -> list[np.ndarray]:
