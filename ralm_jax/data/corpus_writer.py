@@ -20,7 +20,7 @@ _TEXTS_PER_SHARD = 1 << 18
 
 
 class ArrayWriter:
-    """A .npy file that grows by rows; its header is made true by `finish`."""
+    """A .npy file that grows by rows; `finish` writes the header that says how many."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, row_shape: tuple[int, ...]):
         self._dtype, self._row_shape, self.rows = np.dtype(dtype), row_shape, 0
@@ -56,7 +56,7 @@ class ArrayWriter:
 
 
 class CorpusWriter:
-    """Fills the directory `path`, which is nobody's corpus until it is renamed."""
+    """Fills the directory `path`, which becomes a corpus when it is renamed."""
 
     def __init__(self, path: Path, vocabulary: Sequence[str], width: int):
         self._path = path
@@ -129,10 +129,10 @@ class CorpusWriter:
         arrays["span_groups"].append(batch.span_groups[kept_spans])
 
     def finish(self, **settings: Any) -> dict[str, int]:
-        """Completes every file, the manifest last; returns the counts it holds."""
+        """Completes every file, the manifest last; returns the counts in it."""
         if not self._rows:
             raise UserError(
-                "no document has a wordpiece in it; a corpus needs at least one passage"
+                "no document has any text that gives a wordpiece; a corpus needs at least one passage"
             )
         for array in self._arrays.values():
             array.finish()

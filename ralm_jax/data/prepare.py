@@ -1,4 +1,4 @@
-"""Documents to a corpus directory, in two passes over the source and with one rename at the end.
+"""Makes a corpus directory from documents, in two passes over the source and with one rename at the end.
 
 The first pass checks the source and keeps a sample, from which the tagger and, unless one is given,
 the vocabulary are learnt. The second cuts batches of documents into passages, in worker processes,
@@ -145,7 +145,7 @@ def _vocabulary(
 
 
 def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Document]:
-    """Spans by the caller's own tagger, which may be one that no other process can have."""
+    """Spans by the caller's own tagger, which may be one that cannot be sent to another process."""
     for document in documents:
         if document.spans is None:
             document = document._replace(
