@@ -11,17 +11,22 @@ from typing import Any
 from ralm_jax import memory
 from ralm_jax.arguments import parser
 from ralm_jax.errors import UserError
+from ralm_jax.signals import Terminated, raise_on_sigterm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0 when done (or stopped with a checkpoint), 2 for a usage error, 130 for Ctrl-C."""
+    """Runs one verb.
+
+    Returns 0 when done (or stopped with a checkpoint), 2 for a usage error, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     _print_anything()
     arguments = parser(VERBS).parse_args(argv)
     memory.keep_freed()
     try:
         for option in ("json", "predictions"):
             _check_folder(getattr(arguments, option, None))
-        arguments.verb(arguments)
+        with raise_on_sigterm():
+            arguments.verb(arguments)
     except UserError as error:
         # Gin adds a line about the call.
         print(f"ralm: {error}".splitlines()[0], file=sys.stderr)
@@ -29,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ralm: interrupted", file=sys.stderr)
         return 130
+    except Terminated:
+        print("ralm: terminated", file=sys.stderr)
+        return 143
     # Whoever read the output has read enough.
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

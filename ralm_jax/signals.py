@@ -1,4 +1,4 @@
-"""Signals that end a run when it is ready to, rather than at once."""
+"""Signals that end a run when it is ready to, or a command once it has tidied up."""
 
 import contextlib
 import signal
@@ -23,3 +23,24 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Terminated(BaseException):
+    """SIGTERM has come. Like KeyboardInterrupt, it is not caught with ordinary errors."""
+
+
+@contextlib.contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """Raises Terminated in the main thread at SIGTERM, so that what is half written is removed."""
+
+    def stop(number, frame):
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

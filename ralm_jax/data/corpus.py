@@ -64,7 +64,7 @@ class Corpus:
         return tfds.builder_from_directory(self.path / "texts").as_data_source(split="train")
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer the passages were cut with."""
+        """The tokenizer that the passages were cut with."""
         return wordpiece.load_tokenizer(self.path / "vocab.txt", self.lowercase)
 
 
@@ -120,7 +120,7 @@ def verify_corpus(path: str | Path) -> None:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the corpus at `path`, which is of the format that is read here."""
+    """The manifest of the corpus at `path`, checked to be of the format that this version reads."""
     file = path / "manifest.json"
     try:
         if not file.is_file():

@@ -1,5 +1,6 @@
 """Writes a corpus directory: arrays appended as they come, texts once their documents are known."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -19,7 +20,7 @@ _TEXTS_PER_SHARD = 1 << 18
 
 
 class ArrayWriter:
-    """A .npy file that grows by rows; its header is made true by `finish`."""
+    """A .npy file that grows by rows; `finish` writes the header that says how many."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, row_shape: tuple[int, ...]):
         self._dtype, self._row_shape, self.rows = np.dtype(dtype), row_shape, 0
@@ -55,25 +56,36 @@ class ArrayWriter:
 
 
 class CorpusWriter:
-    """Fills the directory `path`, which is nobody's corpus until it is renamed."""
+    """Fills the directory `path`, which becomes a corpus when it is renamed."""
 
     def __init__(self, path: Path, vocabulary: Sequence[str], width: int):
         self._path = path
         (path / "vocab.txt").write_text(
             "".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8"
         )
-        self._arrays = {
-            "tokens": ArrayWriter(path / "tokens.npy", tokens_dtype(len(vocabulary)), (width,)),
-            "lengths": ArrayWriter(path / "lengths.npy", np.uint16, (2,)),
-            "ids": ArrayWriter(path / "ids.npy", "S32", ()),
-            "sentences": ArrayWriter(path / "sentences.npy", np.int32, (3,)),
-            "spans": ArrayWriter(path / "spans.npy", np.int32, (4,)),
-            "span_groups": ArrayWriter(path / "span_groups.npy", np.uint64, ()),
+        layout: dict[str, tuple[npt.DTypeLike, tuple[int, ...]]] = {
+            "tokens": (tokens_dtype(len(vocabulary)), (width,)),
+            "lengths": (np.uint16, (2,)),
+            "ids": ("S32", ()),
+            "sentences": (np.int32, (3,)),
+            "spans": (np.int32, (4,)),
+            "span_groups": (np.uint64, ()),
         }
-        self._rows: dict[str, int] = {}  # content id -> row
-        self._more: dict[int, list[str]] = {}  # row -> further documents with that passage
+        # Closed however this ends: the disk may be full when the third file is opened, or when what is
+        # left of the first is written at its closing.
+        with contextlib.ExitStack() as files:
+            self._arrays = {
+                name: files.enter_context(
+                    contextlib.closing(ArrayWriter(path / f"{name}.npy", *columns))
+                )
+                for name, columns in layout.items()
+            }
+            self._spool = files.enter_context((path / "spool.jsonl").open("w+", encoding="utf-8"))
+            self._files = files.pop_all()
+        # Content id -> row; row -> further documents with that passage.
+        self._rows: dict[str, int] = {}
+        self._more: dict[int, list[str]] = {}
         self._kinds: dict[str, int] = {}
-        self._spool = (path / "spool.jsonl").open("w+", encoding="utf-8")
         self.counts: Counter[str] = Counter()
 
     def add(self, batch: Passages) -> None:
@@ -94,7 +106,8 @@ class CorpusWriter:
     def _append(self, batch: Passages, new: np.ndarray, first_row: int) -> None:
         """Appends the passages `new` [n] bool, from row `first_row` on, and what lies in them."""
         arrays = self._arrays
-        rows = first_row + np.cumsum(new) - 1  # [n] batch row -> corpus row, where new
+        # [n] batch row -> corpus row, where new.
+        rows = first_row + np.cumsum(new) - 1
         kept = new[batch.sentences[:, 0]]
         sentence_rows = arrays["sentences"].rows + np.cumsum(kept) - 1
         sentences = batch.sentences[kept]
@@ -116,10 +129,10 @@ class CorpusWriter:
         arrays["span_groups"].append(batch.span_groups[kept_spans])
 
     def finish(self, **settings: Any) -> dict[str, int]:
-        """Completes every file, the manifest last; returns the counts it holds."""
+        """Completes every file, the manifest last; returns the counts in it."""
         if not self._rows:
             raise UserError(
-                "no document has a wordpiece in it; a corpus needs at least one passage"
+                "no document has any text that gives a wordpiece; a corpus needs at least one passage"
             )
         for array in self._arrays.values():
             array.finish()
@@ -149,8 +162,7 @@ class CorpusWriter:
 
     def close(self) -> None:
         """Closes the files, whether they are complete or not."""
-        for file in (self._spool, *self._arrays.values()):
-            file.close()
+        self._files.close()
 
     def _texts(self) -> Iterator[dict[str, list[str]]]:
         self._spool.seek(0)
@@ -164,10 +176,10 @@ def write_texts(path: Path, records: Iterator[dict[str, list[str]]], size: int) 
     """Writes `size` records as a TFDS dataset that can be read at random and without TensorFlow."""
     # Half a second to import, and worker processes have no use for it.
     import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
-    messages: Any = tf_example_pb2  # its classes are made at run time
+    # Its classes are made at run time.
+    messages: Any = tf_example_pb2
     path.mkdir()
     text = tfds.features.Text()
     features = tfds.features.FeaturesDict(
@@ -180,15 +192,15 @@ def write_texts(path: Path, records: Iterator[dict[str, list[str]]], size: int) 
     num_bytes = 0
     for shard, length in enumerate(shards):
         file = template.sharded_filepath(shard_index=shard, num_shards=len(shards))
-        writer = ArrayRecordWriter(str(file), "group_size:1")  # one record a chunk: random access
-        for record in itertools.islice(records, length):
-            example = messages.Example()
-            for name, values in record.items():
-                example.features.feature[name].bytes_list.value.extend(v.encode() for v in values)
-            encoded = example.SerializeToString(deterministic=True)
-            num_bytes += len(encoded)
-            writer.write(encoded)
-        writer.close()
+        with _record_writer(file) as writer:
+            for record in itertools.islice(records, length):
+                example = messages.Example()
+                for name, values in record.items():
+                    encoded_values = [value.encode() for value in values]
+                    example.features.feature[name].bytes_list.value.extend(encoded_values)
+                encoded = example.SerializeToString(deterministic=True)
+                num_bytes += len(encoded)
+                writer.write(encoded)
     identity = tfds.core.dataset_info.DatasetIdentity(
         name="texts", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=__name__
     )
@@ -203,3 +215,17 @@ def write_texts(path: Path, records: Iterator[dict[str, list[str]]], size: int) 
     )
     info.set_splits(tfds.core.SplitDict([split]))
     info.write_to_directory(path)
+
+
+@contextlib.contextmanager
+def _record_writer(file: Path) -> Iterator[Any]:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    try:
+        # One record a chunk, for random access.
+        writer = ArrayRecordWriter(str(file), "group_size:1")
+        yield writer
+        writer.close()
+    except RuntimeError as error:
+        # The system's error comes as text: "write() failed: File too large; writing FILE; at byte ..."
+        raise OSError(str(error).split(";")[0]) from error

@@ -1,4 +1,4 @@
-"""A batch of documents into passages: tokens, sentences and salient spans as arrays."""
+"""Cuts a batch of documents into passages: tokens, sentences and salient spans as arrays."""
 
 import hashlib
 from collections import Counter
@@ -12,25 +12,33 @@ from ralm_jax.data.documents import Document
 from ralm_jax.data.salient import Tagger
 from ralm_jax.data.tokenizer import Encoder, Vocabulary, Wordpieces
 
-SPECIAL_TOKENS = 3  # [CLS] title [SEP] body [SEP]
+# [CLS] title [SEP] body [SEP]
+SPECIAL_TOKENS = 3
 
 
 class Passages(NamedTuple):
     """The n passages of a batch of documents; rows count from 0 within the batch.
 
-    The arrays are those of a corpus, see `corpus`. `counts` holds what was met, what was rejected.
+    The arrays are those of a corpus (see `corpus`). `counts` says what was found and what was rejected.
     """
 
-    ids: list[str]  # content ids
-    documents: list[str]  # the id of the document each comes from
-    texts: list[tuple[str, str]]  # title, text
-    tokens: np.ndarray  # [n, T] uint16 or uint32
-    lengths: np.ndarray  # [n, 2] uint16
-    sentences: np.ndarray  # [m, 3] int32: passage, start, stop
-    spans: np.ndarray  # [s, 4] int32: sentence, start, stop, kind
-    span_groups: np.ndarray  # [s] uint64
+    # Content ids, ids of the documents that the passages come from, and (title, text).
+    ids: list[str]
+    documents: list[str]
+    texts: list[tuple[str, str]]
+    # [n, T] uint16 or uint32, and [n, 2] uint16.
+    tokens: np.ndarray
+    lengths: np.ndarray
+    # [m, 3] int32: passage, start, stop.
+    sentences: np.ndarray
+    # [s, 4] int32: sentence, start, stop, kind; and [s] uint64.
+    spans: np.ndarray
+    span_groups: np.ndarray
     kinds: list[str]
     counts: Counter[str]
+    # Characters of the batch that are in wordpieces, and in unknown ones.
+    characters: int
+    unknown_characters: int
 
 
 class CharacterSpans(NamedTuple):
@@ -54,17 +62,21 @@ class Cutter:
         pieces = self._encoder.encode([document.text for document in documents])
         counts = Counter({"documents": len(documents)})
         counts["wordpieces"] = len(pieces.ids)
-        counts["unknown wordpieces"] = int((pieces.ids == self._vocabulary.unk).sum())
+        unknown = pieces.ids == self._vocabulary.unk
+        counts["unknown wordpieces"] = int(unknown.sum())
+        characters = pieces.stops - pieces.starts
         titles = self._titles(documents, counts)
         room = self._width - np.array([len(title) for title in titles])
         bounds, owner = self._sentences(documents, pieces, room, counts)
         first = passages.pack((bounds[:, 1] - bounds[:, 0]).tolist(), owner.tolist(), room.tolist())
-        owner = owner[first]  # [n] the document of each passage
+        # [n], the document of each passage.
+        owner = owner[first]
         last = np.append(first, len(bounds))[1:] - 1
         start, stop = bounds[first, 0], bounds[last, 1]
         texts = _texts(documents, pieces, owner, start, stop)
         ids = [passages.content_id(*text) for text in texts]
-        passage = np.repeat(np.arange(len(ids)), last + 1 - first)  # [m] of each sentence
+        # [m], the passage of each sentence.
+        passage = np.repeat(np.arange(len(ids)), last + 1 - first)
         tokens, lengths = self._table([titles[i] for i in owner.tolist()], pieces.ids, start, stop)
         given = self._spans(documents, pieces.begins)
         spans, which = locate(given, pieces, bounds, counts)
@@ -87,6 +99,8 @@ class Cutter:
             span_groups=np.array(groups, np.uint64),
             kinds=kinds,
             counts=counts,
+            characters=int(characters.sum()),
+            unknown_characters=int(characters[unknown].sum()),
         )
 
     def _titles(self, documents: Sequence[Document], counts: Counter[str]) -> list[np.ndarray]:
@@ -114,7 +128,8 @@ class Cutter:
         flat = [offsets for sentences in found for offsets in sentences]
         characters = np.array(flat, np.int64).reshape(-1, 2) + pieces.begins[owner, None]
         bounds = np.searchsorted(pieces.starts, characters)
-        empty = bounds[:, 0] == bounds[:, 1]  # nothing but characters that the tokenizer drops
+        # Sentences of nothing but characters that the tokenizer drops.
+        empty = bounds[:, 0] == bounds[:, 1]
         bounds, owner = bounds[~empty], owner[~empty]
         counts["rejected: document without wordpieces"] = len(documents) - len(np.unique(owner))
         continuation = self._vocabulary.continuation[pieces.ids]
@@ -166,18 +181,20 @@ def locate(
     """
     begin, end = np.array(given.starts, np.int64), np.array(given.stops, np.int64)
     start, stop = np.searchsorted(pieces.starts, begin), np.searchsorted(pieces.starts, end)
-    stops = np.append(pieces.stops, 0)  # so that [-1] is before everything
+    # The zero makes stops[-1] lie before everything.
+    stops = np.append(pieces.stops, 0)
     sentence = np.searchsorted(bounds[:, 0], start, "right") - 1
-    whole = np.append(bounds, [[0, 0]], axis=0)[sentence]  # [s, 2], of the sentence each begins in
+    # [s, 2], the bounds of the sentence that each begins in.
+    whole = np.append(bounds, [[0, 0]], axis=0)[sentence]
     inside = (start >= whole[:, 0]) & (stop <= whole[:, 1])
-    verdicts = {
+    rejections = {
         "span cuts a wordpiece": (stops[start - 1] > begin) | (stops[stop - 1] > end),
         "span without wordpieces": start >= stop,
         "span crosses sentences": ~inside,
         "span is the whole sentence": inside & (start == whole[:, 0]) & (stop == whole[:, 1]),
     }
     kept = np.ones(len(begin), bool)
-    for reason, rejected in verdicts.items():
+    for reason, rejected in rejections.items():
         counts[f"rejected: {reason}"] = int((kept & rejected).sum())
         kept &= ~rejected
     which = np.flatnonzero(kept)
@@ -195,7 +212,7 @@ def _texts(
     start: np.ndarray,
     stop: np.ndarray,
 ) -> list[tuple[str, str]]:
-    """Title and text of the passages that hold the wordpieces from `start` to `stop`, [n] each."""
+    """Title and text of the passages with the wordpieces from `start` to `stop`, [n] each."""
     # Up to the next wordpiece, since marks that the tokenizer strips may follow the last one.
     following = np.append(pieces.starts, len(pieces.joined))[stop]
     end = np.minimum(following, pieces.begins[owner + 1])
@@ -206,7 +223,7 @@ def _texts(
 
 
 def tokens_dtype(vocabulary_size: int) -> np.dtype:
-    """The smallest unsigned type that holds every id."""
+    """The smallest unsigned type that has room for every id."""
     return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.uint32)
 
 

@@ -1,4 +1,4 @@
-"""Documents into passages: sentence boundaries, and whole sentences packed into a budget."""
+"""Splits documents into sentences, and packs whole sentences into passages of a budget."""
 
 import hashlib
 import math
@@ -79,7 +79,7 @@ def cut_long(
 
     Args:
       bounds: [m, 2] wordpiece offsets of sentences; room: [m] the most wordpieces a piece may have;
-      continuation: [n] bool, whether a wordpiece goes on a word.
+      continuation: [n] bool, whether a wordpiece continues a word.
     Returns:
       ([m', 2] offsets of sentences and pieces of sentences, [m'] the sentence each is of).
     """

@@ -1,4 +1,4 @@
-"""Documents to a corpus directory, in two passes over the source and with one rename at the end.
+"""Makes a corpus directory from documents, in two passes over the source and with one rename at the end.
 
 The first pass checks the source and keeps a sample, from which the tagger and, unless one is given,
 the vocabulary are learnt. The second cuts batches of documents into passages, in worker processes,
@@ -6,34 +6,37 @@ and writes them in order.
 """
 
 import contextlib
-import errno
-import itertools
-import multiprocessing
 import os
-import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.corpus_writer import CorpusWriter
-from ralm_jax.data.cutting import SPECIAL_TOKENS, Cutter, Passages
+from ralm_jax.data.cutting import SPECIAL_TOKENS
 from ralm_jax.data.documents import Document, GivenSpan
+from ralm_jax.data.publishing import published
 from ralm_jax.data.sources import read_documents
+from ralm_jax.data.workers import CutterMaker, cut
 from ralm_jax.errors import UserError
 
-_SAMPLE_CHARACTERS = 1 << 24  # 16M: enough to know how words are written and to train a vocabulary
+# 16M: enough to know how words are written and to train a vocabulary.
+_SAMPLE_CHARACTERS = 1 << 24
 _BATCH_CHARACTERS = 1 << 19
 _MIN_TOKENS = 16
+# Shares of the characters that the vocabulary does not know: above the first there is a warning, above
+# the second no corpus. Text in English has some hundredths of a per cent.
+_MANY_UNKNOWN, _NEARLY_ALL_UNKNOWN = 0.05, 0.9
 
 
 class Survey(NamedTuple):
     """What the first pass found."""
 
-    sample: list[str]  # texts, spread evenly over the source
-    untagged: bool  # whether any document came without spans
+    # Texts, spread evenly over the source.
+    sample: list[str]
+    # Whether any document came without spans.
+    untagged: bool
 
 
 def prepare(
@@ -58,62 +61,68 @@ def prepare(
     Returns:
       The counts in the manifest: passages, sentences, spans, and what was rejected, by reason.
     Raises:
-      UserError: `out` exists, the source is not as it should be, or the disk is full. Nothing is
-        left behind.
+      UserError: `out` exists or cannot be written, the source cannot be read, or nearly all of its
+        text is unknown to the vocabulary. Nothing is left behind.
     """
     out = Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists; remove it or give another --out")
     if passage_tokens < _MIN_TOKENS:
         raise UserError(
             f"a passage of {passage_tokens} wordpieces is too short; give at least {_MIN_TOKENS}"
         )
-    say(f"Reading {source}")
-    survey = _survey(source)
-    pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
-    rejected: Counter[str] = Counter()
-    documents = read_documents(source, rejected)
-    if tagger is None:
-        fitted: salient.Tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
-    else:
-        fitted, documents = salient.no_spans, _tag(documents, tagger)
-    del survey
     width = passage_tokens - SPECIAL_TOKENS
-    say(f"Cutting passages of at most {passage_tokens} wordpieces")
-    with (
-        _published(out) as partial,
-        contextlib.closing(CorpusWriter(partial, pieces, width)) as writer,
-    ):
-        cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
-        for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
-            writer.add(passages)
-        writer.counts.update(rejected)
-        counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
+    with published(out) as partial:
+        say(f"Reading {source}")
+        survey = _survey(source)
+        pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
+        rejected: Counter[str] = Counter()
+        documents = _documents(source, rejected)
+        if tagger is None:
+            fitted: salient.Tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
+        else:
+            fitted, documents = salient.no_spans, _tag(documents, tagger)
+        del survey
+        say(f"Cutting passages of at most {passage_tokens} wordpieces")
+        maker = CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
+        unknown, characters = 0, 0
+        with contextlib.closing(CorpusWriter(partial, pieces, width)) as writer:
+            for passages in cut(_batches(documents), maker, processes or os.cpu_count() or 1):
+                writer.add(passages)
+                unknown += passages.unknown_characters
+                characters += passages.characters
+            _check_unknown(unknown / max(1, characters), source, say)
+            writer.counts.update(rejected)
+            counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
     for name, count in counts.items():
         say(f"{count:>12,}  {name}")
     return counts
 
 
-@contextlib.contextmanager
-def _published(out: Path) -> Iterator[Path]:
-    """A directory to fill; it becomes `out` if that succeeds, and is gone if it does not."""
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
+def _documents(source: str, rejected: Counter[str]) -> Iterator[Document]:
+    """The documents of `source`. A failure to read them must not pass for one to write the corpus."""
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        os.rename(partial, out)
+        yield from read_documents(source, rejected)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise UserError(f"disk full while writing {out}; free some space and run again") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"{source} cannot be read: {error.strerror or error}") from error
+
+
+def _check_unknown(share: float, source: str, say: Callable[[str], object]) -> None:
+    """Says so where much of the text is unknown to the vocabulary, and refuses where nearly all is."""
+    if share <= _MANY_UNKNOWN:
+        return
+    problem = (
+        f"{share:.0%} of the characters in {source} are in words that the vocabulary does not know: "
+        "words of more than 100 characters, as in scripts without spaces, or characters that it lacks; "
+        "put spaces between the words, or give a vocabulary for this language with --vocab"
+    )
+    if share > _NEARLY_ALL_UNKNOWN:
+        raise UserError(problem)
+    say(f"warning: {problem}")
 
 
 def _survey(source: str) -> Survey:
     sample: list[str] = []
     stride, characters, untagged = 1, 0, False
-    for number, document in enumerate(read_documents(source)):
+    for number, document in enumerate(_documents(source)):
         untagged |= document.spans is None
         if number % stride == 0:
             sample.append(document.text)
@@ -140,7 +149,7 @@ def _vocabulary(
 
 
 def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Document]:
-    """Spans by the caller's own tagger, which may be one that no other process can have."""
+    """Spans by the caller's own tagger, which may be one that cannot be sent to another process."""
     for document in documents:
         if document.spans is None:
             document = document._replace(
@@ -159,56 +168,3 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-class _CutterMaker(NamedTuple):
-    """What a worker process needs in order to make its cutter."""
-
-    vocab_file: Path
-    lowercase: bool
-    width: int
-    tagger: salient.Tagger
-
-    def make(self) -> Cutter:
-        loaded = tokenizer.load_tokenizer(self.vocab_file, self.lowercase)
-        return Cutter(
-            tokenizer.Encoder(loaded), tokenizer.vocabulary_of(loaded), self.width, self.tagger
-        )
-
-
-_cutter: Cutter  # of this process, where it is a worker
-
-
-def _start_worker(maker: _CutterMaker) -> None:
-    global _cutter
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has its own process already
-    _cutter = maker.make()
-
-
-def _work(batch: list[Document]) -> Passages:
-    return _cutter(batch)
-
-
-def _cut(
-    batches: Iterator[list[Document]], maker: _CutterMaker, processes: int
-) -> Iterator[Passages]:
-    """The passages of each batch, in order, with at most a few batches in memory."""
-    head = list(itertools.islice(batches, 2))
-    batches = itertools.chain(head, batches)
-    if len(head) == 1 or processes == 1:
-        yield from map(maker.make(), batches)
-        return
-    spawn = multiprocessing.get_context(
-        "spawn"
-    )  # the caller may have threads, and JAX's do not survive a fork
-    executor = ProcessPoolExecutor(processes, spawn, _start_worker, (maker,))
-    try:
-        pending: deque[Future[Passages]] = deque()
-        for batch in batches:
-            pending.append(executor.submit(_work, batch))
-            if len(pending) > 2 * processes:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -21,19 +21,22 @@ class Span(NamedTuple):
     kind: str
 
 
-Tagger = Callable[[str], list[Span]]  # spans in order, none overlapping another
+# The spans are in order, and none overlaps another.
+Tagger = Callable[[str], list[Span]]
 
 _UPPER = "".join(c for c in map(chr, range(0x2000)) if c.isupper())
-_W = r"[0-9A-Za-z_\u00aa-\u058f\u10a0-\u10ff\u1e00-\u1fff]"  # \w of the scripts that have capitals
+# \w of the scripts that have capitals.
+_W = r"[0-9A-Za-z_\u00aa-\u058f\u10a0-\u10ff\u1e00-\u1fff]"
 _MONTH = (
     "(?:January|February|March|April|May|June|July|August|September|October|November|December"
     r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
 )
 _DAY = r"(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?"
 _YEAR = r"(?:1\d{3}|20\d{2})"
+# For example 3 March 1990; March 3, 1990; March 1990; and forms in digits.
 _DATES = (
-    rf"{_DAY}(?: of)?[ -]{_MONTH}(?:,?[ -]{_YEAR})?",  # 3 March 1990
-    rf"{_MONTH} {_DAY}(?!\d)(?:,? {_YEAR})?",  # March 3, 1990
+    rf"{_DAY}(?: of)?[ -]{_MONTH}(?:,?[ -]{_YEAR})?",
+    rf"{_MONTH} {_DAY}(?!\d)(?:,? {_YEAR})?",
     rf"{_MONTH},? {_YEAR}",
     r"\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4}",
     r"(?:\d{1,2}年)?\d{1,2}月\d{1,2}日|\d{3,4}年(?:\d{1,2}月(?:\d{1,2}日)?)?|\d{1,2}年\d{1,2}月",
@@ -45,13 +48,15 @@ _NUMBER = (
     r"(?<!\[)[$€£¥]?\d+(?:[.,]\d+)*(?:%| ?(?:percent|per cent|thousand|million|billion|trillion)\b"
     r"|st\b|nd\b|rd\b|th\b)?"
 )
-_INITIALS = rf"(?:[{_UPPER}]\.)+"  # J. or U.S.
+# J. or U.S.
+_INITIALS = rf"(?:[{_UPPER}]\.)+"
 _CAPITALISED = rf"[{_UPPER}]{_W}*(?:[&'’-](?!s\b){_W}+)*"
 _WORD_OF_NAME = rf"(?:{_INITIALS}|(?:St|Mt|Ft|Dr|Mr|Mrs|Ms|Prof)\.(?= )|{_CAPITALISED})"
 _JOINT = r" (?:(?:of|of the|de|de la|del|du|des|di|da|von|van|van der|van den|der|le|la|al|bin) )?"
 _NAME = rf"{_WORD_OF_NAME}(?:{_JOINT}{_WORD_OF_NAME})*"
+# The look-ahead lets most characters fail quickly.
 _SALIENT = re.compile(
-    rf"(?=[\d$€£¥{_UPPER}])(?<![0-9A-Za-z_])(?:"  # the look-ahead lets most characters fail quickly
+    rf"(?=[\d$€£¥{_UPPER}])(?<![0-9A-Za-z_])(?:"
     rf"(?P<date>{'|'.join(_DATES)})(?![0-9A-Za-z_])"
     rf"|(?P<number>{_NUMBER})(?![0-9A-Za-z_])"
     rf"|(?P<name>{_NAME}))"
@@ -76,25 +81,34 @@ _FIRST_WORD = re.compile(rf"[.!?:;…\n*•–-][\"'”’)\]]*+\s++[\"'“‘(\
 
 _SPACY_NUMBERS = ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY")
 
-_SELDOM = 0.05  # words capitalised less often than this are names only in company
-_FREQUENT = 1 / 500  # and if they are more frequent than this they neither begin nor end one
-_UNCASED = 0.002  # a corpus with a smaller share of capitalised words does not use capitals
-_RARE = 0.01  # terms are in at most this share of the texts, and at least in
-_MIN_TEXTS = 2  # this many: a term of one text can be learnt from nowhere else
-_BURST = (
-    1.5  # times in each text that holds it: what a text is about comes back, other words do not
-)
+# Words that are capitalised less often than this are names only beside other names.
+_SELDOM = 0.05
+# If they are also more frequent than this, they neither begin nor end a name.
+_FREQUENT = 1 / 500
+# A corpus with a smaller share of capitalised words does not use capitals.
+_UNCASED = 0.002
+# Terms occur in at most this share of the texts.
+_RARE = 0.01
+# They occur in at least this many: a term of one text can be learnt from nowhere else.
+_MIN_TEXTS = 2
+# They occur this often in each text that has them: a text repeats the words for its subject.
+_BURST = 1.5
 
 
 @dataclass(frozen=True)
 class CorpusTagger:
     """A tagger fitted to a corpus; plain data, so that it can be sent to another process."""
 
-    names: frozenset[str]  # lower-cased words that are capitalised within sentences too
-    ordinary: frozenset[str]  # lower-cased words that hardly ever are
-    frequent: frozenset[str]  # the most frequent of these
-    terms: frozenset[str]  # rare words, where capitals tell nothing
-    cased: bool  # whether the corpus capitalises
+    # Lower-cased words that are capitalised within sentences too.
+    names: frozenset[str]
+    # Lower-cased words that are hardly ever capitalised there.
+    ordinary: frozenset[str]
+    # The most frequent of the ordinary words.
+    frequent: frozenset[str]
+    # Rare words, for text in which capitals say nothing.
+    terms: frozenset[str]
+    # Whether the corpus uses capitals.
+    cased: bool
 
     def __call__(self, text: str) -> list[Span]:
         first = {m.start(1) for m in _FIRST_WORD.finditer(text) if m[1]}
@@ -149,7 +163,8 @@ def fit_tagger(texts: Sequence[str]) -> CorpusTagger:
     for text in texts:
         words.update(_LETTERS.findall(text))
         initial.update(filter(None, _FIRST_WORD.findall(f"\n\n{text}")))
-    upper: Counter[str] = Counter()  # within sentences, by the lower-cased word
+    # Capitalised within sentences, by the lower-cased word.
+    upper: Counter[str] = Counter()
     for word, count in words.items():
         if word[0].isupper():
             upper[word.lower()] += count - initial[word]
@@ -170,16 +185,17 @@ def fit_tagger(texts: Sequence[str]) -> CorpusTagger:
 
 def _rare_terms(texts: Sequence[str], pattern: re.Pattern[str]) -> frozenset[str]:
     occurrences: Counter[str] = Counter()
-    holders: Counter[str] = Counter()  # texts that hold it
+    # The number of texts that each term occurs in.
+    texts_with: Counter[str] = Counter()
     for text in texts:
         if not text.isascii() or pattern is _TERM:
             found = pattern.findall(text)
             occurrences.update(found)
-            holders.update(set(found))
+            texts_with.update(set(found))
     most = max(_MIN_TEXTS, _RARE * len(texts))
     return frozenset(
         term
-        for term, count in holders.items()
+        for term, count in texts_with.items()
         if _MIN_TEXTS <= count <= most and occurrences[term] >= _BURST * count
     )
 

@@ -1,0 +1,106 @@
+"""Cuts batches of documents in worker processes, which end with the process that started them."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+from ralm_jax.data import salient, tokenizer
+from ralm_jax.data.cutting import Cutter, Passages
+from ralm_jax.data.sources import Document
+from ralm_jax.errors import UserError
+
+
+class CutterMaker(NamedTuple):
+    """What a worker process needs in order to make its cutter."""
+
+    vocab_file: Path
+    lowercase: bool
+    width: int
+    tagger: salient.Tagger
+
+    def make(self) -> Cutter:
+        """The cutter, which holds what cannot be sent to another process."""
+        loaded = tokenizer.load_tokenizer(self.vocab_file, self.lowercase)
+        return Cutter(
+            tokenizer.Encoder(loaded), tokenizer.vocabulary_of(loaded), self.width, self.tagger
+        )
+
+
+def cut(
+    batches: Iterator[list[Document]], maker: CutterMaker, processes: int
+) -> Iterator[Passages]:
+    """The passages of each batch, in order, with at most a few batches in memory.
+
+    Raises:
+      UserError: a worker process was killed. Other errors of a worker are raised as they are.
+    """
+    head = list(itertools.islice(batches, 2))
+    batches = itertools.chain(head, batches)
+    if len(head) == 1 or processes == 1:
+        yield from map(maker.make(), batches)
+        return
+    # The caller may have threads, and those of JAX do not survive a fork.
+    spawn = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(processes, spawn, _start_worker, (maker,))
+    try:
+        pending: deque[Future[Passages]] = deque()
+        for batch in batches:
+            with _interrupts_blocked():
+                pending.append(executor.submit(_work, batch))
+            if len(pending) > 2 * processes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, perhaps because memory ran out; free some and run again"
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started within inherit the mask: Ctrl-C is for their parent, which ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# Both of this process, where it is a worker.
+_maker: CutterMaker
+_cutter: Cutter | None = None
+
+
+def _start_worker(maker: CutterMaker) -> None:
+    global _maker
+    # Every core has its own process already.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _maker = maker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent has ended, even if that was killed and could tell nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(batch: list[Document]) -> Passages:
+    global _cutter
+    # Not made by `_start_worker`: an error there would break the pool and print a traceback.
+    _cutter = _cutter or _maker.make()
+    return _cutter(batch)
