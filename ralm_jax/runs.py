@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.corpus import Corpus, open_corpus
-from ralm_jax.data.tokenizer import SETTINGS, VOCABULARY, pieces_of, write_vocabulary
+from ralm_jax.data.tokenizer import VOCABULARY, pieces_of, read_vocabulary, write_vocabulary
+from ralm_jax.data.tokenizer_settings import SETTINGS, TokenizerSettings, read_settings
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
@@ -65,7 +66,7 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
         held = _read(run / name) if (run / name).exists() else None
         if held is None:
             write_atomically(run / name, json.dumps(wanted, indent=1) + "\n")
-            write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.lowercase)
+            write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.tokenizer_settings)
             continue
         for key in wanted.keys() - {"corpus"}:  # a corpus may be moved; its fingerprint may not
             if held.get(key) != wanted[key]:
@@ -107,20 +108,23 @@ def keep_model(run: Path, model: Ralm | OpenQA) -> None:
     write_atomically(run / MODEL, json.dumps(_model_record(model), indent=1) + "\n")
 
 
-def vocabulary(run: Path) -> tuple[Path, bool]:
-    """The vocab.txt of a run, and whether text is lower-cased."""
-    settings = _read(run / SETTINGS)
-    return run / VOCABULARY, bool(settings["do_lower_case"])
+def vocabulary(run: Path) -> tuple[Path, TokenizerSettings]:
+    """The vocab.txt of a run, and the settings of its tokenizer."""
+    return run / VOCABULARY, read_settings(run / SETTINGS)
 
 
 def check_vocabulary(run: Path, corpus: Corpus) -> None:
-    """Raises UserError where a corpus was prepared with other wordpieces than the run has."""
-    file, lowercase = vocabulary(run)
-    held = file.read_text("utf-8")
-    if held != (corpus.path / VOCABULARY).read_text("utf-8") or lowercase != corpus.lowercase:
+    """Raises UserError where a corpus was not tokenized as the run tokenizes."""
+    file, settings = vocabulary(run)
+    if read_vocabulary(file) != read_vocabulary(corpus.path / VOCABULARY):
         raise UserError(
-            f"the corpus {corpus.path} has other wordpieces than the run {run}: prepare it with "
-            f"--vocab {run}"
+            f"the corpus {corpus.path} was tokenized with a different vocabulary than the run {run}: "
+            f"prepare it with --vocab {run}"
+        )
+    if settings != corpus.tokenizer_settings:
+        raise UserError(
+            f"the corpus {corpus.path} was tokenized with other settings ({corpus.tokenizer_settings}) "
+            f"than the run {run} ({settings}): prepare it with --vocab {run}"
         )
 
 

@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused(tiny, news, tmp_path):
     prepare(
         str(tiny.corpus.path.parent / "almanac.jsonl"), other, vocab_size=700, say=lambda line: None
     )
-    with pytest.raises(UserError, match="has other wordpieces than the run"):
+    with pytest.raises(UserError, match="was tokenized with a different vocabulary than the run"):
         training.asked_corpus(run, dataclasses.replace(STAGE, asked=str(other)))
     with pytest.raises(UserError, match="no corpus"):
         training.asked_corpus(run, dataclasses.replace(STAGE, asked="nowhere"))

@@ -72,7 +72,7 @@ def random_model(size: str, corpus: Corpus, folder: Path) -> transformers.RealmF
     model = transformers.RealmForOpenQA(config)
     model.block_emb.zero_()
     model.save_pretrained(folder, safe_serialization=False)  # its tensors are shared
-    write_vocabulary(folder, pieces_of(corpus.tokenizer()), corpus.lowercase)
+    write_vocabulary(folder, pieces_of(corpus.tokenizer()), corpus.tokenizer_settings)
     return model
 
 

@@ -21,6 +21,7 @@ from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.corpus_writer import CorpusWriter
 from ralm_jax.data.cutting import SPECIAL_TOKENS, Cutter, Passages
 from ralm_jax.data.sources import Document, GivenSpan, read_documents
+from ralm_jax.data.tokenizer_settings import BERT, TokenizerSettings
 from ralm_jax.errors import UserError
 
 _SAMPLE_CHARACTERS = 1 << 24  # 16M: enough to know how words are written and to train a vocabulary
@@ -42,7 +43,7 @@ def prepare(
     vocab_file: str | Path | None = None,
     vocab_size: int = 30522,
     passage_tokens: int = 288,
-    lowercase: bool = True,
+    settings: TokenizerSettings = BERT,
     tagger: salient.Tagger | None = None,
     processes: int | None = None,
     say: Callable[[str], object] = print,
@@ -52,6 +53,7 @@ def prepare(
     Args:
       vocab_file: a BERT vocab.txt; without one a vocabulary of `vocab_size` is learnt.
       passage_tokens: wordpieces of a passage, its title and three special tokens included.
+      settings: what is done to a text before it is cut into wordpieces.
       tagger: finds the salient spans of documents that bring none; by default one is learnt.
       processes: worker processes, by default one a core; none are started for a single batch.
     Returns:
@@ -69,7 +71,7 @@ def prepare(
         )
     say(f"Reading {source}")
     survey = _survey(source)
-    pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
+    pieces = _vocabulary(vocab_file, survey.sample, vocab_size, settings, say)
     documents = read_documents(source)
     if tagger is None:
         fitted: salient.Tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
@@ -82,10 +84,10 @@ def prepare(
         _published(out) as partial,
         contextlib.closing(CorpusWriter(partial, pieces, width)) as writer,
     ):
-        cutter = _CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
+        cutter = _CutterMaker(partial / "vocab.txt", settings, width, fitted)
         for passages in _cut(_batches(documents), cutter, processes or os.cpu_count() or 1):
             writer.add(passages)
-        counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
+        counts = writer.finish(passage_tokens=passage_tokens, **settings.as_record())
     for name, count in counts.items():
         say(f"{count:>12,}  {name}")
     return counts
@@ -125,15 +127,15 @@ def _vocabulary(
     vocab_file: str | Path | None,
     sample: list[str],
     size: int,
-    lowercase: bool,
+    settings: TokenizerSettings,
     say: Callable[[str], object],
 ) -> list[str]:
     """The pieces of the vocabulary in `vocab_file`, or of one trained on the sample."""
     if vocab_file is not None:
-        pieces = tokenizer.load_tokenizer(vocab_file, lowercase).get_vocab()
+        pieces = tokenizer.load_tokenizer(vocab_file, settings).get_vocab()
         return sorted(pieces, key=pieces.__getitem__)
     say(f"Training a vocabulary of at most {size:,} wordpieces")
-    return tokenizer.train_vocabulary(sample, size, lowercase)
+    return tokenizer.train_vocabulary(sample, size, settings)
 
 
 def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Document]:
@@ -162,12 +164,12 @@ class _CutterMaker(NamedTuple):
     """What a worker process needs in order to make its cutter."""
 
     vocab_file: Path
-    lowercase: bool
+    settings: TokenizerSettings
     width: int
     tagger: salient.Tagger
 
     def make(self) -> Cutter:
-        loaded = tokenizer.load_tokenizer(self.vocab_file, self.lowercase)
+        loaded = tokenizer.load_tokenizer(self.vocab_file, self.settings)
         return Cutter(
             tokenizer.Encoder(loaded), tokenizer.vocabulary_of(loaded), self.width, self.tagger
         )

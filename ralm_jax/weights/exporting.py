@@ -1,7 +1,6 @@
 """`ralm export`: what was trained here, in the layouts that other libraries load."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file
 from ralm_jax import runs
 from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
+from ralm_jax.data.tokenizer_settings import SETTINGS
 from ralm_jax.errors import UserError
 from ralm_jax.kept_vectors import corpus_vectors
 from ralm_jax.models.config import EncoderConfig
@@ -19,6 +19,8 @@ from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval import index
 from ralm_jax.weights import families, layout, sentence_modules
 from ralm_jax.weights.importing import PASSAGES, RECORDS, STAGE, UNUSED
+from ralm_jax.weights.model_folder import read_object
+from ralm_jax.weights.new_folder import new_folder
 from ralm_jax.weights.tensors import WHOLE, Tensors, write_tensors
 
 FORMATS = ("sentence-transformers", "transformers", "realm", "vectors")
@@ -41,31 +43,20 @@ def export_model(
       The files written, sorted.
 
     Raises:
-      UserError: no run, no corpus, other wordpieces, `out` exists, or a model that the layout has no
-        place for. Nothing is left of `out` then.
+      UserError: no run, no corpus or one that was tokenized otherwise, `out` exists, or a model that the
+        layout has no place for. Nothing is left of `out` then.
     """
     run, out = Path(run), Path(out)
     if to not in FORMATS:
-        raise UserError(f"--to is one of {', '.join(FORMATS)}, not {to!r}")
-    loaded = runs.load(run)
-    if out.exists():
-        raise UserError(f"{out} exists; choose another --out")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"--to must be one of {', '.join(FORMATS)}, not {to!r}")
     write: Callable[..., None] = {
         "sentence-transformers": _sentence_transformers,
         "transformers": _transformers,
         "realm": _realm,
         "vectors": _vectors,
     }[to]
-    try:
-        partial.mkdir(parents=True)
-        write(partial, run, loaded, corpus)
-        partial.rename(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(out) as partial:
+        write(partial, run, runs.load(run), corpus)
     return sorted(file for file in out.rglob("*") if file.is_file())
 
 
@@ -97,8 +88,8 @@ def _realm(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
     model, params = loaded.model, loaded.params
     if model.head != "layer_norm" or model.pooling != "cls":
         raise UserError(
-            f"REALM's layout has CLS pooling and a projection with LayerNorm; {run} has {model.pooling} "
-            f"pooling and the head {model.head}: export --to sentence-transformers, --to transformers"
+            f"REALM's layout has CLS pooling and a projection with LayerNorm, and {run} has {model.pooling} "
+            f"pooling and the head {model.head}: export --to sentence-transformers or --to transformers"
         )
     if isinstance(model, OpenQA):
         _open_qa(out, run, loaded, corpus)
@@ -151,10 +142,9 @@ def _open_qa(out: Path, run: Path, loaded: runs.Loaded, corpus) -> None:
         "searcher_seq_len": lengths.query,
     }
     c = model.retriever_config
-    asks = (
-        families.TOWER if model.share_towers else families.QUERY_TOWER
-    )  # its embedder is of questions
-    slots = [*families.embedder(c, asks, "embedder.", model.embedding)]
+    # The embedder of this class embeds questions; passages are there as vectors.
+    questions = families.TOWER if model.share_towers else families.QUERY_TOWER
+    slots = [*families.embedder(c, questions, "embedder.", model.embedding)]
     slots += families.span_reader(model.reader_config, "reader.", model.span_hidden)
     tensors = {**layout.give(slots, loaded.params), families.BLOCKS: vectors}
     _write(out, run, "RealmForOpenQA", model.reader_config, settings, tensors)
@@ -180,8 +170,9 @@ def _passages(run: Path, loaded: runs.Loaded, corpus) -> tuple[list[dict], np.nd
         folder = runs.index_folder(run, loaded.stage)
         if not index.versions(folder) or not (run / PASSAGES).is_file():
             raise UserError(f"the run {run} was imported and has no passages: give --corpus")
+        vectors = index.open_version(folder, 0, STAGE).vectors
         with (run / PASSAGES).open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file], index.open_version(folder, 0, STAGE).vectors
+            return [json.loads(line) for line in file], vectors
     text = runs.open_its_corpus(run, corpus)
     records = text.texts()
     passages = [_record(records[row]) for row in range(text.size)]
@@ -223,10 +214,11 @@ def _write(
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     if (run / UNUSED).is_file() and runs.read_record(run).get("class") == kind:
         tensors = {**load_file(run / UNUSED), **tensors}
-    elif kind == "BertModel":  # it has a pooler, which pooling here does not use
+    elif kind == "BertModel":
+        # It has a pooler, which the pooling here does not use.
         pooler = {"weight": np.zeros((c.hidden, c.hidden), "f"), "bias": np.zeros(c.hidden, "f")}
         tensors = {f"pooler.dense.{name}": x for name, x in pooler.items()} | {**tensors}
     write_tensors(tensors, out / WHOLE)
-    vocab, lowercase = runs.vocabulary(run)
-    tokenizer = load_tokenizer(vocab, lowercase)
-    write_vocabulary(out, pieces_of(tokenizer), lowercase)
+    vocab, tokenizing = runs.vocabulary(run)
+    most = min(c.positions, read_object(run / SETTINGS).get("model_max_length", 512))
+    write_vocabulary(out, pieces_of(load_tokenizer(vocab, tokenizing)), tokenizing, most)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,27 @@ from ralm_jax import runs
 from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.tokenizer import write_vocabulary
 from ralm_jax.errors import UserError
+from ralm_jax.models.config import EncoderConfig
 from ralm_jax.retrieval import index
-from ralm_jax.weights import block_records, families, sources
+from ralm_jax.weights import (
+    block_records,
+    families,
+    model_folder,
+    sentence_settings,
+    sources,
+    tokenizer_files,
+)
+from ralm_jax.weights.new_folder import new_folder
 from ralm_jax.weights.tensors import write_tensors
 
 STAGE = "import"
 RECORDS, PASSAGES = "block_records.npy", "passages.jsonl"
-UNUSED = "unused.safetensors"  # what nothing here reads of the source; an export gives it back
+# What nothing here reads of the source; an export gives it back.
+UNUSED = "unused.safetensors"
 
 
 def import_model(
-    source: str, out: str | Path, say: Callable[[str], None] = print
+    source: str, out: str | Path, say: Callable[[str], object] = print
 ) -> dict[str, Any]:
     """Makes the run `out` of a model: directory, `package:NAME` or id of the hub.
 
@@ -31,46 +40,62 @@ def import_model(
     as passages.jsonl, a line for each vector in the same order.
 
     Returns:
-      What was imported: source, class, parameters, what was drawn since the source lacks it.
+      What was imported: source, class, parameters, what was drawn since the source lacks it, and notes on
+      whatever of the source is not used.
 
     Raises:
-      UserError: there is no such source, a kind of model that is not read, a damaged file, a tokenizer
-        of another vocabulary, or `out` exists. Nothing is left of `out` then.
+      UserError: there is no such source, a kind of model or tokenizer that cannot be read, a damaged file,
+        or `out` exists. Nothing is left of `out` then.
     """
     out = Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists; choose another --out")
-    folder = sources.find(source)
-    read = families.read(folder)
-    pieces, lowercase = sources.vocabulary(folder, read.model.reader_config.vocab_size)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        _write(partial, read, source)
-        write_vocabulary(partial, pieces, lowercase)
-        passages = _keep_passages(partial, folder, read)
-        partial.rename(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(out) as partial:
+        folder = sources.find(source, say)
+        read = families.read(folder)
+        tokenizer = _tokenizer(folder, read.model.reader_config)
+        prompts = sentence_settings.prompts(folder)
+        _write(partial, read, source, prompts)
+        most = model_folder.length_limit(
+            model_folder.encoder_folder(folder), read.model.reader_config
+        )
+        write_vocabulary(partial, tokenizer.pieces, tokenizer.settings, most)
+        passages = _save_passages(partial, folder, read)
     sizes = {part: _size(tree) for part, tree in read.params.items()}
-    report = {
-        "source": source,
-        "model": type(read.model).__name__,
-        "parameters": sizes,
-        "vocabulary": len(pieces),
-        "drawn": read.drawn,
-        **passages,
-    }
+    notes = [
+        *read.notes,
+        *tokenizer.notes,
+        *_about_prompts(prompts),
+    ]
     say(f"{out}: {', '.join(f'{part} {size:,} parameters' for part, size in sizes.items())}")
     for part in read.drawn:
         say(f"drawn at random, for {source} has none: {part}")
-    return report
+    for note in notes:
+        say(note)
+    return {
+        "source": source,
+        "model": type(read.model).__name__,
+        "parameters": sizes,
+        "vocabulary": len(tokenizer.pieces),
+        "drawn": read.drawn,
+        "notes": notes,
+        **passages,
+    }
 
 
-def _write(run: Path, read: families.Read, source: str) -> None:
+def _tokenizer(folder: Path, c: EncoderConfig) -> tokenizer_files.Found:
+    found = tokenizer_files.read(model_folder.encoder_folder(folder), c.vocab_size)
+    if not model_folder.modules(folder):
+        return found
+    return found._replace(settings=sentence_settings.with_lower_case(folder, found.settings))
+
+
+def _about_prompts(prompts: dict[str, Any]) -> list[str]:
+    if not prompts:
+        return []
+    names = ", ".join(prompts["prompts"])
+    return [f"prompts {names} are not used: texts are embedded without them"]
+
+
+def _write(run: Path, read: families.Read, source: str, prompts: dict[str, Any]) -> None:
     record = {
         "corpus": None,
         "fingerprint": None,
@@ -81,6 +106,8 @@ def _write(run: Path, read: families.Read, source: str) -> None:
         "seed": 0,
         "drawn": read.drawn,
         "class": read.kind,
+        # Kept for a release that puts them before texts.
+        **prompts,
     }
     runs.write_atomically(run / runs.RUN, json.dumps(record, indent=1) + "\n")
     runs.keep_model(run, read.model)
@@ -94,15 +121,15 @@ def _write(run: Path, read: families.Read, source: str) -> None:
         checkpoints.close()
 
 
-def _keep_passages(run: Path, folder: Path, read: families.Read) -> dict[str, Any]:
+def _save_passages(run: Path, folder: Path, read: families.Read) -> dict[str, Any]:
     """Vectors and texts of an open-QA model, where it has them."""
     vectors = read.unused.get(families.BLOCKS)
     if vectors is None:
         return {}
     if vectors.ndim != 2 or vectors.shape[1] != read.model.embedding:
         raise UserError(
-            f"{folder}: the tensor {families.BLOCKS} is {vectors.shape}, and its config asks for "
-            f"(passages, {read.model.embedding})"
+            f"{folder}: the tensor {families.BLOCKS} has the shape {vectors.shape}; by its config it should "
+            f"have (passages, {read.model.embedding})"
         )
     writer = index.create(runs.index_folder(run, STAGE), 0, vectors.shape, fingerprint=STAGE)
     writer.write(0, np.asarray(vectors, np.float32))
@@ -116,7 +143,7 @@ def _keep_passages(run: Path, folder: Path, read: families.Read) -> dict[str, An
             file.write(json.dumps({"id": str(count), "title": "", "text": text}) + "\n")
             count += 1
     if count != len(vectors):
-        raise UserError(f"{texts} holds {count:,} texts for {len(vectors):,} vectors")
+        raise UserError(f"{texts} has {count:,} texts for {len(vectors):,} vectors")
     return {"vectors": len(vectors), "passages": count}
 
 

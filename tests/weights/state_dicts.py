@@ -1,5 +1,10 @@
 """State dicts under the names of transformers, written out; what tests of weights share."""
 
+import json
+
+import numpy as np
+from safetensors.numpy import save_file
+
 from ralm_jax.data.tokenizer import SPECIALS
 
 SIZES = {
@@ -18,6 +23,20 @@ def draw(rng, names):
         name: (rng.normal(1 if "Norm" in name and "weight" in name else 0, 0.3, shape)).astype("f")
         for name, shape in names.items()
     }
+
+
+def write_model(path, names, **config):
+    """A folder with config, vocabulary and weights; names with shapes are drawn."""
+    path.mkdir()
+    tensors = names
+    if not isinstance(next(iter(names.values())), np.ndarray):
+        tensors = draw(np.random.default_rng(0), names)
+    record = {**SIZES, "model_type": "bert", **config}
+    (path / "config.json").write_text(json.dumps(record))
+    (path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
+    (path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    save_file(tensors, path / "model.safetensors")
+    return path
 
 
 def trunk(prefix="", pooler=True, d=8, wide=12):
