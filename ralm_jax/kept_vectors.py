@@ -1,13 +1,15 @@
 """Passage vectors are made once: a run keeps them, and what starts from that run takes them over.
 
 They are known by their maker: a digest of the tower that embedded, and of all that shapes what it gives.
+Vectors that were imported with a model are known by another name (see `retrieval.imported`).
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from ralm_jax.embedding import embed_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.retrieval import index
+from ralm_jax.retrieval import imported, index
 
 BAR_DELAY = 1.0  # seconds before embedding shows that it goes on
 
@@ -47,23 +49,73 @@ def folders(*began: Path | None) -> Iterator[Path]:
             yield from sorted((run / "vectors").glob("*"))
 
 
+class Known(NamedTuple):
+    """Vectors [N,E] of a corpus, None where they are yet to be made; what makes them; are they on disk?"""
+
+    vectors: np.ndarray | None
+    maker: str
+    stored: bool
+
+
+def known_vectors(
+    roots: Iterable[Path],
+    model: Ralm | OpenQA,
+    retriever: Any,
+    corpus: Corpus,
+    length: int,
+    frozen: bool = True,
+) -> Known:
+    """The vectors that lie in `roots` of a corpus, by this passage tower or imported in its place.
+
+    `frozen`: the tower will not be trained, so that imported vectors go on being those of its passages.
+    """
+    roots = list(roots)
+    came = imported.find(roots, retriever["passage_tower"])
+    if came is not None:
+        why = "its passage tower is to be trained"
+        if frozen:
+            version = index.made_by(roots, came.encoder_hash, corpus.fingerprint)
+            if version is not None:
+                return Known(version.vectors, came.encoder_hash, stored=True)
+            vectors, why = imported.in_order(came, corpus.ids)
+            if vectors is not None:
+                return Known(vectors, came.encoder_hash, stored=False)
+        tqdm.write(
+            f"{came.run}: the tower that made its passage vectors is not part of the model, and {why}: the "
+            f"passages of {corpus.path} are embedded with its question tower",
+            file=sys.stderr,
+        )
+    made_by = maker(model, retriever, corpus, length)
+    version = index.made_by(roots, made_by, corpus.fingerprint)
+    if version is None:
+        return Known(None, made_by, stored=False)
+    return Known(version.vectors, made_by, stored=True)
+
+
 def corpus_vectors(run: Path, loaded: runs.Loaded, corpus: Corpus, lengths: Lengths) -> np.ndarray:
     """The corpus as the model embeds it, [N,E]: taken from the run where it has that, else kept there."""
-    made_by = maker(loaded.model, loaded.params["retriever"], corpus, lengths.passage)
-    found = index.made_by(folders(run), made_by, corpus.fingerprint)
-    if found is not None:
-        return found.vectors
+    retriever = loaded.params["retriever"]
+    known = known_vectors(folders(run), loaded.model, retriever, corpus, lengths.passage)
+    if known.vectors is not None:
+        return known.vectors if known.stored else _kept(run, loaded.step, corpus, known)
     held = any(index.versions(root) for root in folders(run))
     why = " (those that are kept are not by these parameters)" if held else ""
     what = f"embedding the corpus{why}"
     with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
         vectors = embed_corpus(loaded.model, loaded.params, corpus, lengths, bar.update)
+    return _kept(run, loaded.step, corpus, known._replace(vectors=vectors))
+
+
+def _kept(run: Path, step: int, corpus: Corpus, known: Known) -> np.ndarray:
+    vectors = known.vectors
+    assert vectors is not None
     root = run / "vectors" / corpus.fingerprint[:16]
     try:
-        writer = index.create(root, loaded.step, vectors.shape, corpus.fingerprint, made_by)
+        writer = index.create(root, step, vectors.shape, corpus.fingerprint, known.maker)
         writer.write(0, vectors)
         kept = writer.commit()
         index.prune(root, {kept.step})
     except (OSError, UserError):
-        return vectors  # a run that cannot be written to can still be measured
+        # A run that cannot be written to can still be measured.
+        return vectors
     return kept.vectors

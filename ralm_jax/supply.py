@@ -156,12 +156,13 @@ class RetrievalSupply:
 
     def _first_index(self, params: Params) -> tuple[np.ndarray | None, str]:
         """Vectors [N,E] that the same tower made before, where all processes have them; its name."""
-        maker = kept_vectors.maker(
-            self._model, params["retriever"], self._corpus, self._task.lengths.passage
-        )
-        version = index.made_by(self._known, maker, self._corpus.fingerprint)
-        lacking = partition.any_process(version is None)  # to embed takes all of them
-        return None if lacking or version is None else version.vectors, maker
+        about = (self._model, params["retriever"], self._corpus, self._task.lengths.passage)
+        frozen = not getattr(self._task, "train_passages", False)
+        known = kept_vectors.known_vectors(self._known, *about, frozen=frozen)
+        # To embed takes all processes.
+        if partition.any_process(known.vectors is None):
+            return None, kept_vectors.maker(*about)
+        return known.vectors, known.maker
 
     def ahead(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)

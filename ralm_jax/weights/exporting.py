@@ -13,12 +13,13 @@ from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
 from ralm_jax.data.tokenizer_settings import SETTINGS
 from ralm_jax.errors import UserError
-from ralm_jax.kept_vectors import corpus_vectors
+from ralm_jax.kept_vectors import corpus_vectors, folders
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
-from ralm_jax.retrieval import index
+from ralm_jax.retrieval import imported, index
+from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.weights import families, layout, sentence_modules
-from ralm_jax.weights.importing import PASSAGES, RECORDS, STAGE, UNUSED
+from ralm_jax.weights.importing import RECORDS, UNUSED
 from ralm_jax.weights.model_folder import read_object
 from ralm_jax.weights.new_folder import new_folder
 from ralm_jax.weights.tensors import WHOLE, Tensors, write_tensors
@@ -32,7 +33,8 @@ def export_model(
     """Writes the newest checkpoint of a run in another library's layout.
 
     Args:
-      to: "sentence-transformers": the retriever (one folder each where towers differ).
+      to: "sentence-transformers": the retriever (one folder each where towers differ; of an imported open-QA
+        model the question tower alone, for it has no other).
         "transformers": the reader, a BertForMaskedLM, or a RealmReader (transformers 4) if it answers
         questions. "realm": all of it in the classes of transformers 4. "vectors": vectors.npy [N,E]
         float32, ids.npy [N], passages.jsonl, the same order in all.
@@ -66,6 +68,8 @@ def _sentence_transformers(out: Path, run: Path, loaded: runs.Loaded, corpus) ->
     towers = {"": "passage_tower"}
     if not model.share_towers:
         towers = {"passage": "passage_tower", "query": "query_tower"}
+    if imported.find(folders(run), retriever["passage_tower"]) is not None:
+        towers = {"query": "passage_tower" if model.share_towers else "query_tower"}
     for folder, tower in towers.items():
         target = out / folder
         params = {"retriever": {"passage_tower": retriever[tower]}}
@@ -170,7 +174,7 @@ def _passages(run: Path, loaded: runs.Loaded, corpus) -> tuple[list[dict], np.nd
         folder = runs.index_folder(run, loaded.stage)
         if not index.versions(folder) or not (run / PASSAGES).is_file():
             raise UserError(f"the run {run} was imported and has no passages: give --corpus")
-        vectors = index.open_version(folder, 0, STAGE).vectors
+        vectors = index.open_version(folder, 0, imported.FINGERPRINT).vectors
         with (run / PASSAGES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file], vectors
     text = runs.open_its_corpus(run, corpus)

@@ -13,7 +13,8 @@ from ralm_jax.checkpoint import Checkpoints
 from ralm_jax.data.tokenizer import write_vocabulary
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
-from ralm_jax.retrieval import index
+from ralm_jax.retrieval import imported, index
+from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.weights import (
     block_records,
     families,
@@ -26,7 +27,7 @@ from ralm_jax.weights.new_folder import new_folder
 from ralm_jax.weights.tensors import write_tensors
 
 STAGE = "import"
-RECORDS, PASSAGES = "block_records.npy", "passages.jsonl"
+RECORDS = "block_records.npy"
 # What nothing here reads of the source; an export gives it back.
 UNUSED = "unused.safetensors"
 
@@ -37,7 +38,8 @@ def import_model(
     """Makes the run `out` of a model: directory, `package:NAME` or id of the hub.
 
     The released open-QA models bring passage vectors, kept as the run's index of step 0, and texts, kept
-    as passages.jsonl, a line for each vector in the same order.
+    as passages.jsonl, a line for each vector in the same order. A corpus of these passages is searched by
+    these vectors, for the tower that made them does not come along.
 
     Returns:
       What was imported: source, class, parameters, what was drawn since the source lacks it, and notes on
@@ -64,6 +66,7 @@ def import_model(
         *read.notes,
         *tokenizer.notes,
         *_about_prompts(prompts),
+        *_about_passages(out, passages, read),
     ]
     say(f"{out}: {', '.join(f'{part} {size:,} parameters' for part, size in sizes.items())}")
     for part in read.drawn:
@@ -93,6 +96,18 @@ def _about_prompts(prompts: dict[str, Any]) -> list[str]:
         return []
     names = ", ".join(prompts["prompts"])
     return [f"prompts {names} are not used: texts are embedded without them"]
+
+
+def _about_passages(out: Path, passages: dict[str, int], read: families.Read) -> list[str]:
+    """How a model with passage vectors is to be searched."""
+    if not passages:
+        return []
+    if not passages["passages"]:
+        return ["passage vectors came without their texts and cannot be searched"]
+    return [
+        "the tower that made the passage vectors did not come along; make the corpus they are of with: "
+        f"ralm prepare {out / PASSAGES} --vocab {out} --passage-tokens {read.lengths.joint} --out CORPUS"
+    ]
 
 
 def _write(run: Path, read: families.Read, source: str, prompts: dict[str, Any]) -> None:
@@ -131,7 +146,9 @@ def _save_passages(run: Path, folder: Path, read: families.Read) -> dict[str, An
             f"{folder}: the tensor {families.BLOCKS} has the shape {vectors.shape}; by its config it should "
             f"have (passages, {read.model.embedding})"
         )
-    writer = index.create(runs.index_folder(run, STAGE), 0, vectors.shape, fingerprint=STAGE)
+    came_with = imported.encoder_hash(read.params["retriever"]["passage_tower"])
+    root = runs.index_folder(run, STAGE)
+    writer = index.create(root, 0, vectors.shape, imported.FINGERPRINT, came_with)
     writer.write(0, np.asarray(vectors, np.float32))
     writer.commit()
     texts = folder / RECORDS
