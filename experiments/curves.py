@@ -21,11 +21,11 @@ from experiments.runner import run
 from experiments.saved import Saved, markdown, percent
 from experiments.setting import ALMANAC, Setting
 from ralm_jax import gin_config
-from ralm_jax.data.almanac import World
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.quickstart import measure
+from ralm_jax.sources.almanac import World
 
 REALM = "experiments/almanac/realm.gin"
 # Steps between refreshes, their lag, candidates, and steps of each stage, as in runs/quickstart.gin.

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ralm_jax.data import almanac
-from ralm_jax.data.almanac import World
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
 from ralm_jax.examples import cloze_batches
 from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.sources import almanac
+from ralm_jax.sources.almanac import World
 
 # Share of the facts of an almanac that pretraining never asks about, as in runs/quickstart.gin.
 HELD_OUT = 0.2

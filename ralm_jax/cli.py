@@ -60,18 +60,23 @@ def _check_folder(file: str | None) -> None:
 
 def _prepare(arguments) -> None:
     from ralm_jax.data.prepare import prepare
+    from ralm_jax.data.tokenizer_settings import TokenizerSettings
     from ralm_jax.runs import directory
 
-    vocab, lowercase = arguments.vocab, not arguments.cased
+    vocab, settings = arguments.vocab, TokenizerSettings(lowercase=not arguments.cased)
     if vocab and Path(vocab).is_dir():
-        vocab, lowercase = directory.vocabulary(Path(vocab))
+        vocab, settings = directory.vocabulary(Path(vocab))
+        if arguments.cased and settings.lowercase:
+            raise UserError(
+                f"--cased: the run {arguments.vocab} lower-cases text; leave --cased out"
+            )
     counts = prepare(
         arguments.source,
         arguments.out,
         vocab_file=vocab,
         vocab_size=arguments.vocab_size,
         passage_tokens=arguments.passage_tokens,
-        lowercase=lowercase,
+        settings=settings,
     )
     _write_json(arguments.json, counts)
 

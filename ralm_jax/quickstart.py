@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from ralm_jax.data import almanac
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
@@ -27,6 +26,7 @@ from ralm_jax.models import initial
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory, plots
 from ralm_jax.runs.writers import metrics_file, read_metrics
+from ralm_jax.sources import almanac
 from ralm_jax.training import pretrain, schedule
 from ralm_jax.training.tasks import Realm
 

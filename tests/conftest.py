@@ -22,9 +22,9 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax.data import almanac
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
+from ralm_jax.sources import almanac
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

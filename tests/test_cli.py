@@ -10,11 +10,11 @@ import pytest
 
 from ralm_jax import cli, gin_config
 from ralm_jax.arguments import configs
-from ralm_jax.data.almanac import World
 from ralm_jax.data.prepare import prepare
 from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.reader import Reader
+from ralm_jax.sources.almanac import World
 
 STAGES = ("ict", "warmup", "realm")
 ONE_STEP = [word for name in STAGES for word in ("--set", f"{name.upper()}_STEPS = 1")]

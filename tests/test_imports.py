@@ -12,8 +12,18 @@ FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 
 # A file imports from its own line of this list and from the lines above it.
 ORDER = [
-    {"errors", "batches", "former_names", "partition", "settings", "signals", "memory", "metrics"},
-    {"models", "losses"},
+    {
+        "errors",
+        "batches",
+        "former_names",
+        "partition",
+        "publishing",
+        "settings",
+        "signals",
+        "memory",
+        "metrics",
+    },
+    {"models", "losses", "sources"},
     {"data", "retrieval"},
     {"examples", "runs"},
     {"inference"},

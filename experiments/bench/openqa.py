@@ -78,7 +78,7 @@ def random_model(size: str, corpus: Corpus, folder: Path) -> transformers.RealmF
     model.block_emb.zero_()
     # Its tensors are shared, which safetensors refuses.
     model.save_pretrained(folder, safe_serialization=False)
-    write_vocabulary(folder, pieces_of(corpus.tokenizer()), corpus.lowercase)
+    write_vocabulary(folder, pieces_of(corpus.tokenizer()), corpus.tokenizer_settings)
     return model
 
 

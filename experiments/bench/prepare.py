@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ralm_jax.data.prepare import prepare
-from ralm_jax.data.sources import read_documents
 from ralm_jax.data.tokenizer import load_tokenizer, train_vocabulary
+from ralm_jax.sources.read import read_documents
 
 RESULT = Path(__file__).parents[1] / "results" / "bench_prepare" / "result.json"
 

@@ -25,6 +25,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ralm_jax.data import tokenizer as wordpiece
+from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.errors import UserError
 
 FORMAT = 1
@@ -37,7 +38,7 @@ class Corpus:
 
     path: Path
     vocabulary: wordpiece.Vocabulary
-    lowercase: bool
+    tokenizer_settings: TokenizerSettings
     # The budget that passages were cut to: 3 special tokens, title and body.
     passage_tokens: int
     # Of everything that a model can see: corpora with equal fingerprints are equal.
@@ -56,6 +57,11 @@ class Corpus:
         """N, the number of passages."""
         return len(self.tokens)
 
+    @property
+    def lowercase(self) -> bool:
+        """Whether text is lower-cased before it is cut into wordpieces."""
+        return self.tokenizer_settings.lowercase
+
     def texts(self) -> Any:
         """Random access: `texts()[row]` has id, documents, title and text, as bytes."""
         # The import takes half a second, and training needs no texts.
@@ -65,7 +71,7 @@ class Corpus:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the passages were cut with."""
-        return wordpiece.load_tokenizer(self.path / "vocab.txt", self.lowercase)
+        return wordpiece.load_tokenizer(self.path / "vocab.txt", self.tokenizer_settings)
 
 
 def open_corpus(path: str | Path) -> Corpus:
@@ -81,18 +87,17 @@ def open_corpus(path: str | Path) -> Corpus:
     manifest = _manifest(path)
     try:
         _check_sizes(path, manifest)
+        settings = TokenizerSettings.from_record(manifest)
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
         _check_rows(path, arrays, manifest["counts"])
         return Corpus(
             path=path,
             vocabulary=wordpiece.vocabulary_of(
-                wordpiece.load_tokenizer(path / "vocab.txt", manifest["lowercase"])
+                wordpiece.load_tokenizer(path / "vocab.txt", settings)
             ),
+            tokenizer_settings=settings,
             kinds=tuple(manifest["kinds"]),
-            **{
-                name: manifest[name]
-                for name in ("lowercase", "passage_tokens", "fingerprint", "counts")
-            },
+            **{name: manifest[name] for name in ("passage_tokens", "fingerprint", "counts")},
             **arrays,
         )
     # An empty .npy file is an EOFError.

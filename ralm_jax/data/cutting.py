@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ralm_jax.data import passages
-from ralm_jax.data.documents import Document
 from ralm_jax.data.salient import Tagger
 from ralm_jax.data.tokenizer import Encoder, Vocabulary, Wordpieces
+from ralm_jax.sources.documents import Document
 
 # [CLS] title [SEP] body [SEP]
 SPECIAL_TOKENS = 3

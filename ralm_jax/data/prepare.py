@@ -15,11 +15,12 @@ from typing import NamedTuple
 from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.corpus_writer import CorpusWriter
 from ralm_jax.data.cutting import SPECIAL_TOKENS
-from ralm_jax.data.documents import Document, GivenSpan
-from ralm_jax.data.publishing import published
-from ralm_jax.data.sources import read_documents
+from ralm_jax.data.tokenizer_settings import BERT, TokenizerSettings
 from ralm_jax.data.workers import CutterMaker, cut
 from ralm_jax.errors import UserError
+from ralm_jax.publishing import published
+from ralm_jax.sources.documents import Document, GivenSpan
+from ralm_jax.sources.read import read_documents
 
 # 16M: enough to know how words are written and to train a vocabulary.
 _SAMPLE_CHARACTERS = 1 << 24
@@ -46,7 +47,7 @@ def prepare(
     vocab_file: str | Path | None = None,
     vocab_size: int = 30522,
     passage_tokens: int = 288,
-    lowercase: bool = True,
+    settings: TokenizerSettings = BERT,
     tagger: salient.Tagger | None = None,
     processes: int | None = None,
     say: Callable[[str], object] = print,
@@ -56,6 +57,7 @@ def prepare(
     Args:
       vocab_file: a BERT vocab.txt; without one a vocabulary of `vocab_size` is learnt.
       passage_tokens: wordpieces of a passage, its title and three special tokens included.
+      settings: what is done to a text before it is cut into wordpieces.
       tagger: finds the salient spans of documents that bring none; by default one is learnt.
       processes: worker processes, by default one a core; none are started for a single batch.
     Returns:
@@ -73,7 +75,7 @@ def prepare(
     with published(out) as partial:
         say(f"Reading {source}")
         survey = _survey(source)
-        pieces = _vocabulary(vocab_file, survey.sample, vocab_size, lowercase, say)
+        pieces = _vocabulary(vocab_file, survey.sample, vocab_size, settings, say)
         rejected: Counter[str] = Counter()
         documents = _documents(source, rejected)
         if tagger is None:
@@ -82,7 +84,7 @@ def prepare(
             fitted, documents = salient.no_spans, _tag(documents, tagger)
         del survey
         say(f"Cutting passages of at most {passage_tokens} wordpieces")
-        maker = CutterMaker(partial / "vocab.txt", lowercase, width, fitted)
+        maker = CutterMaker(partial / "vocab.txt", settings, width, fitted)
         unknown, characters = 0, 0
         with contextlib.closing(CorpusWriter(partial, pieces, width)) as writer:
             for passages in cut(_batches(documents), maker, processes or os.cpu_count() or 1):
@@ -91,7 +93,7 @@ def prepare(
                 characters += passages.characters
             _check_unknown(unknown / max(1, characters), source, say)
             writer.counts.update(rejected)
-            counts = writer.finish(passage_tokens=passage_tokens, lowercase=lowercase)
+            counts = writer.finish(passage_tokens=passage_tokens, **settings.as_record())
     for name, count in counts.items():
         say(f"{count:>12,}  {name}")
     return counts
@@ -122,7 +124,7 @@ def _check_unknown(share: float, source: str, say: Callable[[str], object]) -> N
 def _survey(source: str) -> Survey:
     sample: list[str] = []
     stride, characters, untagged = 1, 0, False
-    for number, document in enumerate(_documents(source)):
+    for number, document in enumerate(_documents(source, Counter())):
         untagged |= document.spans is None
         if number % stride == 0:
             sample.append(document.text)
@@ -137,15 +139,15 @@ def _vocabulary(
     vocab_file: str | Path | None,
     sample: list[str],
     size: int,
-    lowercase: bool,
+    settings: TokenizerSettings,
     say: Callable[[str], object],
 ) -> list[str]:
     """The pieces of the vocabulary in `vocab_file`, or of one trained on the sample."""
     if vocab_file is not None:
-        pieces = tokenizer.load_tokenizer(vocab_file, lowercase).get_vocab()
+        pieces = tokenizer.load_tokenizer(vocab_file, settings).get_vocab()
         return sorted(pieces, key=pieces.__getitem__)
     say(f"Training a vocabulary of at most {size:,} wordpieces")
-    return tokenizer.train_vocabulary(sample, size, lowercase)
+    return tokenizer.train_vocabulary(sample, size, settings)
 
 
 def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Document]:

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ralm_jax.data.tokenizer_settings import BERT, SETTINGS, TokenizerSettings
 from ralm_jax.errors import UserError
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-VOCABULARY, SETTINGS = "vocab.txt", "tokenizer_config.json"
+VOCABULARY = "vocab.txt"
 
 # WordPiece treats what lies between blanks, and every ASCII punctuation mark, by itself. Only these
 # four count as blanks: others that Python calls white space are removed by BERT's normaliser, which
@@ -56,17 +57,12 @@ class Wordpieces(NamedTuple):
     stops: np.ndarray  # [n] int64
 
 
-def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
-    """The tokenizer of a BERT `vocab.txt`; lower-casing also strips accents, as BERT's does.
+def load_tokenizer(vocab_file: str | Path, settings: TokenizerSettings = BERT) -> Tokenizer:
+    """The tokenizer of a BERT `vocab.txt`.
 
     Raises UserError when it cannot be read, lacks a special token or does not begin with [PAD].
     """
-    try:
-        text = Path(vocab_file).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the vocabulary {vocab_file}: {error}") from None
-    # Not splitlines(): vocabularies hold U+2028 and the like, which it takes for the end of a line.
-    pieces = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+    pieces = read_vocabulary(vocab_file)
     missing = [token for token in SPECIALS if token not in pieces]
     if missing:
         raise UserError(
@@ -78,20 +74,38 @@ def load_tokenizer(vocab_file: str | Path, lowercase: bool = True) -> Tokenizer:
     if len(ids) < len(pieces):
         twice = next(piece for i, piece in enumerate(pieces) if ids[piece] != i)
         raise UserError(f"the vocabulary {vocab_file} holds {twice!r} twice; each piece has one id")
-    return _tokenizer(ids, lowercase)
+    return _tokenizer(ids, settings)
 
 
-def write_vocabulary(folder: Path, pieces: Sequence[str], lowercase: bool) -> None:
-    """Writes vocab.txt and tokenizer_config.json, the two files a BERT tokenizer is made of."""
+def read_vocabulary(vocab_file: str | Path) -> list[str]:
+    """The lines of a `vocab.txt`, as they are. Raises UserError when it cannot be read."""
+    try:
+        text = Path(vocab_file).read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the vocabulary {vocab_file}: {error}") from None
+    # Not splitlines(): vocabularies hold U+2028 and the like, which it takes for the end of a line.
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def write_vocabulary(
+    folder: Path,
+    pieces: Sequence[str],
+    settings: TokenizerSettings = BERT,
+    max_length: int = 512,
+) -> None:
+    """Writes vocab.txt and tokenizer_config.json, the two files a BERT tokenizer is made of.
+
+    `max_length`: wordpieces of a text, for the libraries that cut texts by this file.
+    """
     (folder / VOCABULARY).write_text("".join(f"{piece}\n" for piece in pieces), "utf-8")
-    settings = {
+    config = {
         "tokenizer_class": "BertTokenizer",
-        "do_lower_case": lowercase,
-        "model_max_length": 512,
+        **settings.as_config(),
+        "model_max_length": max_length,
     }
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    settings |= dict(zip(names, SPECIALS, strict=True))
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+    config |= dict(zip(names, SPECIALS, strict=True))
+    (folder / SETTINGS).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 
 
 def pieces_of(tokenizer: Tokenizer) -> list[str]:
@@ -100,9 +114,11 @@ def pieces_of(tokenizer: Tokenizer) -> list[str]:
     return sorted(pieces, key=pieces.__getitem__)
 
 
-def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> list[str]:
+def train_vocabulary(
+    texts: Iterable[str], size: int, settings: TokenizerSettings = BERT
+) -> list[str]:
     """A WordPiece vocabulary of at most `size` pieces learnt from `texts`, special tokens first."""
-    tokenizer = _tokenizer({token: i for i, token in enumerate(SPECIALS)}, lowercase)
+    tokenizer = _tokenizer({token: i for i, token in enumerate(SPECIALS)}, settings)
     texts = list(texts)
     # The trainer breaks ties by ids, and gives ids to characters as it meets them, in an order that
     # differs from run to run. Handing it the characters beforehand makes it reproducible.
@@ -139,12 +155,23 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(pad, unk, cls, sep, mask, size, continuation)
 
 
-def _tokenizer(pieces: dict[str, int], lowercase: bool) -> Tokenizer:
+def _tokenizer(pieces: dict[str, int], settings: TokenizerSettings) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=UNK, max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer_of(settings)
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     return tokenizer
+
+
+def normalizer_of(
+    settings: TokenizerSettings,
+) -> tuple[normalizers.BertNormalizer, pre_tokenizers.BertPreTokenizer]:
+    """What a text goes through before its words are cut into wordpieces."""
+    normalizer = normalizers.BertNormalizer(
+        lowercase=settings.lowercase,
+        strip_accents=settings.strip_accents,
+        handle_chinese_chars=settings.chinese_characters,
+    )
+    return normalizer, pre_tokenizers.BertPreTokenizer()
 
 
 class Encoder:

@@ -15,21 +15,22 @@ from typing import NamedTuple
 
 from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.cutting import Cutter, Passages
-from ralm_jax.data.sources import Document
+from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.errors import UserError
+from ralm_jax.sources.read import Document
 
 
 class CutterMaker(NamedTuple):
     """What a worker process needs in order to make its cutter."""
 
     vocab_file: Path
-    lowercase: bool
+    settings: TokenizerSettings
     width: int
     tagger: salient.Tagger
 
     def make(self) -> Cutter:
         """The cutter, which holds what cannot be sent to another process."""
-        loaded = tokenizer.load_tokenizer(self.vocab_file, self.lowercase)
+        loaded = tokenizer.load_tokenizer(self.vocab_file, self.settings)
         return Cutter(
             tokenizer.Encoder(loaded), tokenizer.vocabulary_of(loaded), self.width, self.tagger
         )

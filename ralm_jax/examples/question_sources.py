@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ralm_jax.data.tfds_source import open_split
 from ralm_jax.errors import UserError
 from ralm_jax.examples.questions import Questions, collect
 from ralm_jax.metrics.plain_text import blank
+from ralm_jax.sources.tfds import open_split
 
 # Where a record stands, and its fields.
 Records = Iterator[tuple[str, dict[str, Any]]]

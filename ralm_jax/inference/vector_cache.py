@@ -1,5 +1,6 @@
 """A corpus is embedded once by one encoder: its vectors are taken from a run that has them, or from a cache.
 
+Vectors that were imported with a model are known by another name (see `retrieval.imported`).
 They are known by their encoder hash: a digest of the tower that embedded, and of all that shapes what it gives. The
 cache lies outside of runs, since whoever opens a run changes nothing in it.
 """
@@ -9,10 +10,11 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.inference.embedding import embed_corpus
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.retrieval import index
+from ralm_jax.retrieval import imported, index
 
 BAR_DELAY = 1.0  # seconds before embedding shows that it goes on
 
@@ -51,35 +53,82 @@ def folders(*began: Path | None) -> Iterator[Path]:
             yield from sorted((run / "vectors").glob("*"))
 
 
+class Found(NamedTuple):
+    """Vectors [N,E] of a corpus, None where there are none yet; the hash of what makes them; are they on disk?"""
+
+    vectors: np.ndarray | None
+    encoder: str
+    stored: bool
+
+
+def find(
+    runs: Iterable[Path | None],
+    model: Ralm | OpenQA,
+    retriever: Any,
+    corpus: Corpus,
+    length: int,
+    frozen: bool = True,
+) -> Found:
+    """The vectors that runs or the cache have of a corpus, by this passage tower or imported in its place.
+
+    `frozen`: the tower will not be trained, so that imported vectors go on being those of its passages.
+    """
+    roots = list(folders(*runs))
+    came = imported.find(roots, retriever["passage_tower"])
+    if came is not None:
+        why = "its passage tower is to be trained"
+        if frozen:
+            version = _stored(roots, came.encoder_hash, corpus)
+            if version is not None:
+                return Found(version.vectors, came.encoder_hash, stored=True)
+            vectors, why = imported.in_order(came, corpus.ids)
+            if vectors is not None:
+                return Found(vectors, came.encoder_hash, stored=False)
+        tqdm.write(
+            f"{came.run}: the tower that made its passage vectors is not part of the model, and {why}: the "
+            f"passages of {corpus.path} are embedded with its question tower",
+            file=sys.stderr,
+        )
+    encoder = encoder_hash(model, retriever, corpus, length)
+    version = _stored(roots, encoder, corpus)
+    if version is None:
+        return Found(None, encoder, stored=False)
+    return Found(version.vectors, encoder, stored=True)
+
+
+def _stored(roots: Sequence[Path], encoder: str, corpus: Corpus) -> index.Version | None:
+    return index.made_by([*roots, cached(encoder, corpus)], encoder, corpus.fingerprint)
+
+
 def corpus_vectors(
     run: Path, model: Ralm | OpenQA, params: dict, corpus: Corpus, lengths: Lengths
 ) -> np.ndarray:
     """The corpus as the model embeds it, [N,E]: taken from the run or the cache, else embedded and cached."""
-    made_by = encoder_hash(model, params["retriever"], corpus, lengths.passage)
-    found = find([run], made_by, corpus)
-    if found is not None:
+    found = find([run], model, params["retriever"], corpus, lengths.passage)
+    if found.vectors is not None and found.stored:
         return found.vectors
-    others = any(index.versions(root) for root in folders(run))
-    why = " (the vectors in the run are not by these parameters)" if others else ""
-    what = f"embedding the corpus{why}"
-    with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
-        vectors = embed_corpus(model, params, corpus, lengths, bar.update)
+    vectors = found.vectors
+    if vectors is None:
+        vectors = _embed(run, model, params, corpus, lengths)
     try:
-        return _cache(cached(made_by, corpus), vectors, corpus.fingerprint, made_by)
+        return _cache(cached(found.encoder, corpus), vectors, corpus.fingerprint, found.encoder)
     except (OSError, UserError):
         # Without room for a copy the run can still be measured.
         return vectors
 
 
-def find(runs: Sequence[Path | None], encoder: str, corpus: Corpus) -> index.Version | None:
-    """The vectors of a corpus by the encoder of that hash, where one of the runs or the cache has them."""
-    places = [*folders(*runs), cached(encoder, corpus)]
-    return index.made_by(places, encoder, corpus.fingerprint)
+def _embed(run: Path, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
+    others = any(index.versions(root) for root in folders(run))
+    why = " (the vectors in the run are not by these parameters)" if others else ""
+    what = f"embedding the corpus{why}"
+    with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
+        return embed_corpus(model, params, corpus, lengths, bar.update)
 
 
 def cached(encoder: str, corpus: Corpus) -> Path:
     """The folder of the cache for a corpus as embedded by the encoder of that hash."""
-    return cache_folder() / f"{encoder[:32]}-{corpus.fingerprint[:16]}"
+    name = encoder.rpartition(" ")[2]
+    return cache_folder() / f"{name[:32]}-{corpus.fingerprint[:16]}"
 
 
 def cache_folder() -> Path:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from ralm_jax.data.corpus import Corpus, fingerprint
-from ralm_jax.data.tokenizer import SETTINGS, VOCABULARY, pieces_of, write_vocabulary
+from ralm_jax.data.tokenizer import VOCABULARY, pieces_of, read_vocabulary, write_vocabulary
+from ralm_jax.data.tokenizer_settings import SETTINGS, TokenizerSettings, read_settings
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
@@ -47,7 +48,7 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     for name, record in _records(model, corpus, parts).items():
         if not (run / name).exists():
             write_atomically(run / name, json.dumps(record, indent=1) + "\n")
-            write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.lowercase)
+            write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.tokenizer_settings)
 
 
 def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
@@ -81,30 +82,36 @@ def keep_model(run: Path, model: Ralm | OpenQA) -> None:
     write_atomically(run / MODEL, json.dumps(_model_record(model), indent=1) + "\n")
 
 
-def vocabulary(run: Path) -> tuple[Path, bool]:
-    """The vocab.txt of a run, and whether text is lower-cased."""
-    settings = read_json(run / SETTINGS)
-    return run / VOCABULARY, bool(settings["do_lower_case"])
+def vocabulary(run: Path) -> tuple[Path, TokenizerSettings]:
+    """The vocab.txt of a run, and the settings of its tokenizer."""
+    return run / VOCABULARY, read_settings(run / SETTINGS)
 
 
 def check_vocabulary(run: Path, corpus: Corpus) -> None:
-    """Raises UserError where a corpus was prepared with a different vocabulary than the run has."""
-    file, lowercase = vocabulary(run)
-    kept = file.read_text("utf-8")
-    if kept != (corpus.path / VOCABULARY).read_text("utf-8") or lowercase != corpus.lowercase:
-        raise UserError(
-            f"the corpus {corpus.path} was tokenized with a different vocabulary than the run {run}: "
-            f"prepare it with --vocab {run}"
-        )
+    """Raises UserError where a corpus was not tokenized as the run tokenizes."""
+    _check_tokenized_alike(corpus, f"the run {run}", *vocabulary(run), run)
 
 
 def check_same_vocabulary(corpus: Corpus, other: Corpus) -> None:
-    """Raises UserError where two corpora were tokenized with different vocabularies."""
-    same = (corpus.path / VOCABULARY).read_bytes() == (other.path / VOCABULARY).read_bytes()
-    if not same or corpus.lowercase != other.lowercase:
+    """Raises UserError where two corpora were not tokenized alike."""
+    file = corpus.path / VOCABULARY
+    _check_tokenized_alike(
+        other, f"the corpus {corpus.path}", file, corpus.tokenizer_settings, file
+    )
+
+
+def _check_tokenized_alike(
+    corpus: Corpus, than: str, file: Path, settings: TokenizerSettings, vocab: Path
+) -> None:
+    if read_vocabulary(file) != read_vocabulary(corpus.path / VOCABULARY):
         raise UserError(
-            f"the corpus {other.path} was tokenized with a different vocabulary than {corpus.path}: prepare "
-            f"it with --vocab {corpus.path / VOCABULARY}"
+            f"the corpus {corpus.path} was tokenized with a different vocabulary than {than}: prepare it "
+            f"with --vocab {vocab}"
+        )
+    if settings != corpus.tokenizer_settings:
+        raise UserError(
+            f"the corpus {corpus.path} was tokenized with other settings ({corpus.tokenizer_settings}) "
+            f"than {than} ({settings}): prepare it with --vocab {vocab}"
         )
 
 

@@ -192,13 +192,13 @@ class RetrievalLoader:
     def _first_index(self, params: Params) -> tuple[np.ndarray | None, str]:
         """Vectors [N,E] that the same tower made before, where all processes have them; its hash."""
         source = self._source
-        encoder = vector_cache.encoder_hash(
-            source.model, params["retriever"], source.corpus, self._task.lengths.passage
-        )
-        version = vector_cache.find(source.runs, encoder, source.corpus)
+        about = (source.model, params["retriever"], source.corpus, self._task.lengths.passage)
+        frozen = not getattr(self._task, "train_passages", False)
+        found = vector_cache.find(source.runs, *about, frozen=frozen)
         # To embed takes all processes.
-        lacking = partition.any_process(version is None)
-        return None if lacking or version is None else version.vectors, encoder
+        if partition.any_process(found.vectors is None):
+            return None, vector_cache.encoder_hash(*about)
+        return found.vectors, found.encoder
 
     def prefetch(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)

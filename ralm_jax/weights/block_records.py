@@ -45,14 +45,14 @@ def read(file: Path) -> Iterator[str]:
             )
             shape, _, dtype = header(stream)
             if len(shape) != 1:
-                raise UserError(f"{file} has the shape {shape}; a list of texts is read")
+                raise UserError(f"{file} has the shape {shape}; it must be a list of texts")
             if dtype.kind in "SU":
                 texts = np.load(file, mmap_mode="r", allow_pickle=False)
                 yield from (_text(bytes(x) if dtype.kind == "S" else str(x)) for x in texts)
             elif dtype.kind == "O":
                 yield from _listed(stream, shape[0], file)
             else:
-                raise UserError(f"{file} holds {dtype}, not texts")
+                raise UserError(f"{file} contains {dtype} instead of texts")
     except (OSError, ValueError, EOFError, IndexError) as error:
         raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
 
@@ -60,8 +60,10 @@ def read(file: Path) -> Iterator[str]:
 def _listed(stream: IO[bytes], count: int, file: Path) -> Iterator[str]:
     """Strings that the list of the array is made of: those pushed behind the opcode EMPTY_LIST."""
     memo: dict[int, str | bytes | None] = {}
-    strings: list[str] = []  # the last two, which STACK_GLOBAL takes for a name
-    held: str | bytes | None = None  # what lies on top of the stack, if it is a text
+    # The last two, which STACK_GLOBAL takes for a name.
+    strings: list[str] = []
+    # Top of the stack, if it is a text.
+    held: str | bytes | None = None
     within, given = False, 0
     for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
@@ -81,19 +83,19 @@ def _listed(stream: IO[bytes], count: int, file: Path) -> Iterator[str]:
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             called = argument if name == "GLOBAL" else " ".join(strings[-2:])
             if called not in CALLED:
-                raise UserError(f"{file} would call {called}: it is not a list of texts alone")
+                raise UserError(f"{file} would call {called}: it is more than a list of texts")
             held = None
         elif name in HARMLESS:
             held, within = None, within or name == "EMPTY_LIST"
         else:
-            raise UserError(f"{file} holds the opcode {name}: it is not a list of texts alone")
+            raise UserError(f"{file} has the opcode {name}: it is more than a list of texts")
         if isinstance(held, str):
             strings = [*strings[-1:], held]
         if within and held is not None and given < count:
             given += 1
             yield _text(held)
     if given != count:
-        raise UserError(f"{file} holds {given:,} texts and promises {count:,}")
+        raise UserError(f"{file} is cut off: {given:,} of {count:,} texts are there")
 
 
 def _text(record: str | bytes) -> str:

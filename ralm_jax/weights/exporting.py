@@ -1,7 +1,6 @@
 """`ralm export`: what was trained here, in the layouts that other libraries load."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,19 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
+from ralm_jax.data.tokenizer_settings import SETTINGS
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.inference.vector_cache import folders
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
-from ralm_jax.retrieval import index
+from ralm_jax.publishing import published
+from ralm_jax.retrieval import imported, index
+from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
 from ralm_jax.weights import families, layout, sentence_modules
-from ralm_jax.weights.importing import PASSAGES, RECORDS, STAGE, UNUSED
+from ralm_jax.weights.importing import RECORDS, UNUSED
+from ralm_jax.weights.model_folder import read_object
 from ralm_jax.weights.tensors import WHOLE, Tensors, write_tensors
 
 FORMATS = ("sentence-transformers", "transformers", "realm", "vectors")
@@ -29,7 +33,8 @@ def export_model(
     """Writes the newest checkpoint of a run in another library's layout.
 
     Args:
-      to: "sentence-transformers": the retriever (one folder each where towers differ).
+      to: "sentence-transformers": the retriever (one folder each where towers differ; of an imported open-QA
+        model the question tower alone, for it has no other).
         "transformers": the reader, a BertForMaskedLM, or a RealmReader (transformers 4) if it answers
         questions. "realm": all of it in the classes of transformers 4. "vectors": vectors.npy [N,E]
         float32, ids.npy [N], passages.jsonl, the same order in all.
@@ -40,31 +45,20 @@ def export_model(
       The files written, sorted.
 
     Raises:
-      UserError: no run, no corpus, other wordpieces, `out` exists, or a model that the layout has no
-        place for. Nothing is left of `out` then.
+      UserError: no run, no corpus or one that was tokenized otherwise, `out` exists, or a model that the
+        layout has no place for. Nothing is left of `out` then.
     """
     run, out = Path(run), Path(out)
     if to not in FORMATS:
-        raise UserError(f"--to is one of {', '.join(FORMATS)}, not {to!r}")
-    opened = OpenRun.open(run, corpus)
-    if out.exists():
-        raise UserError(f"{out} exists; choose another --out")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"--to must be one of {', '.join(FORMATS)}, not {to!r}")
     write: Callable[..., None] = {
         "sentence-transformers": _sentence_transformers,
         "transformers": _transformers,
         "realm": _realm,
         "vectors": _vectors,
     }[to]
-    try:
-        partial.mkdir(parents=True)
-        write(partial, opened)
-        partial.rename(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with published(out) as partial:
+        write(partial, OpenRun.open(run, corpus))
     return sorted(file for file in out.rglob("*") if file.is_file())
 
 
@@ -74,6 +68,8 @@ def _sentence_transformers(out: Path, opened: OpenRun) -> None:
     towers = {"": "passage_tower"}
     if not model.share_towers:
         towers = {"passage": "passage_tower", "query": "query_tower"}
+    if imported.find(folders(opened.path), retriever["passage_tower"]) is not None:
+        towers = {"query": "passage_tower" if model.share_towers else "query_tower"}
     for folder, tower in towers.items():
         target = out / folder
         params = {"retriever": {"passage_tower": retriever[tower]}}
@@ -98,8 +94,8 @@ def _realm(out: Path, opened: OpenRun) -> None:
     model, params = opened.model, opened.params
     if model.head != "layer_norm" or model.pooling != "cls":
         raise UserError(
-            f"REALM's layout has CLS pooling and a projection with LayerNorm; {opened.path} has {model.pooling} "
-            f"pooling and the head {model.head}: export --to sentence-transformers, --to transformers"
+            f"REALM's layout has CLS pooling and a projection with LayerNorm, and {opened.path} has {model.pooling} "
+            f"pooling and the head {model.head}: export --to sentence-transformers or --to transformers"
         )
     if isinstance(model, OpenQA):
         _open_qa(out, opened)
@@ -152,10 +148,9 @@ def _open_qa(out: Path, opened: OpenRun) -> None:
         "searcher_seq_len": lengths.query,
     }
     c = model.retriever_config
-    asks = (
-        families.TOWER if model.share_towers else families.QUERY_TOWER
-    )  # its embedder is of questions
-    slots = [*families.embedder(c, asks, "embedder.", model.embedding)]
+    # The embedder of this class embeds questions; passages are there as vectors.
+    questions = families.TOWER if model.share_towers else families.QUERY_TOWER
+    slots = [*families.embedder(c, questions, "embedder.", model.embedding)]
     slots += families.span_reader(model.reader_config, "reader.", model.span_hidden)
     tensors = {**layout.give(slots, opened.params), families.BLOCKS: vectors}
     _write(out, opened.path, "RealmForOpenQA", model.reader_config, settings, tensors)
@@ -182,8 +177,9 @@ def _passages(opened: OpenRun) -> tuple[list[dict], np.ndarray]:
         folder = directory.index_folder(run, opened.stage)
         if not index.versions(folder) or not (run / PASSAGES).is_file():
             raise UserError(f"the run {run} was imported and has no passages: give --corpus")
+        vectors = index.open_version(folder, 0, imported.FINGERPRINT).vectors
         with (run / PASSAGES).open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file], index.open_version(folder, 0, STAGE).vectors
+            return [json.loads(line) for line in file], vectors
     passages = [_record(opened.texts[row]) for row in range(opened.corpus.size)]
     return passages, opened.vectors
 
@@ -223,10 +219,11 @@ def _write(
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     if (run / UNUSED).is_file() and directory.read_record(run).get("class") == kind:
         tensors = {**load_file(run / UNUSED), **tensors}
-    elif kind == "BertModel":  # it has a pooler, which pooling here does not use
+    elif kind == "BertModel":
+        # It has a pooler, which the pooling here does not use.
         pooler = {"weight": np.zeros((c.hidden, c.hidden), "f"), "bias": np.zeros(c.hidden, "f")}
         tensors = {f"pooler.dense.{name}": x for name, x in pooler.items()} | {**tensors}
     write_tensors(tensors, out / WHOLE)
-    vocab, lowercase = directory.vocabulary(run)
-    tokenizer = load_tokenizer(vocab, lowercase)
-    write_vocabulary(out, pieces_of(tokenizer), lowercase)
+    vocab, tokenizing = directory.vocabulary(run)
+    most = min(c.positions, read_object(run / SETTINGS).get("model_max_length", 512))
+    write_vocabulary(out, pieces_of(load_tokenizer(vocab, tokenizing)), tokenizing, most)

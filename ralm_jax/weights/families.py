@@ -17,13 +17,22 @@ from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.weights import layout, sentence_modules, sources
+from ralm_jax.weights import layout, sentence_modules, sentence_settings
 from ralm_jax.weights.layout import Slot
+from ralm_jax.weights.model_folder import (
+    CONFIG,
+    encoder_config,
+    encoder_folder,
+    length_limit,
+    modules,
+    read_object,
+)
 from ralm_jax.weights.tensors import Tensors, read_tensors
 
 TOWER, QUERY_TOWER = ("retriever", "passage_tower"), ("retriever", "query_tower")
 READER = ("reader",)
-BLOCKS = "block_emb"  # passage vectors, a buffer of RealmForOpenQA
+# Passage vectors, a buffer of RealmForOpenQA.
+BLOCKS = "block_emb"
 # What a state dict may hold beside what is read: buffers, copies, heads that pretraining left behind (also
 # the masked-LM heads of REALM's embedder and reader, which nothing uses).
 IGNORED = (
@@ -33,7 +42,8 @@ IGNORED = (
     "pooler.dense.weight",
     "pooler.dense.bias",
 )
-COSINE_SCALE = 20.0  # cosines lie within 1: what sentence-transformers multiplies them by to train
+# Cosines lie within 1: sentence-transformers multiplies them by this to train.
+COSINE_SCALE = 20.0
 
 
 class Read(NamedTuple):
@@ -42,23 +52,29 @@ class Read(NamedTuple):
     model: Ralm | OpenQA
     params: dict
     lengths: Lengths
-    drawn: list[str]  # what the source lacks
-    kind: str  # the class it was saved from
-    unused: dict[str, np.ndarray]  # tensors that no parameter here is made of
+    # What the source lacks.
+    drawn: list[str]
+    # The class it was saved from.
+    kind: str
+    # Tensors that no parameter here is made of.
+    unused: dict[str, np.ndarray]
+    # What a user should know about it.
+    notes: tuple[str, ...] = ()
 
 
 def read(folder: Path) -> Read:
     """Reads the model of a folder.
 
-    Raises UserError: a kind that is not read, or a tensor missing, renamed, superfluous, of another shape.
+    Raises UserError: a kind that cannot be read, or a tensor missing, renamed, superfluous, of another shape.
     """
-    c = sources.encoder_config(folder)
-    tensors = read_tensors(folder)
-    if (folder / "modules.json").is_file():
-        return _sentence_transformers(folder, c, tensors)
-    if sources.read_json(folder / "config.json")["model_type"] == "realm":
-        return _realm(folder, c, tensors)
+    place = encoder_folder(folder)
+    c = encoder_config(place)
+    tensors = read_tensors(place)
     name = "bert." if any(n.startswith("bert.") for n in tensors) else ""
+    if modules(folder):
+        return _sentence_transformers(folder, c, tensors, name)
+    if read_object(folder / CONFIG)["model_type"] == "realm":
+        return _realm(folder, c, tensors)
     has_head = any(n.startswith("cls.predictions.transform") for n in tensors)
     has_pooler = f"{name}pooler.dense.weight" in tensors
     slots = [
@@ -69,7 +85,7 @@ def read(folder: Path) -> Read:
     drawn = ["retriever: projection" if has_pooler else "retriever: pooler and projection"]
     drawn += [] if has_head else ["reader: masked-LM head"]
     _tied(tensors, name, folder)
-    return _filled(folder, Ralm(c, c), slots, tensors, _lengths(c), drawn)
+    return _filled(folder, Ralm(c, c), slots, tensors, _lengths(folder, c), drawn)
 
 
 def tower(c: EncoderConfig, path, name: str, *, pooler: bool) -> Iterator[Slot]:
@@ -103,7 +119,7 @@ def encoder(c: EncoderConfig) -> Iterator[Slot]:
     yield from layout.mlm_head(c, READER)
 
 
-def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
+def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors, name: str) -> Read:
     """Retriever: as its modules say. Reader: the same encoder with a new masked-LM head."""
     found = sentence_modules.read(folder, c)
     model = Ralm(
@@ -116,18 +132,21 @@ def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors) -> 
         score_scale=1.0 if found.head == "layer_norm" else COSINE_SCALE,
     )
     slots = [
-        *layout.trunk(c, "", (*TOWER, "encoder")),
-        *layout.trunk(c, "", (*READER, "encoder")),
+        *layout.trunk(c, name, (*TOWER, "encoder")),
+        *layout.trunk(c, name, (*READER, "encoder")),
         *found.slots,
     ]
     whole = {**tensors, **found.tensors}
-    lengths = _lengths(c, passage=found.length)
-    return _filled(folder, model, slots, whole, lengths, ["reader: masked-LM head"])
+    query, passage = sentence_settings.text_lengths(folder, c)
+    lengths = Lengths(query=min(64, query), passage=passage, joint=min(384, c.positions))
+    place = encoder_folder(folder)
+    read = _filled(place, model, slots, whole, lengths, ["reader: masked-LM head"])
+    return read._replace(notes=tuple(found.notes))
 
 
 def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
     """One of the five classes of transformers 4, told by `architectures`."""
-    held = sources.read_json(folder / "config.json")
+    held = read_object(folder / CONFIG)
     kind = (held.get("architectures") or ["none"])[0]
     width, hidden = held.get("retriever_proj_size", 128), held.get("span_hidden_size", 256)
     shape = {"embedding": width}
@@ -137,10 +156,9 @@ def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
         "span_norm_eps": held.get("reader_layer_norm_eps", 1e-3),
         **shape,
     }
-    lengths = _lengths(c)
-    asked = _lengths(
-        c, query=held.get("searcher_seq_len", 64), joint=held.get("reader_seq_len", 320)
-    )
+    lengths = _lengths(folder, c)
+    query, joint = held.get("searcher_seq_len", 64), held.get("reader_seq_len", 320)
+    asked = _lengths(folder, c, query=query, joint=joint)
     shape["norm_eps"] = spans["norm_eps"] = c.layer_norm_eps
     head, projection = ["reader: masked-LM head"], ["retriever: projection"]
     if kind == "RealmEmbedder":
@@ -151,7 +169,8 @@ def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
         names = [slot.name for slot in second if slot.name in tensors]
         same = all(np.array_equal(tensors[n], tensors.get(n[len("query_") :], 0)) for n in names)
         first = embedder(c, TOWER, "embedder.", width)
-        if same:  # transformers keeps one tower under two names
+        if same:
+            # transformers keeps one tower under two names.
             tensors = {n: x for n, x in tensors.items() if n not in names}
         slots = [*first, *([] if same else second)]
         slots += layout.trunk(c, "embedder.realm.", (*READER, "encoder"))
@@ -167,12 +186,19 @@ def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
     if kind == "RealmForOpenQA":
         slots = [*embedder(c, TOWER, "embedder.", width), *span_reader(c, "reader.", hidden)]
         return _filled(folder, OpenQA(c, c, **spans), slots, tensors, asked, [])
-    raise UserError(f"{folder / 'config.json'}: architectures is {kind!r}, none of REALM's five")
+    raise UserError(
+        f"{folder / CONFIG}: the architecture {kind} cannot be read; the five of REALM in transformers 4 can"
+    )
 
 
-def _lengths(c: EncoderConfig, query: int = 64, passage: int = 288, joint: int = 384) -> Lengths:
-    most = c.positions
-    return Lengths(query=min(query, most), passage=min(passage, most), joint=min(joint, most))
+def _lengths(
+    folder: Path, c: EncoderConfig, query: int = 64, passage: int = 288, joint: int = 384
+) -> Lengths:
+    """A text is as long as the model's tokenizer lets it be, a question with a passage as positions go."""
+    most = length_limit(folder, c)
+    return Lengths(
+        query=min(query, most), passage=min(passage, most), joint=min(joint, c.positions)
+    )
 
 
 def _tied(tensors: Tensors, trunk: str, folder: Path) -> None:
@@ -181,8 +207,8 @@ def _tied(tensors: Tensors, trunk: str, folder: Path) -> None:
     decoder = tensors.get("cls.predictions.decoder.weight")
     if words is not None and decoder is not None and not np.array_equal(words, decoder):
         raise UserError(
-            f"{folder}: the tensor cls.predictions.decoder.weight is not the word embeddings, and a "
-            "reader here ties the two"
+            f"{folder}: the tensor cls.predictions.decoder.weight differs from the word embeddings; a "
+            "reader here uses one matrix for both"
         )
 
 
@@ -192,8 +218,8 @@ def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, draw
     used = layout.take(slots, tensors, params, folder)
     for name in sorted(tensors.keys() - used):
         if not name.endswith(IGNORED) and "cls.predictions." not in name and name != BLOCKS:
-            raise UserError(f"{folder}: the tensor {name} is none of this model's")
-    config = sources.read_json(folder / "config.json")
+            raise UserError(f"{folder}: the tensor {name} has no place in this kind of model")
+    config = read_object(folder / CONFIG)
     kind = (config.get("architectures") or [type(model).__name__])[0]
     # A pooler may have begun a retriever, and still is no part of the reader it came with.
     poolers = {name for name in tensors if "pooler.dense." in name}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,66 +10,107 @@ import numpy as np
 
 from ralm_jax.data.tokenizer import write_vocabulary
 from ralm_jax.errors import UserError
-from ralm_jax.retrieval import index
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.publishing import published
+from ralm_jax.retrieval import imported, index
+from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
-from ralm_jax.weights import block_records, families, sources
+from ralm_jax.weights import (
+    block_records,
+    families,
+    model_folder,
+    sentence_settings,
+    sources,
+    tokenizer_files,
+)
 from ralm_jax.weights.tensors import write_tensors
 
 STAGE = "import"
-RECORDS, PASSAGES = "block_records.npy", "passages.jsonl"
-UNUSED = "unused.safetensors"  # what nothing here reads of the source; an export gives it back
+RECORDS = "block_records.npy"
+# What nothing here reads of the source; an export gives it back.
+UNUSED = "unused.safetensors"
 
 
 def import_model(
-    source: str, out: str | Path, say: Callable[[str], None] = print
+    source: str, out: str | Path, say: Callable[[str], object] = print
 ) -> dict[str, Any]:
     """Makes the run `out` of a model: directory, `package:NAME` or id of the hub.
 
     The released open-QA models bring passage vectors, kept as the run's index of step 0, and texts, kept
-    as passages.jsonl, a line for each vector in the same order.
+    as passages.jsonl, a line for each vector in the same order. A corpus of these passages is searched by
+    these vectors, for the tower that made them does not come along.
 
     Returns:
-      What was imported: source, class, parameters, what was drawn since the source lacks it.
+      What was imported: source, class, parameters, what was drawn since the source lacks it, and notes on
+      whatever of the source is not used.
 
     Raises:
-      UserError: there is no such source, a kind of model that is not read, a damaged file, a tokenizer
-        of another vocabulary, or `out` exists. Nothing is left of `out` then.
+      UserError: there is no such source, a kind of model or tokenizer that cannot be read, a damaged file,
+        or `out` exists. Nothing is left of `out` then.
     """
     out = Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists; choose another --out")
-    folder = sources.find(source)
-    read = families.read(folder)
-    pieces, lowercase = sources.vocabulary(folder, read.model.reader_config.vocab_size)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        _write(partial, read, source)
-        write_vocabulary(partial, pieces, lowercase)
-        passages = _keep_passages(partial, folder, read)
-        partial.rename(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with published(out) as partial:
+        folder = sources.find(source, say)
+        read = families.read(folder)
+        tokenizer = _tokenizer(folder, read.model.reader_config)
+        prompts = sentence_settings.prompts(folder)
+        _write(partial, read, source, prompts)
+        most = model_folder.length_limit(
+            model_folder.encoder_folder(folder), read.model.reader_config
+        )
+        write_vocabulary(partial, tokenizer.pieces, tokenizer.settings, most)
+        passages = _save_passages(partial, folder, read)
     sizes = {part: _size(tree) for part, tree in read.params.items()}
-    report = {
-        "source": source,
-        "model": type(read.model).__name__,
-        "parameters": sizes,
-        "vocabulary": len(pieces),
-        "drawn": read.drawn,
-        **passages,
-    }
+    notes = [
+        *read.notes,
+        *tokenizer.notes,
+        *_about_prompts(prompts),
+        *_about_passages(out, passages, read),
+    ]
     say(f"{out}: {', '.join(f'{part} {size:,} parameters' for part, size in sizes.items())}")
     for part in read.drawn:
         say(f"drawn at random, for {source} has none: {part}")
-    return report
+    for note in notes:
+        say(note)
+    return {
+        "source": source,
+        "model": type(read.model).__name__,
+        "parameters": sizes,
+        "vocabulary": len(tokenizer.pieces),
+        "drawn": read.drawn,
+        "notes": notes,
+        **passages,
+    }
 
 
-def _write(run: Path, read: families.Read, source: str) -> None:
+def _tokenizer(folder: Path, c: EncoderConfig) -> tokenizer_files.Found:
+    found = tokenizer_files.read(model_folder.encoder_folder(folder), c.vocab_size)
+    if not model_folder.modules(folder):
+        return found
+    return found._replace(settings=sentence_settings.with_lower_case(folder, found.settings))
+
+
+def _about_prompts(prompts: dict[str, Any]) -> list[str]:
+    if not prompts:
+        return []
+    names = ", ".join(prompts["prompts"])
+    return [f"prompts {names} are not used: texts are embedded without them"]
+
+
+def _about_passages(out: Path, passages: dict[str, int], read: families.Read) -> list[str]:
+    """How a model with passage vectors is to be searched."""
+    if not passages:
+        return []
+    if not passages["passages"]:
+        return ["passage vectors came without their texts and cannot be searched"]
+    return [
+        "the tower that made the passage vectors did not come along; make the corpus they are of with: "
+        f"ralm prepare {out / PASSAGES} --vocab {out} --passage-tokens {read.lengths.joint} --out CORPUS"
+    ]
+
+
+def _write(run: Path, read: families.Read, source: str, prompts: dict[str, Any]) -> None:
     record = {
         "corpus": None,
         "fingerprint": None,
@@ -81,6 +121,8 @@ def _write(run: Path, read: families.Read, source: str) -> None:
         "seed": 0,
         "drawn": read.drawn,
         "class": read.kind,
+        # Kept for a release that puts them before texts.
+        **prompts,
     }
     directory.write_atomically(run / directory.RUN, json.dumps(record, indent=1) + "\n")
     directory.keep_model(run, read.model)
@@ -94,17 +136,19 @@ def _write(run: Path, read: families.Read, source: str) -> None:
         checkpoints.close()
 
 
-def _keep_passages(run: Path, folder: Path, read: families.Read) -> dict[str, Any]:
+def _save_passages(run: Path, folder: Path, read: families.Read) -> dict[str, Any]:
     """Vectors and texts of an open-QA model, where it has them."""
     vectors = read.unused.get(families.BLOCKS)
     if vectors is None:
         return {}
     if vectors.ndim != 2 or vectors.shape[1] != read.model.embedding:
         raise UserError(
-            f"{folder}: the tensor {families.BLOCKS} is {vectors.shape}, and its config asks for "
-            f"(passages, {read.model.embedding})"
+            f"{folder}: the tensor {families.BLOCKS} has the shape {vectors.shape}; by its config it should "
+            f"have (passages, {read.model.embedding})"
         )
-    writer = index.create(directory.index_folder(run, STAGE), 0, vectors.shape, fingerprint=STAGE)
+    came_with = imported.encoder_hash(read.params["retriever"]["passage_tower"])
+    root = directory.index_folder(run, STAGE)
+    writer = index.create(root, 0, vectors.shape, imported.FINGERPRINT, came_with)
     writer.write(0, np.asarray(vectors, np.float32))
     writer.commit()
     texts = folder / RECORDS
@@ -116,7 +160,7 @@ def _keep_passages(run: Path, folder: Path, read: families.Read) -> dict[str, An
             file.write(json.dumps({"id": str(count), "title": "", "text": text}) + "\n")
             count += 1
     if count != len(vectors):
-        raise UserError(f"{texts} holds {count:,} texts for {len(vectors):,} vectors")
+        raise UserError(f"{texts} has {count:,} texts for {len(vectors):,} vectors")
     return {"vectors": len(vectors), "passages": count}
 
 

@@ -19,10 +19,12 @@ from ralm_jax.weights.tensors import Tensors
 class Slot(NamedTuple):
     """A tensor of a state dict and its place in our parameters."""
 
-    name: str  # there
-    shape: tuple[int, ...]  # there: [out, in] of a matrix
-    path: tuple[str, ...]  # of our leaf
-    part: tuple = ()  # index into the leaf: the layer, key or value
+    # Name and shape there, where a matrix is [out, in].
+    name: str
+    shape: tuple[int, ...]
+    # Of our leaf; `part` is an index into it: the layer, key or value.
+    path: tuple[str, ...]
+    part: tuple = ()
     transposed: bool = False
 
 
@@ -58,7 +60,8 @@ def layer(c: EncoderConfig, name: str, path, n: tuple) -> Iterable[Slot]:
     attention = f"{name}.attention"
     yield from linear(f"{attention}.self.query", (*path, "query"), d, d, (n, n))
     for which, what in enumerate(("key", "value")):
-        parts = ((*n, slice(None), which), (*n, which))  # of [D,2,H,D/H] and [2,H,D/H]
+        # Of [D,2,H,D/H] and [2,H,D/H].
+        parts = ((*n, slice(None), which), (*n, which))
         yield from linear(f"{attention}.self.{what}", (*path, "key_value"), d, d, parts)
     yield from linear(f"{attention}.output.dense", (*path, "attention_output"), d, d, (n, n))
     yield from norm(f"{attention}.output.LayerNorm", (*path, "attention_norm"), d, n)
@@ -86,13 +89,13 @@ def take(slots: Iterable[Slot], tensors: Tensors, params: Any, source: object) -
         if slot.name not in tensors:
             unused = [name for name in tensors if name not in used]
             close = difflib.get_close_matches(slot.name, unused, n=1, cutoff=0.8)
-            hint = f"; it has {close[0]}" if close else ""
+            hint = f"; there is a {close[0]}" if close else ""
             raise UserError(f"{source}: the tensor {slot.name} {slot.shape} is missing{hint}")
         array = tensors[slot.name]
         if array.shape != slot.shape:
             raise UserError(
-                f"{source}: the tensor {slot.name} is {array.shape}, and its config asks for "
-                f"{slot.shape}"
+                f"{source}: the tensor {slot.name} has the shape {array.shape}; by its config it "
+                f"should have {slot.shape}"
             )
         leaf = _leaf(params, slot.path)
         part = leaf[slot.part]

@@ -4,6 +4,7 @@ Nothing here runs what a file says: safetensors hold numbers only, and PyTorch r
 `weights_only`. Whatever is wrong with a file is one line that names the tensor.
 """
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from ralm_jax.errors import UserError
 
 WHOLE, SHARDS = "model.safetensors", "model.safetensors.index.json"
 TORCH, TORCH_SHARDS = "pytorch_model.bin", "pytorch_model.bin.index.json"
-# TensorFlow's names for what LayerNorm learns, kept by old files
+# TensorFlow's names for what LayerNorm learns, which old files keep.
 OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 
 Tensors = Mapping[str, np.ndarray]
@@ -32,7 +33,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         tensors = dict(_safetensors(file) if file.suffix == ".safetensors" else _torch(file))
         for name in names or ():
             if name not in tensors:
-                raise UserError(f"{file} lacks {name}, which its index names")
+                raise UserError(f"{file} has no tensor {name}, which its index lists")
         for name, array in tensors.items():
             found[_modern(name)] = _sound(array, name, file)
     return found
@@ -50,7 +51,7 @@ def _files(folder: Path) -> list[tuple[Path, list[str] | None]]:
                 return [(folder / s, [n for n in places if places[n] == s]) for s in shards]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"{folder / index} cannot be read: {error!r}") from None
-    raise UserError(f"{folder} holds no weights: neither {WHOLE} nor {TORCH}")
+    raise UserError(f"{folder} contains no weights: neither {WHOLE} nor {TORCH}")
 
 
 def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -58,12 +59,14 @@ def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
         with safe_open(file, framework="np") as tensors:
             for name in tensors.keys():
                 yield name, tensors.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged: {_cut_off(file) or error}; fetch it anew") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged: {_cut_off(file) or error}; fetch it again") from None
 
 
 def _cut_off(file: Path) -> str | None:
-    """Which tensor a file ends in, where it is too short for what it says it holds."""
+    """Which tensor a file ends in, where it is shorter than its header says."""
     try:
         data = file.read_bytes()
         size = int.from_bytes(data[:8], "little")
@@ -82,13 +85,14 @@ def _torch(file: Path) -> Iterator[tuple[str, np.ndarray]]:
         import torch
     except ImportError:
         raise UserError(
-            f"{file} is a file of PyTorch, which is not installed: pip install 'ralm_jax[torch]'"
+            f"{file} is PyTorch's, and reading it needs torch: pip install 'ralm_jax[torch]'"
         ) from None
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
         for name, tensor in tensors.items():
             yield name, (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    except Exception as error:  # torch raises whatever its reader meets; none of it is run
+    except Exception as error:
+        # torch raises whatever its reader meets; nothing of the file is run.
         said = " ".join(str(error).split())[:200]
         raise UserError(f"{file} cannot be read as weights alone: {said}") from None
 
@@ -105,11 +109,18 @@ def _sound(array: np.ndarray, name: str, file: Path) -> np.ndarray:
         return array
     array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise UserError(f"{file} is damaged: {name} holds values that are not finite")
+        raise UserError(f"{file} is damaged: {name} has values that are not finite")
     return array
 
 
 def write_tensors(tensors: Tensors, file: Path) -> None:
-    """Writes float32 tensors as safetensors that transformers and sentence-transformers load."""
+    """Writes float32 tensors as safetensors that transformers and sentence-transformers load.
+
+    Raises OSError where they cannot be written.
+    """
     whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    save_file(whole, file, metadata={"format": "pt"})
+    try:
+        save_file(whole, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # The library has an error of its own for a full disk.
+        raise OSError(errno.EIO, " ".join(str(error).split()), str(file)) from error

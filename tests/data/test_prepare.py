@@ -10,8 +10,10 @@ from ralm_jax.data.passages import content_id
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.salient import Span
 from ralm_jax.data.tokenizer import load_tokenizer
+from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.errors import UserError
 
+CASED = TokenizerSettings(lowercase=False)
 TOWNS = ("Łódź", "Chicago", "Notre Dame", "Ålesund", "São Paulo", "東京")
 WORDS = "the mill by river was old and people liked it for its bread in winter café".split()
 
@@ -296,8 +298,8 @@ def test_what_is_there_is_not_overwritten(tmp_path):
 
 def test_the_tokenizer_of_a_corpus_is_cased_or_not(tmp_path):
     source = write(tmp_path / "x.jsonl.gz", documents(9))
-    prepare(source, tmp_path / "c", lowercase=False, vocab_size=200, say=quiet)
+    prepare(source, tmp_path / "c", settings=CASED, vocab_size=200, say=quiet)
     corpus = open_corpus(tmp_path / "c")
     assert not corpus.lowercase
-    expected = load_tokenizer(tmp_path / "c/vocab.txt", lowercase=False).encode("Łódź The").ids
+    expected = load_tokenizer(tmp_path / "c/vocab.txt", CASED).encode("Łódź The").ids
     assert corpus.tokenizer().encode("Łódź The").ids == expected

@@ -10,7 +10,9 @@ from ralm_jax.data.tokenizer import (
     load_tokenizer,
     train_vocabulary,
     vocabulary_of,
+    write_vocabulary,
 )
+from ralm_jax.data.tokenizer_settings import SETTINGS, TokenizerSettings, read_settings
 from ralm_jax.errors import UserError
 
 TEXTS = [
@@ -23,12 +25,21 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        TokenizerSettings(),
+        TokenizerSettings(lowercase=False),
+        TokenizerSettings(strip_accents=False, chinese_characters=False),
+        TokenizerSettings(lowercase=False, strip_accents=True),
+    ],
+    ids=["uncased", "cased", "accents kept", "accents stripped"],
+)
 def tokenizer(request, tmp_path_factory):
-    pieces = train_vocabulary(TEXTS * 3, 200, lowercase=request.param)
+    pieces = train_vocabulary(TEXTS * 3, 200, request.param)
     file = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
     file.write_text("".join(f"{piece}\n" for piece in pieces))
-    return load_tokenizer(file, lowercase=request.param)
+    return load_tokenizer(file, request.param)
 
 
 def split(pieces):
@@ -108,3 +119,21 @@ def test_bad_vocabularies(tmp_path, pieces, message):
 def test_missing_vocabulary(tmp_path):
     with pytest.raises(UserError, match="cannot read the vocabulary"):
         load_tokenizer(tmp_path / "vocab.txt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        (TokenizerSettings(), ["schon", "muller", "東", "京"]),
+        (TokenizerSettings(strip_accents=False), ["schön", "müller", "東", "京"]),
+        (TokenizerSettings(lowercase=False), ["schön", "Müller", "東", "京"]),
+        (TokenizerSettings(lowercase=False, strip_accents=True), ["schon", "Muller", "東", "京"]),
+        (TokenizerSettings(chinese_characters=False), ["schon", "muller", "東京"]),
+    ],
+    ids=str,
+)
+def test_what_each_setting_does(tmp_path, settings, pieces):
+    words = ["schon", "schön", "muller", "müller", "Muller", "Müller", "東", "京", "東京"]
+    write_vocabulary(tmp_path, [*SPECIALS, *words], settings)
+    loaded = load_tokenizer(tmp_path / "vocab.txt", read_settings(tmp_path / SETTINGS))
+    assert loaded.encode("schön Müller 東京").tokens == pieces

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ralm_jax.evaluation.evaluate import evaluate
 
 from ralm_jax.batches import ClozeBatch, Lengths, Text
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation import cloze, retrieval
+from ralm_jax.evaluation.evaluate import evaluate
 from ralm_jax.evaluation.retrieval import Relevance
 from ralm_jax.examples import cloze_batches, masking
 from ralm_jax.examples.question_sources import read_questions

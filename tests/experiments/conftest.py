@@ -6,7 +6,7 @@ import pytest
 
 from experiments import datasets
 from experiments.setting import ALMANAC, Setting
-from ralm_jax.data.almanac import World
+from ralm_jax.sources.almanac import World
 
 SMALL = World(people=30, names=10)
 

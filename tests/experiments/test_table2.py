@@ -10,7 +10,6 @@ import pytest
 from experiments import datasets, pipeline, table2
 from experiments.setting import IMPORTED, SCALES, Setting
 from ralm_jax import arguments, gin_config
-from ralm_jax.data.almanac import World
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples.question_sources import read_questions
@@ -20,6 +19,7 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.sources.almanac import World
 
 CONFIGS = Path(arguments.configs()) / "experiments"
 DATA = datasets.Data(*map(Path, ("z", "train", "select", "dev", "x")))

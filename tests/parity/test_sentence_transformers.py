@@ -105,10 +105,9 @@ def test_minilm_is_what_it_is_there(sentence_transformers, minilm, tiny, tmp_pat
 
     lines = "".join(json.dumps(d) + "\n" for d in tiny.almanac.documents[:40])
     (tmp_path / "some.jsonl").write_text(lines, "utf-8")
-    vocab, _ = directory.vocabulary(minilm)
-    prepare(
-        str(tmp_path / "some.jsonl"), tmp_path / "corpus", vocab_file=vocab, say=lambda line: None
-    )
+    vocab, settings = directory.vocabulary(minilm)
+    given = {"vocab_file": vocab, "settings": settings, "say": lambda line: None}
+    prepare(str(tmp_path / "some.jsonl"), tmp_path / "corpus", **given)
     corpus = open_corpus(tmp_path / "corpus")
     lengths = Lengths(**directory.read_record(minilm)["lengths"])
     passages, queries = vectors_here(OpenRun.open(minilm), corpus, lengths, QUESTIONS)
@@ -128,12 +127,11 @@ def test_minilm_is_what_it_is_there(sentence_transformers, minilm, tiny, tmp_pat
 def test_exported_vectors_load_in_faiss(minilm, tiny, tmp_path):
     """The three lines of the README."""
     faiss = pytest.importorskip("faiss")
-    vocab, _ = directory.vocabulary(minilm)
+    vocab, settings = directory.vocabulary(minilm)
     lines = "".join(json.dumps(d) + "\n" for d in tiny.almanac.documents[:40])
     (tmp_path / "some.jsonl").write_text(lines, "utf-8")
-    prepare(
-        str(tmp_path / "some.jsonl"), tmp_path / "corpus", vocab_file=vocab, say=lambda line: None
-    )
+    given = {"vocab_file": vocab, "settings": settings, "say": lambda line: None}
+    prepare(str(tmp_path / "some.jsonl"), tmp_path / "corpus", **given)
     export_model(minilm, "vectors", tmp_path / "out", tmp_path / "corpus")
     vectors = np.load(tmp_path / "out" / "vectors.npy")
     index = faiss.IndexFlatIP(vectors.shape[1])

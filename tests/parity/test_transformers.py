@@ -11,7 +11,8 @@ import pytest
 from state_dicts import PIECES
 
 from ralm_jax.batches import ClozeBatch, Text
-from ralm_jax.data.tokenizer import load_tokenizer, write_vocabulary
+from ralm_jax.data.tokenizer import SPECIALS, load_tokenizer, write_vocabulary
+from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.span_reading import best_spans
 from ralm_jax.losses import marginal
@@ -70,7 +71,7 @@ def saved(theirs, tmp_path):
         model.tie_weights()
         path = tmp_path / f"{kind}{seed}"
         model.save_pretrained(path, safe_serialization=safe)
-        write_vocabulary(path, PIECES, lowercase=True)
+        write_vocabulary(path, PIECES)
         prepare(path)
         import_model(str(path), tmp_path / f"run_{kind}{seed}", say=lambda line: None)
         return model.eval(), tmp_path / f"run_{kind}{seed}"
@@ -374,3 +375,20 @@ def test_bert_model(theirs, saved):
     wanted = gap / np.sqrt((gap**2).mean(1, keepdims=True))
     found = apply(loaded, text, method="passages")
     np.testing.assert_allclose(found, wanted, atol=1e-3)  # a LayerNorm of small numbers
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("strip_accents", [True, False, None])
+@pytest.mark.parametrize("chinese", [True, False])
+def test_tokenizer(tmp_path, fast, lowercase, strip_accents, chinese):
+    """A tokenizer that is written here cuts texts there as it does here."""
+    transformers = pytest.importorskip("transformers", reason="see requirements-transformers.txt")
+    words = "schon schön Schön muller müller Muller Müller 東 京 東京 c ç C Ç ##a ##á the The"
+    settings = TokenizerSettings(lowercase, strip_accents, chinese)
+    write_vocabulary(tmp_path, [*SPECIALS, *words.split()], settings)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    there = transformers.AutoTokenizer.from_pretrained(tmp_path, use_fast=fast)
+    here = load_tokenizer(tmp_path / "vocab.txt", settings)
+    text = "schön Müller 東京 çá The Ç"
+    assert there.tokenize(text) == here.encode(text).tokens

@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from state_dicts import REALM, draw, embedder, mlm, reader, trunk
 
@@ -19,7 +20,7 @@ from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
-from ralm_jax.weights import families, sentence_modules
+from ralm_jax.weights import families, tensors
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
 
@@ -120,6 +121,8 @@ def run(tiny, tmp_path):
     [
         {"embedding": 8, "pooling": "mean", "head": "unit"},
         {"embedding": 8, "pooling": "first", "head": "plain"},
+        {"embedding": 8, "pooling": "cls", "head": "unit"},
+        {"embedding": 8, "pooling": "cls", "head": "plain"},
         {"embedding": 4, "pooling": "mean"},
         {"embedding": 4, "pooling": "cls"},
     ],
@@ -177,7 +180,7 @@ def test_what_a_layout_has_no_place_for(run, tmp_path, folder):
     path, _, _ = run(embedding=8, pooling="mean", head="unit")
     with pytest.raises(UserError, match=r"REALM's layout has CLS pooling .* has mean pooling"):
         export_model(path, "realm", tmp_path / "out")
-    with pytest.raises(UserError, match="--to is one of"):
+    with pytest.raises(UserError, match="--to must be one of"):
         export_model(path, "onnx", tmp_path / "out")
     import_model(str(folder({**trunk("bert."), **mlm()})), tmp_path / "bert")
     with pytest.raises(UserError, match="was imported and has no passages: give --corpus"):
@@ -188,56 +191,56 @@ def test_what_a_layout_has_no_place_for(run, tmp_path, folder):
         export_model(path, "vectors", tmp_path / "out")
 
 
-def modules(path, *kinds):
-    record = [
-        {"type": f"sentence_transformers.models.{k}", "path": f"{n}_{k}"}
-        for n, k in enumerate(kinds)
-    ]
-    record[0]["path"] = ""
-    (path / "modules.json").write_text(json.dumps(record))
-    (path / "1_Pooling").mkdir(exist_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "pooling", "said"),
-    [
-        (
-            ("Transformer", "Pooling"),
-            {"pooling_mode_max_tokens": True},
-            "pooling .*max.* cannot be",
-        ),
-        (("Transformer", "Pooling"), {"pooling_mode": "lasttoken"}, "pooling lasttoken cannot be"),
-        (("Transformer", "Pooling", "Dense"), {"pooling_mode": "mean"}, "Dense behind the pooling"),
-        (("CLIPModel",), {}, "CLIPModel come first"),
-    ],
-)
-def test_modules_that_are_not_read(folder, kinds, pooling, said):
-    path = folder(trunk())
-    modules(path, *kinds)
-    (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    with pytest.raises(UserError, match=said):
-        sentence_modules.read(path, SIZES)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "settings", "head"),
-    [
-        (("Transformer", "Pooling", "Normalize"), {}, "unit"),
-        (("Transformer", "Pooling"), {}, "unit"),
-        (("Transformer", "Pooling"), {"similarity_fn_name": "dot"}, "plain"),
-    ],
-)
-def test_vectors_compared_by_cosine_are_normalised(folder, kinds, settings, head):
-    path = folder(trunk())
-    modules(path, *kinds)
-    (path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    (path / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    found = families.read(path)
-    assert (found.model.head, found.model.pooling) == (head, "first")
-    assert found.model.score_scale == 20.0
-
-
 def test_a_vocabulary_is_written_as_it_was_read(tiny, tmp_path):
     pieces = pieces_of(tiny.corpus.tokenizer())
-    write_vocabulary(tmp_path, pieces, tiny.corpus.lowercase)
+    write_vocabulary(tmp_path, pieces, tiny.corpus.tokenizer_settings)
     assert (tmp_path / "vocab.txt").read_text() == (tiny.corpus.path / "vocab.txt").read_text()
+
+
+@pytest.mark.parametrize("to", ["transformers", "sentence-transformers", "realm"])
+def test_the_settings_of_a_tokenizer_are_given_back(folder, tmp_path, to):
+    path = folder(embedder(), architectures=["RealmEmbedder"], **REALM)
+    given = {"strip_accents": False, "tokenize_chinese_chars": False, "model_max_length": 16}
+    (path / "tokenizer_config.json").write_text(json.dumps(given))
+    import_model(str(path), tmp_path / "run")
+    export_model(tmp_path / "run", to, tmp_path / "out")
+    files = list((tmp_path / "out").rglob("tokenizer_config.json"))
+    assert files
+    for file in files:
+        written = json.loads(file.read_text())
+        assert {name: written[name] for name in given} == given
+
+
+def test_texts_are_no_longer_than_there_are_positions(run, tmp_path):
+    """The libraries that read an export cut texts by this number."""
+    path, _, _ = run(embedding=4, pooling="mean")
+    export_model(path, "sentence-transformers", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert written["model_max_length"] == SIZES.positions
+
+
+@pytest.mark.parametrize("step", ["write_text", "rename"])
+def test_an_export_that_cannot_be_written_leaves_nothing(run, tmp_path, monkeypatch, step):
+    path, _, _ = run(embedding=4, pooling="mean")
+    out = tmp_path / "deep" / "out"
+
+    def fail(self, *arguments):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(type(tmp_path), step, fail)
+    with pytest.raises(UserError, match=f"{out} cannot be written: No space left on device"):
+        export_model(path, "transformers", out)
+    assert not out.parent.exists()
+
+
+def test_weights_that_cannot_be_written_are_one_line(run, tmp_path, monkeypatch):
+    """safetensors has an error of its own for a full disk."""
+    path, _, _ = run(embedding=4, pooling="mean")
+
+    def fail(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(tensors, "save_file", fail)
+    with pytest.raises(UserError, match=r"out cannot be written: .*No space left on device"):
+        export_model(path, "transformers", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))

@@ -166,12 +166,13 @@ def test_a_missing_and_a_wrong_tensor_are_named(tensors):
     params = {"norm": {"scale": np.zeros(8), "bias": np.zeros(8)}}
     given = {"a.LayerNorm.weights": np.zeros(8), "a.LayerNorm.bias": np.zeros(8)}
     with pytest.raises(
-        UserError, match=r"there: the tensor a.LayerNorm.weight \(8,\) is missing; it "
+        UserError, match=r"there: the tensor a.LayerNorm.weight \(8,\) is missing; there is a "
     ):
         layout.take(slots, given, params, "there")
     given = {"a.LayerNorm.weight": np.zeros(8), "a.LayerNorm.bias": np.zeros(7)}
     with pytest.raises(
-        UserError, match=r"a.LayerNorm.bias is \(7,\), and its config asks for \(8,\)"
+        UserError,
+        match=r"a.LayerNorm.bias has the shape \(7,\); by its config it should have \(8,\)",
     ):
         layout.take(slots, given, params, "there")
     assert c.layers == 3

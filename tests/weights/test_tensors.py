@@ -51,10 +51,12 @@ def test_shards_are_put_together(tmp_path):
     shards(tmp_path)
     assert tensors.read_tensors(tmp_path).keys() == GIVEN.keys()
     save_file({"other": GIVEN["first"]}, tmp_path / "first.safetensors")
-    with pytest.raises(UserError, match=r"first\.safetensors lacks first, which its index names"):
+    with pytest.raises(
+        UserError, match=r"first\.safetensors has no tensor first, which its index lists"
+    ):
         tensors.read_tensors(tmp_path)
     (tmp_path / "first.safetensors").unlink()
-    with pytest.raises(UserError, match=r"first\.safetensors is damaged"):
+    with pytest.raises(UserError, match=r"first\.safetensors cannot be read: No such file"):
         tensors.read_tensors(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(UserError, match=r"index\.json cannot be read"):
@@ -77,14 +79,14 @@ def test_a_file_that_is_cut_off_names_the_tensor(tmp_path):
 
 def test_a_value_that_is_not_finite_names_the_tensor(tmp_path):
     save_file({**GIVEN, "third": np.array([1, np.nan], "f")}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="third holds values that are not finite"):
+    with pytest.raises(UserError, match="third has values that are not finite"):
         tensors.read_tensors(tmp_path)
 
 
 def test_no_weights_and_weights_that_need_pytorch(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="holds no weights: neither"):
+    with pytest.raises(UserError, match="contains no weights: neither"):
         tensors.read_tensors(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"is not installed: pip install 'ralm_jax\[torch\]'"):
+    with pytest.raises(UserError, match=r"reading it needs torch: pip install 'ralm_jax\[torch\]'"):
         tensors.read_tensors(tmp_path)

@@ -41,7 +41,7 @@ def imported(tiny, tmp_path_factory):
     save_file(draw(np.random.default_rng(0), names), path / "model.safetensors")
     config = SIZES | {"vocab_size": tiny.corpus.vocabulary.size, "max_position_embeddings": 64}
     (path / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
-    write_vocabulary(path, pieces_of(tiny.corpus.tokenizer()), lowercase=True)
+    write_vocabulary(path, pieces_of(tiny.corpus.tokenizer()))
     stack = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     modules = [{"type": f"x.models.{name}", "path": at} for name, at in stack.items()]
     (path / "modules.json").write_text(json.dumps(modules))
@@ -122,7 +122,8 @@ def test_what_does_not_go_together(imported, pretrain, tiny, tmp_path, capsys):
     other = pretrain(tmp_path / "o", "--init", imported, *SETTINGS, corpus=tmp_path / "other")
     said = fails(capsys, other)
     assert (
-        f"has other wordpieces than the run {imported}: prepare it with --vocab {imported}" in said
+        f"was tokenized with a different vocabulary than the run {imported}: prepare it with --vocab "
+        f"{imported}" in said
     )
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ralm_jax.data import almanac
+from ralm_jax.sources import almanac
 
 WORLD = almanac.World(people=60, names=12, with_page=0.5)
 

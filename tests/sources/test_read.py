@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ralm_jax.data.documents import Document, GivenSpan
 from ralm_jax.data.prepare import prepare
-from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
+from ralm_jax.sources.documents import Document, GivenSpan
+from ralm_jax.sources.read import read_documents
 
 GOOD = {"id": "a", "title": "A", "text": "Some text."}
 

@@ -24,8 +24,8 @@ def published(out: Path) -> Iterator[Path]:
     """A directory to fill; it becomes `out` if that succeeds, and is gone if it does not.
 
     Raises:
-      UserError: `out` exists, or there was an OSError in the block, which is taken for one of
-        writing: convert those of reading before they come here.
+      UserError: `out` exists, or there was an OSError in the block: one that names a file elsewhere is
+        taken for an error of reading it, any other for one of writing.
     """
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
     missing: list[Path] = []
@@ -47,13 +47,22 @@ def published(out: Path) -> Iterator[Path]:
         # Nobody reads what is printed any more, which has nothing to do with `out`.
         raise
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+        raise UserError(_line(error, out, partial)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         # Folders above `out` that were made for it; one with anything in it is not removed.
         for folder in missing:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _line(error: OSError, out: Path, partial: Path) -> str:
+    """One line on what could not be written, or not be read."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    file = Path(os.fsdecode(error.filename or out))
+    if file.is_relative_to(out) or file.is_relative_to(partial) or partial.is_relative_to(file):
+        return f"{out} cannot be written: {reason}"
+    return f"{file}: {reason}"
 
 
 def _sweep(out: Path) -> None:

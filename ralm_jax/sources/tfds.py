@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ralm_jax.data.documents import Document, GivenSpan
 from ralm_jax.errors import UserError
+from ralm_jax.sources.documents import Document, GivenSpan
 
 TEXT_FIELDS = ("text", "plain_text", "body", "article", "document", "content")
 _ARTICLE = re.compile(r"_START_ARTICLE_\n(.*)\n")

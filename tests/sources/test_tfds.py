@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ralm_jax.data.documents import GivenSpan
-from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
+from ralm_jax.sources.documents import GivenSpan
+from ralm_jax.sources.read import read_documents
 
 TEXT = tfds.features.Text()
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ralm_jax.data.documents import Document
-from ralm_jax.data.sources import read_documents
 from ralm_jax.errors import UserError
+from ralm_jax.sources.documents import Document
+from ralm_jax.sources.read import read_documents
 
 
 def fill(folder, files):

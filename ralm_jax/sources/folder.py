@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ralm_jax.data.documents import Document
 from ralm_jax.errors import UserError
+from ralm_jax.sources.documents import Document
 
 _MARKDOWN = (".md", ".markdown")
 SUFFIXES = (".txt", ".text", *_MARKDOWN, ".rst")

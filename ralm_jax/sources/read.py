@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ralm_jax.data.documents import Document, GivenSpan
-from ralm_jax.data.folder_source import SUFFIXES, read_folder
 from ralm_jax.errors import UserError
 from ralm_jax.metrics.plain_text import blank
+from ralm_jax.sources.documents import Document, GivenSpan
+from ralm_jax.sources.folder import SUFFIXES, read_folder
 
 _FORMS = "a .jsonl[.gz] file, a folder or tfds:NAME"
 
@@ -50,7 +50,7 @@ def read_documents(source: str, counts: Counter[str] | None = None) -> Iterator[
 def _open(source: str, rejected: Counter[str]) -> Iterator[Document]:
     if source.startswith("tfds:"):
         # Importing TFDS takes half a second, which other sources need not wait for.
-        from ralm_jax.data.tfds_source import read_tfds
+        from ralm_jax.sources.tfds import read_tfds
 
         return read_tfds(source.removeprefix("tfds:"))
     if os.path.isdir(source):

@@ -1,0 +1,271 @@
+"""sentence-transformers: stacks of modules, old layouts, prompts, lengths and lower case."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from state_dicts import PIECES, draw, trunk
+
+from ralm_jax.data.tokenizer import load_tokenizer
+from ralm_jax.errors import UserError
+from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.models.ralm import Text
+from ralm_jax.runs import directory
+from ralm_jax.weights import families
+from ralm_jax.weights.importing import import_model
+
+TEXT = Text(
+    np.array([[2, 7, 9, 5, 3, 0, 0], [2, 11, 3, 6, 6, 19, 3]], np.int32),
+    np.array([[0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]], np.int32),
+)
+MEAN, CLS = {"pooling_mode": "mean"}, {"pooling_mode_cls_token": True}
+TANH, IDENTITY = "torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"
+
+
+@pytest.fixture
+def model(folder):
+    """(kinds, pooling, encoder, settings) -> the folder of a model with these modules."""
+
+    def make(kinds, pooling=MEAN, encoder="", settings=None, names=None):
+        path = folder(names or trunk())
+        if encoder:
+            (path / encoder).mkdir()
+            for file in list(path.iterdir()):
+                if file.is_file():
+                    file.rename(path / encoder / file.name)
+            # Earlier releases kept their version there.
+            (path / "config.json").write_text('{"__version__": "0.3.0"}')
+        places = [encoder, *(f"{n}_{kind}" for n, kind in enumerate(kinds) if n)]
+        listed = [{"type": f"x.models.{k}", "path": p} for k, p in zip(kinds, places, strict=True)]
+        (path / "modules.json").write_text(json.dumps(listed))
+        for place in places:
+            (path / place).mkdir(exist_ok=True)
+        if len(kinds) > 1:
+            (path / places[1] / "config.json").write_text(json.dumps(pooling))
+        if settings:
+            (path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        return path
+
+    return make
+
+
+def dense(folder, out, activation=IDENTITY, bias=True, into=8):
+    """A Dense module; its kernel as it is there, and its bias."""
+    rng = np.random.default_rng(out)
+    tensors = {"linear.weight": rng.normal(0, 0.5, (out, into)).astype("f")}
+    tensors |= {"linear.bias": rng.normal(0, 0.5, out).astype("f")} if bias else {}
+    config = {"in_features": into, "out_features": out, "bias": bias}
+    (folder / "config.json").write_text(json.dumps(config | {"activation_function": activation}))
+    save_file(tensors, folder / "model.safetensors")
+    return tensors["linear.weight"], tensors.get("linear.bias", np.zeros(out, "f"))
+
+
+def embed(read):
+    apply = jax.jit(lambda p: read.model.apply({"params": p}, TEXT, method="passages"))
+    return np.asarray(apply(read.params))
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def imported(path, run):
+    said = []
+    report = import_model(str(path), run, say=said.append)
+    return OpenRun.open(run), said, report
+
+
+@pytest.mark.parametrize("encoder", ["0_Transformer", "0_BERT"])
+@pytest.mark.parametrize("root_config", [True, False])
+def test_the_encoder_is_where_modules_json_says(model, tmp_path, encoder, root_config):
+    kinds = (encoder[2:], "Pooling", "Normalize")
+    path = model(kinds, CLS, encoder)
+    if not root_config:
+        (path / "config.json").unlink()
+    loaded, _, _ = imported(path, tmp_path / "run")
+    assert (loaded.model.pooling, loaded.model.head) == ("first", "unit")
+    flat = families.read(model(("Transformer", "Pooling", "Normalize"), CLS))
+    jax.tree.map(
+        np.testing.assert_array_equal, loaded.params["retriever"], flat.params["retriever"]
+    )
+
+
+def test_names_as_a_model_with_a_head_has_them(model):
+    prefixed = draw(np.random.default_rng(0), trunk())
+    prefixed = {f"bert.{name}": array for name, array in prefixed.items()}
+    kinds = ("Transformer", "Pooling")
+    np.testing.assert_array_equal(
+        embed(families.read(model(kinds, names=prefixed))), embed(families.read(model(kinds)))
+    )
+
+
+def test_prompts_are_said_and_recorded(model, tmp_path):
+    settings = {
+        "prompts": {"query": "query: ", "passage": "passage: "},
+        "default_prompt_name": None,
+    }
+    path = model(("Transformer", "Pooling", "Normalize"), settings=settings)
+    _, said, report = imported(path, tmp_path / "run")
+    assert said[-1] == "prompts query, passage are not used: texts are embedded without them"
+    assert report["notes"] == [said[-1]]
+    assert directory.read_record(tmp_path / "run")["prompts"] == settings["prompts"]
+
+
+def test_empty_prompts_are_none(model, tmp_path):
+    """Every newer model has two of them."""
+    path = model(("Transformer", "Pooling"), settings={"prompts": {"query": "", "document": ""}})
+    _, said, report = imported(path, tmp_path / "run")
+    assert len(said) == 2 and report["notes"] == []
+    assert "prompts" not in directory.read_record(tmp_path / "run")
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_dense_with_tanh_behind_cls_is_berts_pooler(model, normalized):
+    """As in LaBSE."""
+    kinds = ("Transformer", "Pooling", "Dense", *(["Normalize"] if normalized else []))
+    path = model(kinds, CLS, settings={} if normalized else {"similarity_fn_name": "dot"})
+    weight, bias = dense(path / "2_Dense", 8, TANH)
+    plain = model(("Transformer", "Pooling"), CLS, settings={"similarity_fn_name": "dot"})
+    wanted = np.tanh(embed(families.read(plain)) @ weight.T + bias)
+    read = families.read(path)
+    assert (read.model.pooling, read.model.head) == ("cls", "unit" if normalized else "plain")
+    np.testing.assert_allclose(embed(read), unit(wanted) if normalized else wanted, atol=1e-5)
+
+
+def test_a_dense_without_a_bias_and_dropout(model):
+    kinds = ("Transformer", "Pooling", "Dropout", "Dense", "LayerNorm")
+    path = model(kinds, settings={"similarity_fn_name": "dot"})
+    weight, bias = dense(path / "3_Dense", 4, bias=False)
+    norm = {"norm.weight": np.full(4, 2, "f"), "norm.bias": np.arange(4, dtype="f")}
+    (path / "4_LayerNorm" / "config.json").write_text('{"dimension": 4}')
+    save_file(norm, path / "4_LayerNorm" / "model.safetensors")
+    plain = model(("Transformer", "Pooling"), settings={"similarity_fn_name": "dot"})
+    x = embed(families.read(plain)) @ weight.T + bias
+    centred = x - x.mean(1, keepdims=True)
+    x = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(embed(families.read(path)), 2 * x + np.arange(4), atol=1e-4)
+
+
+def refused(path, said):
+    with pytest.raises(UserError, match=said) as error:
+        families.read(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "pooling", "said"),
+    [
+        (
+            ("Transformer", "Pooling"),
+            {"pooling_mode_max_tokens": True},
+            "pooling .*max.* cannot be",
+        ),
+        (("Transformer", "Pooling"), {"pooling_mode": "lasttoken"}, "pooling lasttoken cannot be"),
+        (("Transformer", "Pooling", "Dense"), MEAN, "Dense behind mean pooling cannot be read"),
+        (("Transformer", "Pooling", "LSTM"), MEAN, "LSTM behind the pooling cannot be read"),
+        (("CLIPModel",), {}, "begins with CLIPModel cannot be read"),
+        (("Transformer", "WordWeights", "Pooling"), {}, "begins with Transformer and WordWeights"),
+    ],
+)
+def test_modules_that_are_refused(model, kinds, pooling, said):
+    refused(model(kinds, pooling), said)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "out", "activation", "said"),
+    [
+        (CLS, 8, "torch.nn.modules.activation.ReLU", "activation of this Dense must be Tanh"),
+        (CLS, 4, TANH, "from 8 to 8 features"),
+    ],
+)
+def test_a_dense_that_no_tower_has(model, pooling, out, activation, said):
+    path = model(("Transformer", "Pooling", "Dense"), pooling)
+    dense(path / "2_Dense", out, activation)
+    refused(path, said)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "similarity", "head"),
+    [
+        (("Transformer", "Pooling", "Normalize"), None, "unit"),
+        (("Transformer", "Pooling", "Normalize"), "euclidean", "unit"),
+        (("Transformer", "Pooling"), None, "unit"),
+        (("Transformer", "Pooling"), "dot", "plain"),
+    ],
+)
+def test_vectors_compared_by_cosine_are_normalised(model, kinds, similarity, head):
+    read = families.read(model(kinds, CLS, settings={"similarity_fn_name": similarity}))
+    assert (read.model.head, read.model.pooling, read.model.score_scale) == (head, "first", 20.0)
+
+
+def test_other_similarities_are_refused(model):
+    path = model(("Transformer", "Pooling"), settings={"similarity_fn_name": "euclidean"})
+    refused(path, "similarity euclidean cannot be read; cosine and dot can")
+    path = model(
+        ("Transformer", "Pooling", "Normalize"), settings={"similarity_fn_name": "manhattan"}
+    )
+    refused(path, "similarity manhattan cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence", "tokenizer", "lengths"),
+    [
+        ("Transformer", {"max_seq_length": 12}, {}, (12, 12, 24)),
+        ("Transformer", {"max_seq_length": None}, {"model_max_length": 10}, (10, 10, 24)),
+        ("Transformer", {}, {"model_max_length": 10**30}, (24, 24, 24)),
+        ("Transformer", {"query_length": 5, "document_length": 40}, {}, (5, 24, 24)),
+        # [CLS] and [SEP] were not counted then.
+        ("BERT", {"max_seq_length": 12}, {}, (14, 14, 24)),
+    ],
+    ids=str,
+)
+def test_texts_are_as_long_as_the_model_says(model, kind, sentence, tokenizer, lengths):
+    path = model((kind, "Pooling"), encoder=f"0_{kind}")
+    (path / f"0_{kind}" / "sentence_bert_config.json").write_text(json.dumps(sentence))
+    (path / f"0_{kind}" / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    read = families.read(path).lengths
+    assert (read.query, read.passage, read.joint) == lengths
+
+
+def test_a_length_that_is_none(model):
+    path = model(("Transformer", "Pooling"))
+    (path / "sentence_bert_config.json").write_text('{"max_seq_length": "long"}')
+    refused(path, "max_seq_length must be a positive whole number, not 'long'")
+
+
+def test_a_bert_is_as_long_as_its_tokenizer_says(folder):
+    path = folder(trunk("bert."))
+    (path / "tokenizer_config.json").write_text('{"model_max_length": 10}')
+    read = families.read(path).lengths
+    assert (read.query, read.passage, read.joint) == (10, 10, 24)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lower", "tokenizer", "pieces"),
+    [
+        # The text is lower-cased, and accents are the tokenizer's affair.
+        ("Transformer", True, {"do_lower_case": False}, ["the", "ç"]),
+        ("Transformer", True, {"do_lower_case": False, "strip_accents": True}, ["the", "c"]),
+        ("Transformer", False, {"do_lower_case": True}, ["the", "c"]),
+        # The tokenizer is set, whatever it was.
+        ("BERT", True, {"do_lower_case": False}, ["the", "c"]),
+        ("BERT", False, {"do_lower_case": True}, ["[UNK]", "[UNK]"]),
+        ("BERT", None, {"do_lower_case": True}, ["the", "c"]),
+    ],
+    ids=str,
+)
+def test_lower_case_of_the_first_module(model, tmp_path, kind, lower, tokenizer, pieces):
+    path = model((kind, "Pooling"), encoder=f"0_{kind}")
+    files = {
+        "sentence_bert_config.json": {"do_lower_case": lower},
+        "tokenizer_config.json": tokenizer,
+    }
+    for name, record in files.items():
+        (path / f"0_{kind}" / name).write_text(json.dumps(record))
+    words = "".join(f"{p}\n" for p in [*PIECES[:-1], "ç"])
+    (path / f"0_{kind}" / "vocab.txt").write_text(words)
+    imported(path, tmp_path / "run")
+    vocab, settings = directory.vocabulary(tmp_path / "run")
+    assert load_tokenizer(vocab, settings).encode("The Ç").tokens == pieces
