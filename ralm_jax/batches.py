@@ -7,7 +7,6 @@ import dataclasses
 from typing import Annotated, Any, NamedTuple
 
 from ralm_jax import settings
-from ralm_jax.errors import UserError
 from ralm_jax.settings import Count, From
 
 Array = Any  # numpy on the host, jax in a step
@@ -25,11 +24,6 @@ class Lengths:
 
     def __post_init__(self):
         settings.check_fields(self)
-        if self.joint <= self.query:
-            raise UserError(
-                f"the joint length {self.joint} has no room for a passage behind a query of {self.query}: "
-                "raise JOINT_LENGTH above QUERY_LENGTH"
-            )
 
 
 class Text(NamedTuple):

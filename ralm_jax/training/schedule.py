@@ -56,6 +56,11 @@ def check(stage: Stage, model: Ralm | OpenQA) -> None:
             f"stage {stage.name}: its objective needs a scorer, which the model lacks; SCORER = True adds one"
         )
     asked, retriever = stage.task.lengths, model.retriever_config.positions
+    if hasattr(stage.task, "candidates") and asked.joint <= asked.query:
+        raise UserError(
+            f"stage {stage.name}: the joint length {asked.joint} has no room for a passage behind a query of "
+            f"{asked.query}: raise JOINT_LENGTH above QUERY_LENGTH"
+        )
     for name, length, most in (
         ("query", asked.query, retriever),
         ("passage", asked.passage, retriever),

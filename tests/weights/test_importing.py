@@ -51,7 +51,7 @@ def test_a_run_is_made(folder, out):
 def test_an_out_that_exists_is_left_alone(folder, out):
     out.mkdir()
     (out / "mine").touch()
-    with pytest.raises(UserError, match="exists; choose another --out"):
+    with pytest.raises(UserError, match="exists; remove it or give another --out"):
         import_model(str(folder(BERT)), out)
     assert [f.name for f in out.iterdir()] == ["mine"]
 

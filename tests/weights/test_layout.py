@@ -151,7 +151,7 @@ def test_a_realm_reader_scores_spans(folder):
 def test_every_tensor_comes_back_bit_for_bit(names, slots, tensors):
     c = EncoderConfig(40, hidden=8, layers=3, heads=2, intermediate=12, positions=24)
     model = families.Ralm(c, c, embedding=4)
-    params = jax.tree.map(np.array, families.state.initial_params(model, jax.random.key(0)))
+    params = jax.tree.map(np.array, families.initial.initial_params(model, jax.random.key(0)))
     given = tensors(names)
     assert layout.take(slots(c), given, params, "there") == given.keys()
     back = layout.give(slots(c), params)

@@ -8,10 +8,10 @@ import pytest
 from safetensors.numpy import save_file
 from state_dicts import PIECES, draw, trunk
 
+from ralm_jax.batches import Text
 from ralm_jax.data.tokenizer import load_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
-from ralm_jax.models.ralm import Text
 from ralm_jax.runs import directory
 from ralm_jax.weights import families
 from ralm_jax.weights.importing import import_model
