@@ -65,7 +65,8 @@ class Supply(Protocol):
         ...
 
     def staleness(self, step: int) -> int | None:
-        """Steps since the parameters that made the served index; None without one."""
+        """Steps between the parameters that made the index and `step`, for the index in which the queries
+        of batch `step` were searched; None without one. Asked for the last two batches at most."""
         ...
 
     def close(self) -> None: ...
@@ -151,6 +152,8 @@ class RetrievalSupply:
         other = self._asked_corpus is not corpus
         self._own_rows = same_passages(self._asked_corpus, corpus) if other else None
         self._version: index.Version | None = None
+        # The step whose parameters made the index, for each of the latest batches.
+        self._made_at: dict[int, int] = {}
         self._found = np.full((batch, task.neighbours), -1, np.int32)
 
     def start(self, params: Params) -> Published:
@@ -180,7 +183,13 @@ class RetrievalSupply:
         drawn = self._drawn if self._drawn and self._drawn[0] == step else None
         self._asked = drawn[1] if drawn else self._draw(step)
         vectors = embed_queries(self._model, params["retriever"], self._asked.query)
+        self._serves(step)
         self._search = self._searcher.search(vectors, self._task.neighbours)
+
+    def _serves(self, step: int) -> None:
+        """Notes which index answers the queries of a step: the next may be published before its metrics."""
+        self._made_at = {**self._made_at, step: self._searcher.step}
+        self._made_at.pop(step - 3, None)
 
     def _draw(self, step: int) -> Any:
         rows, positions = pipeline.draw(self._rows, self._seed, step, self._batch)
@@ -229,6 +238,7 @@ class RetrievalSupply:
         snapshot = saved["snapshot"] if flying >= 0 else None
         self._refresher.resume(snapshot, flying if flying >= 0 else None, step)
         self._asked, self._search = self._draw(step), None
+        self._serves(step)
         self._found = np.asarray(saved["found"])
         self.checkpointed()
 
@@ -236,7 +246,7 @@ class RetrievalSupply:
         self._needed.append(self._searcher.step)
 
     def staleness(self, step: int) -> int:
-        return self._refresher.staleness(step)
+        return step - self._made_at[step]
 
     def close(self) -> None:
         self._refresher.close()
