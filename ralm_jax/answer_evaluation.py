@@ -96,8 +96,11 @@ def table(report: dict[str, Any]) -> str:
         for label, gold in golds.items():
             lines.append(f"{label:<32}{_recall_cells(gold['recall'])}{gold['mrr']:>8.3f}")
     if "reranked" in report:
-        does = "re-ranks" if report["asking"] == "reranked" else "does not re-rank"
-        lines.append(f"ralm ask {does}: development questions decide, and without them it does not")
+        lines.append(
+            "ralm ask re-ranks: it answered more development questions that way"
+            if report["asking"] == "reranked"
+            else "ralm ask does not re-rank: it does only if that answers more development questions"
+        )
     return "\n".join(lines)
 
 

@@ -33,15 +33,16 @@ def evaluate(
     stage: str | None = None,
     clozes: int = 1000,
 ) -> dict[str, Any]:
-    """Measures a run: recall and MRR on questions beside BM25, and held-out masked spans.
+    """Measures a run: recall and MRR on questions, compared with BM25, and held-out masked spans.
 
     Args:
-      corpus: prepared with the vocabulary of the run's own, which it stands in for.
-      stage: whose newest checkpoint to measure; the last that has one by default.
-      clozes: at most so many held-out sentences are read.
+      corpus: another corpus to measure on, prepared with the vocabulary of the run's own.
+      stage: the stage whose newest checkpoint is measured; by default the last one that has a checkpoint.
+      clozes: the most held-out sentences to read.
 
     Raises:
-      UserError: no run, no corpus, other wordpieces, or a bad file of questions.
+      UserError: the run or the corpus does not exist, the corpus was tokenized with a different
+        vocabulary, or the questions cannot be read.
     """
     loaded = runs.load(Path(run), stage)
     own = runs.read_record(Path(run))
@@ -131,7 +132,7 @@ TITLES = {
 
 
 class Judge:
-    """Tells which passages answer a question, by gold ids and by holding an answer."""
+    """Tells which passages answer a question: gold passages, and those that contain an answer."""
 
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions
@@ -152,7 +153,7 @@ class Judge:
         return [f"{r['title'].decode()} {r['text'].decode()}" for r in records]
 
     def holds(self, row: int, question: Question) -> bool:
-        """Whether the passage's text (without its title) holds an answer."""
+        """Whether the passage's text (without its title) contains an answer."""
         return row >= 0 and question.answer_in(self._source[row]["text"].decode())
 
     def score(self, ranking: Ranking) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from ralm_jax.data.pipeline import Lengths
 from ralm_jax.data.question_sources import read_questions
 from ralm_jax.data.questions import Question
 from ralm_jax.dev_selection import Selection, spread
-from ralm_jax.errors import UserError
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.tasks import FROZEN, OpenQuestions
@@ -80,10 +79,6 @@ def finetune(
     task = OpenQuestions(lengths, known, notes, train_passages=train_passages, **read, **found)
     tuning = training.Stage(STAGE, task, steps, batch, optimizer)
     probed = spread(dev, dev_questions)
-    if dev and not probed:
-        raise UserError(
-            "no development question has an answer to compare with; give questions with answers"
-        )
     select = Selection(Path(out), text, probed, lengths, task.candidates) if dev else None
     often = (log_every, checkpoint_every, select, dev_every)
     shared = training.Run(Path(out), text, model, seed, 0.0, *often, Path(run))

@@ -20,6 +20,7 @@ LAYERS = [
         "distillation",
         "metrics",
         "answers",
+        "plain_text",
         "writers",
         "plots",
         "models",

@@ -15,22 +15,23 @@ from ralm_jax.models.ralm import Text
 
 
 class Known(NamedTuple):
-    """Questions, tokenised, and where their answers stand in the corpus."""
+    """For each question its wordpieces, the rows of the passages that have an answer (ascending), and
+    where answers stand in them."""
 
-    pieces: list[np.ndarray]  # wordpieces of each question
-    holds: list[np.ndarray]  # rows of the passages that hold an answer, ascending
+    pieces: list[np.ndarray]
+    holds: list[np.ndarray]
     spans: list[Spans]
 
     @property
     def answerable(self) -> np.ndarray:
-        """bool [n]: some passage holds an answer."""
+        """bool [n]: some passage has an answer."""
         return np.array([len(rows) > 0 for rows in self.holds], bool)
 
 
 def know(
     corpus: Corpus, questions: Sequence[Question], rule: matching.Rule = matching.wordpieces
 ) -> Known:
-    """Tokenises and matches questions, once for a whole run."""
+    """Tokenizes questions and finds their answers, once for a whole run."""
     asked = [q.question for q in questions]
     encoded = corpus.tokenizer().encode_batch(asked, add_special_tokens=False)
     spans = matching.spans(corpus, questions)
@@ -40,10 +41,10 @@ def know(
 
 
 class Asked(NamedTuple):
-    """Questions of a batch, before anything is retrieved for them."""
+    """Questions of a batch [B,L], before anything is retrieved for them, and their numbers int64 [B]."""
 
-    query: Text  # [B,L]
-    numbers: np.ndarray  # int64 [B]: which questions
+    query: Text
+    numbers: np.ndarray
 
 
 class Reading(Protocol):
@@ -101,7 +102,8 @@ def joint_text(corpus: Corpus, query: Text, rows: np.ndarray, length: int):
     """Questions [B,L] and rows [B,K] -> joint Text [B,K,S], and where an answer may lie, bool [B,K,S]."""
     joint = features.joint_text(corpus, query, rows, length)
     column = np.arange(length)
-    end = (joint.tokens != 0).sum(-1, keepdims=True) - 1  # of the last [SEP]
+    # Where the last [SEP] stands.
+    end = (joint.tokens != 0).sum(-1, keepdims=True) - 1
     return joint, (joint.types == 1) & (column < end)
 
 
@@ -110,7 +112,8 @@ def gold_spans(
 ) -> np.ndarray:
     """bool [B,K,S,W]: spans of the passages `rows` [B,K] that are an answer, and not cut off."""
     gold = np.zeros((*within.shape, width), bool)
-    front = (asked.query.tokens != 0).sum(1)  # where bodies begin
+    # Where bodies begin.
+    front = (asked.query.tokens != 0).sum(1)
     for b, number in enumerate(asked.numbers):
         spans = known.spans[number]
         for k, row in enumerate(rows[b]):

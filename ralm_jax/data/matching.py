@@ -17,7 +17,7 @@ from ralm_jax.data.pattern_matching import pattern_spans
 from ralm_jax.data.questions import Question
 from ralm_jax.plain_text import plain
 
-# (corpus, questions) -> for each question the rows of the passages that hold an answer, ascending
+# (corpus, questions) -> for each question the rows of the passages that have an answer, ascending
 Rule = Callable[[Corpus, Sequence[Question]], list[np.ndarray]]
 
 

@@ -26,7 +26,8 @@ from ralm_jax.errors import UserError
 
 FORMAT = 1
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
-WRITING, REMOVING = ".writing_", ".removing_"  # prefixes of folders that are not versions
+# Prefixes of folders that are not versions.
+WRITING, REMOVING = ".writing_", ".removing_"
 
 
 class Version(NamedTuple):
@@ -164,7 +165,7 @@ def open_version(
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise UserError(
-                f"index {path}: format {manifest['format']}, this release reads {FORMAT}"
+                f"index {path}: its format is {manifest['format']}, and this release reads {FORMAT}"
             )
         vectors = np.load(path / VECTORS, mmap_mode="r")
         stamp = manifest["step"], (manifest["N"], manifest["E"])
@@ -179,15 +180,15 @@ def open_version(
     except FileNotFoundError as missing:
         raise UserError(
             f"index {path}: {missing.filename} is missing; "
-            "resume from a checkpoint whose index is there"
+            "resume from a checkpoint whose index still exists"
         ) from None
     except (ValueError, KeyError, TypeError, OSError, EOFError):
         raise UserError(
-            f"index {path}: damaged (checksum or form); put back a sound copy of that folder"
+            f"index {path}: damaged (checksum or format); restore that folder from a copy"
         ) from None
     if made_from != fingerprint:
         raise UserError(
-            f"index {path}: made from another corpus; give the corpus that this run began with"
+            f"index {path}: built from a different corpus; give the corpus that this run began with"
         )
     return Version(step, vectors, path)
 
@@ -198,7 +199,8 @@ def made_by(roots: Iterable[str | os.PathLike], maker: str, fingerprint: str) ->
         for step in versions(root):
             manifest = json.loads((folder(root, step) / MANIFEST).read_text(encoding="utf-8"))
             if (manifest.get("maker"), manifest.get("fingerprint")) == (maker, fingerprint):
-                with contextlib.suppress(UserError):  # damaged: another, or it is made again
+                # A damaged one is passed over: another is taken, or the vectors are made again.
+                with contextlib.suppress(UserError):
                     return open_version(root, step, fingerprint)
     return None
 

@@ -1,4 +1,4 @@
-"""When the index is made anew, and the work of doing so between training steps.
+"""When the index is refreshed, and the work of doing so between training steps.
 
 A policy is pure in the step: which snapshot serves at a step follows from the step alone, so a
 resumed run is the same run. With a snapshot taken at step s the passages are embedded over the
@@ -88,7 +88,7 @@ class Asynchronous:
         if not 0 < self.lag <= self.every:
             raise UserError(
                 f"refresh.Asynchronous: lag is {self.lag}; "
-                f"it must be over 0 and at most every ({self.every})"
+                f"it must be greater than 0 and at most every ({self.every})"
             )
 
     def snapshot_due(self, step: int) -> bool:
@@ -180,8 +180,8 @@ class Refresher:
         served, flying = self._policy.published(before), _flying(self._policy, before)
         if snapshot_step not in (None, flying):
             raise UserError(
-                f"index {self._root}: the checkpoint of step {step} holds a snapshot of step "
-                f"{snapshot_step}, the refresh policy expects {flying}; "
+                f"index {self._root}: the checkpoint of step {step} contains a snapshot of step "
+                f"{snapshot_step}, but the refresh policy expects {flying}; "
                 "resume with the policy that the run began with"
             )
         self._searcher.restore(index.open_version(self._root, served, self._fingerprint))
