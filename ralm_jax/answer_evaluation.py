@@ -65,7 +65,7 @@ def evaluate_answers(
     answerable = np.array([len(rows) > 0 for rows in wordpieces(opened.corpus, questions)])
     report: dict[str, Any] = {"questions": len(questions), "answerable": int(answerable.sum())}
     report |= {"with_answers": sum(bool(q.answers) for q in questions)}
-    report |= {"left_out": given.notes, "read": candidates}
+    report |= {"left_out": given.notes, "read": min(candidates, beam)}
     cut = cut_notes(opened.tokenizer, asked, opened.lengths.query)
     report["notes"] = judge.notes | cut
     report["asking"] = "reranked" if opened.rerank else "retriever"
