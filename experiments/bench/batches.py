@@ -41,7 +41,7 @@ BLOCK = 1 << 18
 PARTS = ("draw", "clozes", "with_candidates")
 
 
-def blocks(folder: Path, passages: int) -> Iterator[tuple[dict[str, np.ndarray], int, int]]:
+def blocks(folder: Path, passages: int) -> Iterator[tuple[dict[str, np.memmap], int, int]]:
     """The tables of a corpus, created as files, and the rows [start, stop) of passages to fill in next."""
     forms = {
         "tokens": (np.uint16, (passages, STORED)),

@@ -18,7 +18,7 @@ from ralm_jax.metrics.ranking import all_ranked, recall_at_k
 from ralm_jax.models.ralm import Ralm
 
 KS = (1, 5, 20, 100)
-# Clozes read at a time: [16,K,M,V] logits are in memory.
+# Clozes read at a time, which bounds the logits in memory to [16,K,M,V].
 READ_BATCH = 16
 
 
@@ -106,17 +106,20 @@ def read(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
     """{name: (sum, count)} for a batch; rows whose weights are all 0 do not count."""
     variables = {"params": params}
     call: Any = functools.partial(model.apply, variables, batch)
-    logits = jax.nn.log_softmax(call(method="read"))  # [B,K,M,V]
-    prior = losses.log_prior(call(method="scores"), batch.valid)  # [B,K]
-    marginal = jax.nn.logsumexp(prior[:, :, None, None] + logits, axis=1)  # [B,M,V]
+    # Logits [B,K,M,V], prior [B,K], marginal [B,M,V].
+    logits = jax.nn.log_softmax(call(method="read"))
+    prior = losses.log_prior(call(method="scores"), batch.valid)
+    marginal = jax.nn.logsumexp(prior[:, :, None, None] + logits, axis=1)
     unused = batch.weights == 0
     asked = (~unused).any(-1)
 
-    def right(guess):  # [B,M,V] -> spans wholly right
+    def right(guess):
+        """[B,M,V] -> the number of spans that are wholly right."""
         return (((guess.argmax(-1) == batch.targets) | unused).all(-1) & asked).sum()
 
     targets = jnp.broadcast_to(batch.targets[:, None, :, None], (*logits.shape[:-1], 1))
-    likelihood = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]  # [B,K,M]
+    # [B,K,M]
+    likelihood = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]
     telemetry = losses.retrieval_telemetry(prior, likelihood, batch.weights)
     return {
         "span_accuracy": (right(marginal), asked.sum()),

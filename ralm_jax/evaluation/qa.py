@@ -76,7 +76,7 @@ def evaluate_answers(
     answerable = np.array([len(rows) > 0 for rows in wordpieces(opened.corpus, questions)])
     report: dict[str, Any] = {"questions": len(questions), "answerable": int(answerable.sum())}
     report |= {"with_answers": sum(bool(q.answers) for q in questions)}
-    report |= {"left_out": given.notes, "read": candidates}
+    report |= {"left_out": given.notes, "read": min(candidates, beam)}
     cut = cut_notes(opened.tokenizer, asked, opened.lengths.query)
     report["notes"] = relevance.notes | cut
     report["asking"] = "reranked" if opened.rerank else "retriever"
@@ -107,8 +107,11 @@ def table(report: dict[str, Any]) -> str:
         for label, gold in golds.items():
             lines.append(f"{label:<32}{_recall_cells(gold['recall'])}{gold['mrr']:>8.3f}")
     if "reranked" in report:
-        does = "re-ranks" if report["asking"] == "reranked" else "does not re-rank"
-        lines.append(f"ralm ask {does}: development questions decide, and without them it does not")
+        lines.append(
+            "ralm ask re-ranks: it answered more development questions that way"
+            if report["asking"] == "reranked"
+            else "ralm ask does not re-rank: it does only if that answers more development questions"
+        )
     return "\n".join(lines)
 
 

@@ -23,11 +23,11 @@ from ralm_jax.retrieval.lexical import Bm25
 def evaluate_retrieval(
     opened: OpenRun, given: Questions | None, *, clozes: int = 1000, bm25: bool = True
 ) -> dict[str, Any]:
-    """Measures a run: recall and MRR on questions beside BM25, and held-out masked spans.
+    """Measures a run: recall and MRR on questions, compared with BM25, and held-out masked spans.
 
     Args:
       given: questions; without any, masked spans alone are measured.
-      clozes: at most so many held-out sentences are read.
+      clozes: the most held-out sentences to read.
 
     Raises:
       UserError: as `OpenRun.open` says of its corpus.
@@ -100,7 +100,7 @@ TITLES = {
 
 
 class Relevance:
-    """Tells which passages answer a question, by gold ids and by whether they have an answer."""
+    """Tells which passages answer a question: gold passages, and those that contain an answer."""
 
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions
@@ -121,7 +121,7 @@ class Relevance:
         return [f"{r['title'].decode()} {r['text'].decode()}" for r in records]
 
     def has_answer(self, row: int, question: Question) -> bool:
-        """Whether the passage's text (without its title) has an answer."""
+        """Whether the passage's text (without its title) contains an answer."""
         return row >= 0 and question.answer_in(self._source[row]["text"].decode())
 
     def score(self, ranking: Ranking) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from ralm_jax.examples.masking import Mask
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """Which sentences may be asked: rows of `corpus.sentences`, and why the others may not."""
+    """Which sentences may be asked: rows of `corpus.sentences`, int64 [n], and why the others may not."""
 
-    rows: np.ndarray  # int64 [n]
+    rows: np.ndarray
     left_out: dict[str, int]
 
 
@@ -54,12 +54,13 @@ def queries(corpus: Corpus, share: float, usable: dict[str, np.ndarray]) -> Quer
         keep &= mask
     rows = np.flatnonzero(keep)
     if not len(rows):
-        raise UserError(f"no sentence of {corpus.path} can be a query: {left_out}")
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
+        raise UserError(f"no sentence of {corpus.path} can be a query: {reasons or 'it has none'}")
     return Queries(rows, left_out)
 
 
 def draw(rows: np.ndarray, seed: int, step: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a step, in an order shuffled anew each epoch: (rows [B], positions in the order [B])."""
+    """Rows of a step, in an order that is shuffled for each epoch: (rows [B], positions in it [B])."""
     order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
     positions = np.arange(step * batch, (step + 1) * batch)
     return rows[np.array([order[int(i)] for i in positions])], positions
@@ -71,13 +72,17 @@ def generator(seed: int, position: int) -> np.random.Generator:
 
 @dataclasses.dataclass(frozen=True)
 class Clozes:
-    """Masked queries of a batch, before any passage is retrieved for them."""
+    """Masked queries of a batch, before any passage is retrieved for them.
 
-    query: Text  # [B,L]
-    positions: np.ndarray  # int32 [B,M]
-    targets: np.ndarray  # int32 [B,M]
-    weights: np.ndarray  # float32 [B,M]
-    passages: np.ndarray  # int32 [B]: the passage each query was taken from
+    query [B,L]; positions and targets int32 [B,M]; weights float32 [B,M]; passages int32 [B], the row
+    of the passage that each query was taken from.
+    """
+
+    query: Text
+    positions: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    passages: np.ndarray
 
 
 def span_rows(corpus: Corpus, sentence: int) -> slice:
@@ -109,7 +114,8 @@ def clozes(corpus: Corpus, rows, positions, mask: Mask, lengths: Lengths, seed: 
         chosen = mask(tokens, spans, v, generator(seed, int(position)))
         index = np.flatnonzero(chosen)[: lengths.masked]
         hidden.append(np.where(chosen, v.mask, tokens))
-        where.append(index + 1)  # behind [CLS]
+        # [CLS] stands before the sentence.
+        where.append(index + 1)
         targets.append(tokens[index])
     weights = features.pad([np.ones(len(w)) for w in where], lengths.masked)
     return Clozes(

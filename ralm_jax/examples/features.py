@@ -48,7 +48,8 @@ def passage_text(corpus: Corpus, rows: np.ndarray, length: int, cut=None) -> Tex
     """
     v = corpus.vocabulary
     tokens, title, body = _fields(corpus, rows)
-    offset = np.minimum(title, length - 3)  # where the body begins, less [CLS] and [SEP]
+    # Where the body begins, less [CLS] and [SEP].
+    offset = np.minimum(title, length - 3)
     column = np.arange(length, dtype=np.int32)[None, :]
     in_body = column - 2 - offset
     if cut is not None:
@@ -57,7 +58,8 @@ def passage_text(corpus: Corpus, rows: np.ndarray, length: int, cut=None) -> Tex
         source = in_body + np.where(in_body >= start, gap, 0)
     else:
         source = in_body
-    end = np.minimum(offset + 2 + body, length - 1)  # of the last [SEP]
+    # Where the last [SEP] stands.
+    end = np.minimum(offset + 2 + body, length - 1)
     out = np.where(column <= offset, _take(tokens, column - 1), _take(tokens, title + source))
     out = np.where(column == 0, v.cls, out)
     out = np.where((column == offset + 1) | (column == end), v.sep, out)
@@ -70,7 +72,8 @@ def joint_text(corpus: Corpus, query: Text, rows: np.ndarray, length: int) -> Te
     v = corpus.vocabulary
     b, k = rows.shape
     tokens, title, body = _fields(corpus, rows.reshape(-1))
-    front = np.repeat((query.tokens != 0).sum(1, keepdims=True), k, axis=0)  # [B*K,1]
+    # [B*K,1]
+    front = np.repeat((query.tokens != 0).sum(1, keepdims=True), k, axis=0)
     column = np.arange(length, dtype=np.int32)[None, :]
     end = np.minimum(front + body, length - 1)
     asked = _take(np.repeat(query.tokens, k, axis=0), np.broadcast_to(column, (b * k, length)))

@@ -17,7 +17,7 @@ from ralm_jax.examples.pattern_matching import pattern_spans
 from ralm_jax.examples.questions import Question
 from ralm_jax.metrics.plain_text import plain
 
-# (corpus, questions) -> for each question the rows of the passages that hold an answer, ascending
+# (corpus, questions) -> for each question the rows of the passages that have an answer, ascending
 Rule = Callable[[Corpus, Sequence[Question]], list[np.ndarray]]
 
 

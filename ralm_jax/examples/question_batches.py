@@ -13,10 +13,11 @@ from ralm_jax.examples.questions import Question
 
 
 class AnnotatedQuestions(NamedTuple):
-    """Questions, tokenised, and where their answers stand in the corpus."""
+    """For each question its wordpieces, the rows of the passages that have an answer (ascending), and
+    where answers stand in them."""
 
-    pieces: list[np.ndarray]  # wordpieces of each question
-    has_answer: list[np.ndarray]  # rows of the passages with an answer, ascending
+    pieces: list[np.ndarray]
+    has_answer: list[np.ndarray]
     spans: list[Spans]
 
     @property
@@ -28,7 +29,7 @@ class AnnotatedQuestions(NamedTuple):
 def annotate(
     corpus: Corpus, questions: Sequence[Question], rule: matching.Rule = matching.wordpieces
 ) -> AnnotatedQuestions:
-    """Tokenises and matches questions, once for a whole run."""
+    """Tokenizes questions and finds their answers, once for a whole run."""
     asked = [q.question for q in questions]
     encoded = corpus.tokenizer().encode_batch(asked, add_special_tokens=False)
     spans = matching.spans(corpus, questions)
@@ -38,10 +39,10 @@ def annotate(
 
 
 class Asked(NamedTuple):
-    """Questions of a batch, before anything is retrieved for them."""
+    """Questions of a batch [B,L], before anything is retrieved for them, and their numbers int64 [B]."""
 
-    query: Text  # [B,L]
-    numbers: np.ndarray  # int64 [B]: which questions
+    query: Text
+    numbers: np.ndarray
 
 
 class Reading(Protocol):
@@ -106,7 +107,8 @@ def joint_text(corpus: Corpus, query: Text, rows: np.ndarray, length: int):
     """Questions [B,L] and rows [B,K] -> joint Text [B,K,S], and where an answer may lie, bool [B,K,S]."""
     joint = features.joint_text(corpus, query, rows, length)
     column = np.arange(length)
-    end = (joint.tokens != 0).sum(-1, keepdims=True) - 1  # of the last [SEP]
+    # Where the last [SEP] stands.
+    end = (joint.tokens != 0).sum(-1, keepdims=True) - 1
     return joint, (joint.types == 1) & (column < end)
 
 
@@ -115,7 +117,8 @@ def gold_spans(
 ) -> np.ndarray:
     """bool [B,K,S,W]: spans of the passages `rows` [B,K] that are an answer, and not cut off."""
     gold = np.zeros((*within.shape, width), bool)
-    front = (asked.query.tokens != 0).sum(1)  # where bodies begin
+    # Where bodies begin.
+    front = (asked.query.tokens != 0).sum(1)
     for b, number in enumerate(asked.numbers):
         spans = annotated.spans[number]
         for k, row in enumerate(rows[b]):

@@ -45,7 +45,7 @@ class Questions(NamedTuple):
 
 
 NO_ANSWER = "no answer and no gold passage is given"
-ASKED_TWICE = "asked before: the answers were joined"
+ASKED_TWICE = "asked more than once, so their answers were merged"
 
 
 def collect(records: Iterable[tuple[str, dict[str, Any]]], source: str | Path) -> Questions:

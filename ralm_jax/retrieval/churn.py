@@ -2,17 +2,17 @@
 
 import numpy as np
 
-SAMPLE = 64  # passages whose neighbours are compared
+# Passages whose neighbours are compared.
+SAMPLE = 64
 NEIGHBOURS = 8
-AMONG = (
-    100_000  # passages that neighbours are looked for among: to read a large index takes seconds
-)
+# Passages among which neighbours are looked for, since reading a large index takes seconds.
+AMONG = 100_000
 
 
 def churn(before: np.ndarray, after: np.ndarray) -> float:
-    """Vectors [N,E] of two versions -> share of the nearest neighbours by inner product that are others now.
+    """Vectors [N,E] of two versions -> the share of nearest neighbours by inner product that changed.
 
-    Of a fixed sample of passages, each the query to its own version; a passage is no neighbour of itself.
+    Each passage of a fixed sample is the query to its own version; a passage is no neighbour of itself.
     0: an index that need not have been refreshed; near 1: one that was out of date.
     NaN for fewer than 2 passages.
     """

@@ -13,7 +13,8 @@ import numpy as np
 from ralm_jax.retrieval.index import Version
 from ralm_jax.retrieval.searcher import Found, Published
 
-BLOCK = 1 << 14  # vectors scored at a time, which bounds the scores in memory to [B, BLOCK]
+# Vectors scored at a time, which bounds the scores in memory to [B, BLOCK].
+BLOCK = 1 << 14
 
 
 class Exact:

@@ -27,7 +27,8 @@ from ralm_jax.former_names import INDEX
 
 FORMAT = 1
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
-WRITING, REMOVING = ".writing_", ".removing_"  # prefixes of folders that are not versions
+# Prefixes of folders that are not versions.
+WRITING, REMOVING = ".writing_", ".removing_"
 
 
 class Version(NamedTuple):
@@ -169,7 +170,7 @@ def open_version(
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise UserError(
-                f"index {path}: format {manifest['format']}, this release reads {FORMAT}"
+                f"index {path}: its format is {manifest['format']}, and this release reads {FORMAT}"
             )
         vectors = np.load(path / VECTORS, mmap_mode="r")
         stamp = manifest["step"], (manifest["N"], manifest["E"])
@@ -184,15 +185,15 @@ def open_version(
     except FileNotFoundError as missing:
         raise UserError(
             f"index {path}: {missing.filename} is missing; "
-            "resume from a checkpoint whose index is there"
+            "resume from a checkpoint whose index still exists"
         ) from None
     except (ValueError, KeyError, TypeError, OSError, EOFError):
         raise UserError(
-            f"index {path}: damaged (checksum or form); put back a sound copy of that folder"
+            f"index {path}: damaged (checksum or format); restore that folder from a copy"
         ) from None
     if made_from != fingerprint:
         raise UserError(
-            f"index {path}: made from another corpus; give the corpus that this run began with"
+            f"index {path}: built from a different corpus; give the corpus that this run began with"
         )
     return Version(step, vectors, path)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ralm_jax.metrics.qa import words
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # it reports its progress at level DEBUG
+# It reports its progress at level DEBUG.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class Bm25:

@@ -90,7 +90,7 @@ class Asynchronous:
         if not 0 < self.lag <= self.every:
             raise UserError(
                 f"refresh.Asynchronous: lag is {self.lag}; "
-                f"it must be over 0 and at most every ({self.every})"
+                f"it must be greater than 0 and at most every ({self.every})"
             )
 
     def snapshot_due(self, step: int) -> bool:
@@ -184,8 +184,8 @@ class Refresher:
         served, flying = self._policy.published(before), _flying(self._policy, before)
         if snapshot_step not in (None, flying):
             raise UserError(
-                f"index {self._root}: the checkpoint of step {step} has a snapshot of step "
-                f"{snapshot_step}, the refresh policy expects {flying}; "
+                f"index {self._root}: the checkpoint of step {step} contains a snapshot of step "
+                f"{snapshot_step}, but the refresh policy expects {flying}; "
                 "resume with the policy that the run began with"
             )
         self._searcher.restore(index.open_version(self._root, served, self._fingerprint))

@@ -11,7 +11,8 @@ import numpy as np
 
 from ralm_jax.retrieval import index
 
-Embed = Callable[[Any, int, int], jax.Array]  # (params, start, stop) -> [stop - start, E] float32
+# (params, start, stop) -> [stop - start, E] float32
+Embed = Callable[[Any, int, int], jax.Array]
 
 
 class RefreshJob:
@@ -27,7 +28,8 @@ class RefreshJob:
     ):
         self.step, self.params = step, params
         self._embed, self._chunks = embed, chunks
-        self._writer = writer  # None when the version is with the searcher
+        # None when the version is with the searcher.
+        self._writer = writer
         self._embedded = 0 if writer else len(chunks)
         self._queued: collections.deque[jax.Array] = collections.deque()
 

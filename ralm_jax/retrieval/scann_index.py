@@ -220,7 +220,8 @@ def _store(
         stored = _load(partial, vectors, config)
         if stored is None:
             raise OSError(f"{partial}: what was stored cannot be read back")
-        shutil.rmtree(version / FOLDER, ignore_errors=True)  # a damaged one, or there is none
+        # There may be a damaged one.
+        shutil.rmtree(version / FOLDER, ignore_errors=True)
         partial.rename(version / FOLDER)
         sync(version)
     except BaseException as error:

@@ -32,7 +32,8 @@ from ralm_jax.retrieval.scann_index import ScannConfig
 from ralm_jax.retrieval.scann_server import Message, receive, send
 from ralm_jax.retrieval.searcher import Found, Published
 
-ATTEMPTS = 3  # at one request, before its death is taken to be the request's doing
+# At one request, before the death of the process is taken to be the request's doing.
+ATTEMPTS = 3
 
 
 class ScannProcess:
@@ -44,7 +45,9 @@ class ScannProcess:
 
     def __init__(self, config: ScannConfig | None = None):
         if importlib.util.find_spec("scann") is None:
-            raise UserError("ScaNN is not installed (it is for Linux only): ask for exact search")
+            raise UserError(
+                "ScaNN is not installed (it exists for Linux only): choose exact search instead"
+            )
         self.step, self.restarts = -1, 0
         self._config = config or ScannConfig()
         self._child: _Child | None = None
@@ -129,7 +132,7 @@ class ScannProcess:
                 logging.getLogger(__name__).warning("the ScaNN process died; starting it again")
         raise RuntimeError(
             f"the ScaNN process died {ATTEMPTS} times at one request ({header['op']}); "
-            f"is there enough memory? Its last words: {last_words}"
+            f"is there enough memory? Its last output: {last_words}"
         )
 
     def _start(self) -> _Child:

@@ -70,7 +70,7 @@ class Server:
                 self._served = self._building.result()
                 return dataclasses.asdict(self._served.settings), []
             case operation:
-                raise ValueError(f"{operation} is not to be asked now, or not at all")
+                raise ValueError(f"unexpected request: {operation}")
 
 
 def serve(connection: Connection, config: ScannConfig) -> None:

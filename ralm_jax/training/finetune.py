@@ -85,21 +85,11 @@ def finetune(
     learn = {"train_passages": train_passages, "microbatch_size": microbatch_size, "distil": distil}
     found = {"refresh": refresh, "index": index, "widths": widths}
     task = OpenQuestions(lengths, annotated, notes, **read, **learn, **found)
-    evenly = check_dev(dev, dev_questions)
+    evenly = spread(dev, dev_questions)
     select = Selection(Path(out), text, evenly, lengths, few, refresh) if dev else None
     started = _started(opened, asked)
     shared = Run(Path(out), text, model, seed, 0.0, select, Path(run), started, config)
     return model, train_chain(shared, [Stage(STAGE, task, schedule)], params)
-
-
-def check_dev(dev: Sequence[Question], most: int) -> Sequence[Question]:
-    """At most so many development questions. Raises UserError where there are some and none has an answer."""
-    evenly = spread(dev, most)
-    if dev and not evenly:
-        raise UserError(
-            "no development question has an answer to compare with; give questions with answers"
-        )
-    return evenly
 
 
 def check_texts(corpus: Corpus) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
 from ralm_jax.examples.questions import Question
 from ralm_jax.inference import answering
 from ralm_jax.inference.embedding import Ranking, embed_texts
@@ -26,8 +27,15 @@ from ralm_jax.runs.writers import metrics_file, read_metrics
 
 
 def spread(questions: Sequence[Question], most: int) -> Sequence[Question]:
-    """At most so many of the questions that have an answer to compare with, evenly from first to last."""
+    """At most so many of the questions that have an answer to compare with, evenly from first to last.
+
+    Raises UserError where there are questions and none has an answer.
+    """
     answered = [question for question in questions if question.answers]
+    if questions and not answered:
+        raise UserError(
+            "no development question has an answer to compare with; give questions with answers"
+        )
     return answered[:: -(-len(answered) // most) or 1]
 
 

@@ -151,7 +151,7 @@ def test_without_the_checksum_no_vector_is_read(tmp_path, vectors, monkeypatch):
     monkeypatch.setattr(index, "_checksum", read)
     version = index.open_version(tmp_path, 3, "corpus", verify=False)
     np.testing.assert_array_equal(version.vectors, vectors)
-    with pytest.raises(UserError, match="another corpus"):
+    with pytest.raises(UserError, match="a different corpus"):
         index.open_version(tmp_path, 3, "another", verify=False)
     with pytest.raises(UserError, match=r"step_00000004.*missing"):
         index.open_version(tmp_path, 4, "corpus", verify=False)
@@ -161,9 +161,9 @@ def test_a_missing_version_another_corpus_and_another_format_are_named(tmp_path,
     path = publish(tmp_path, 3, vectors).path
     with pytest.raises(UserError, match=r"step_00000004.*missing"):
         index.open_version(tmp_path, 4, "corpus")
-    with pytest.raises(UserError, match="another corpus"):
+    with pytest.raises(UserError, match="a different corpus"):
         index.open_version(tmp_path, 3, "another")
     manifest = json.loads((path / index.MANIFEST).read_text())
     (path / index.MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(UserError, match="format 99, this release reads 1"):
+    with pytest.raises(UserError, match="format is 99, and this release reads 1"):
         index.open_version(tmp_path, 3, "corpus")

@@ -183,7 +183,7 @@ def test_a_damaged_version_under_way_is_made_again(tmp_path):
 
 def test_what_cannot_be_resumed_is_said(tmp_path):
     saved = Run(Asynchronous(6, 6), tmp_path).start().train(8).save()
-    with pytest.raises(UserError, match="snapshot of step 6, the refresh policy expects 5"):
+    with pytest.raises(UserError, match="snapshot of step 6, but the refresh policy expects 5"):
         Run(Asynchronous(5, 5), tmp_path).resume(saved)
     with pytest.raises(UserError, match=r"step_00000006.*missing"):
         Run(Asynchronous(6, 6), tmp_path).resume(saved | {"snapshot": None, "snapshot_step": None})

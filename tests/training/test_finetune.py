@@ -26,12 +26,14 @@ from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
+from ralm_jax.retrieval.exact import Exact
+from ralm_jax.retrieval.refresh import Asynchronous
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.training import finetune as finetuning
+from ralm_jax.training import loader, optim
 from ralm_jax.training import loop as training
-from ralm_jax.training import optim
 from ralm_jax.training.model_selection import spread
 from ralm_jax.training.schedule import Schedule
 from ralm_jax.weights.exporting import export_model
@@ -187,6 +189,37 @@ def test_passages_may_learn_too(pretrained, tiny, tmp_path):
     begun, ended = (OpenRun.open(r).params["retriever"] for r in (pretrained, tmp_path / "run"))
     kernel = lambda p: p["passage_tower"]["projection"]["kernel"]  # noqa: E731
     assert np.abs(kernel(ended) - kernel(begun)).max() > 1e-3
+
+
+def test_vectors_that_training_wrote_are_not_read_again_for_their_checksum(
+    pretrained, tiny, tmp_path, monkeypatch
+):
+    """Neither at a publish nor at a check of development questions, of which there are some here."""
+    read = []
+    original = index._checksum
+    monkeypatch.setattr(index, "_checksum", lambda *given: read.append(1) or original(*given))
+    both = optim.by_part(*[optim.adamw(1e-2)] * 2)
+    options = {"train_passages": True, "optimizer": both, "refresh": Asynchronous(every=2, lag=1)}
+    dev = read_questions(tiny.questions).asked[:2]
+    finetune(tmp_path / "run", pretrained, tiny, dev=dev, eval_every=2, **options)
+    published = [
+        x for x in read_metrics(metrics_file(tmp_path / "run")) if "publish/index_step" in x
+    ]
+    assert len(published) == 2 and not read
+
+
+def test_the_index_is_fitted_to_the_beam(pretrained, tiny, tmp_path, monkeypatch):
+    fitted = []
+
+    def choose(passages, kind, **given):
+        fitted.append(given["k"])
+        return Exact()
+
+    monkeypatch.setattr(loader, "choose", choose)
+    finetune(tmp_path / "run", pretrained, tiny, beam=17, steps=1)
+    assert fitted == [17]
+    logged = read_metrics(metrics_file(tmp_path / "run"))
+    assert [x["publish/index_recall"] for x in logged if "publish/index_recall" in x] == [1.0]
 
 
 def test_a_run_of_other_questions_is_not_resumed(pretrained, tuned, tiny, tmp_path):
