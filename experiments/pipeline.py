@@ -79,7 +79,8 @@ def quickstart(training: Training, seed: int) -> dict[str, Any]:
 
     Raises UserError where it was interrupted.
     """
-    report = training.run / "report.json"
+    report = training.run.with_suffix(".json")
+    report.parent.mkdir(parents=True, exist_ok=True)
     if not report.exists():
         ralm("quickstart", "--run", training.run, "--seed", seed, "--json", report)
     if not report.exists():

@@ -75,10 +75,10 @@ def test_rows_are_made_and_the_static_scorer_stays(tmp_path, small_runs, monkeyp
         "plain": False, "dynamic": True, "static": True,
     }  # fmt: skip
     setting = Setting(ALMANAC, tmp_path, 0, None)
-    taught = OpenRun.open(setting.run("labelled_scorer_weak"), finetune.STAGE).params
+    taught = OpenRun.open(setting.run("labelled_scorer_weak"), stage=finetune.STAGE).params
     start = OpenRun.open(setting.run("weak")).params
     names = ("dynamic_labels_weak-0_answers", "static_labels_weak-0_answers")
-    dynamic, static = (OpenRun.open(setting.run(n), finetune.STAGE).params for n in names)
+    dynamic, static = (OpenRun.open(setting.run(n), stage=finetune.STAGE).params for n in names)
 
     def moved(a, b):
         gaps = jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)

@@ -37,8 +37,7 @@ def test_a_quickstart_is_run_once_and_an_interrupted_one_is_one_line(setting, mo
     training = quickstart_seeds.quickstart(setting)
     with pytest.raises(UserError, match="was interrupted; the same command resumes it"):
         pipeline.quickstart(training, 1)
-    training.run.mkdir(parents=True)
-    (training.run / "report.json").write_text(json.dumps({"seed": 1}))
+    training.run.with_suffix(".json").write_text(json.dumps({"seed": 1}))
     assert pipeline.quickstart(training, 1) == {"seed": 1} and len(ran) == 1
 
 
