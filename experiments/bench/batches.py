@@ -28,6 +28,7 @@ from experiments.record import RESULTS, commit, hardware
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import ARRAYS, Corpus
 from ralm_jax.data.tokenizer import Vocabulary
+from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.examples import cloze_batches
 from ralm_jax.examples.masking import salient_span
 
@@ -82,7 +83,7 @@ def synthetic(folder: Path, passages: int) -> Corpus:
     return Corpus(
         path=folder,
         vocabulary=vocabulary,
-        lowercase=True,
+        tokenizer_settings=TokenizerSettings(),
         passage_tokens=STORED + 3,
         fingerprint=str(passages),
         counts={},

@@ -94,6 +94,12 @@ class OpenRun:
         raise UserError(f"{path} has no checkpoint yet; let its training run on")
 
     @property
+    def folder(self) -> Path:
+        """The folder of a run that was opened from disk."""
+        assert self.path is not None, "a model in memory has no folder"
+        return self.path
+
+    @property
     def answers(self) -> bool:
         """Whether it answers questions, rather than fills masks."""
         return isinstance(self.model, OpenQA)
@@ -103,9 +109,8 @@ class OpenRun:
         """The corpus given, else the run's own. Raises UserError as `open` says."""
         if isinstance(self.source, Corpus):
             return self.source
-        assert self.path is not None, "a model in memory is given its corpus"
-        opened = open_corpus(self.source or directory.own_corpus(self.path))
-        directory.check_vocabulary(self.path, opened)
+        opened = open_corpus(self.source or directory.own_corpus(self.folder))
+        directory.check_vocabulary(self.folder, opened)
         return opened
 
     @functools.cached_property

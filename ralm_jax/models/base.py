@@ -59,5 +59,5 @@ class RetrievalModel(nn.Module):
     def rerank(self, joint: Text, train: bool = False) -> jax.Array:
         """What the scorer makes of query and passage read together: [B,K,S] -> [B,K]."""
         b, k, s = joint.tokens.shape
-        flat = (x.reshape(b * k, s) for x in joint)
-        return self.scorer(*flat, train).reshape(b, k)
+        tokens, types = (x.reshape(b * k, s) for x in joint)
+        return self.scorer(tokens, types, train).reshape(b, k)

@@ -6,7 +6,7 @@ import os
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -105,7 +105,7 @@ class Checkpoints:
         former = {new: old for old, new in CHECKPOINT.items() if _has(saved, old)}
         there = {former.get(name, name): part for name, part in like.items()}
         _check_same_kind(saved, _kinds(there), where)
-        tree = self._orbax.load(step, there)
+        tree: Any = self._orbax.load(step, cast(Any, there))
         return {name: tree[former.get(name, name)] for name in like}
 
     def load(self, step: int) -> Any:

@@ -171,7 +171,7 @@ def _with_defaults(record: dict[str, Any], kind: type[Ralm | OpenQA]) -> dict[st
     }
     whole = {**defaults, **record}
     for part in ("retriever_config", "reader_config"):
-        fields = {**dataclasses.asdict(EncoderConfig()), **record[part]}
+        fields: dict[str, Any] = {**dataclasses.asdict(EncoderConfig()), **record[part]}
         whole[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
     return whole
 

@@ -53,13 +53,13 @@ def ict_loss(params, batch: ClozePair, key: jax.Array, train: bool, *, model: Re
     """Inverse cloze: the candidates are the passages of the global batch (ORQA, section 5)."""
     keys = jax.random.split(key)
 
-    def embed(text, tower, key):
+    def embed(text, tower, key) -> Any:
         return model.apply({"params": params}, text, train, method=tower, rngs={"dropout": key})
 
     queries = embed(batch.query, "queries", keys[0])  # [B,E]
     passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
     labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
-    scores = model.apply({"params": params}, queries, passages, method="similarity")  # [B,global B]
+    scores: Any = model.apply({"params": params}, queries, passages, method="similarity")
     rows = partition.all_gather(batch.row)  # [global B]
     (total, count), right = marginal.inverse_cloze(scores, labels, batch.row, rows)
     return total, count, {"in_batch_accuracy": (right, count)}
@@ -144,7 +144,7 @@ def qa_loss(
     few = microbatch.divisor(local, microbatch_size or local)
     narrower = [width for width in widths if width < longest]
     reading = span_losses.reading(model, few, (*narrower, longest))
-    call = functools.partial(model.apply, {"params": params}, rngs={"dropout": key})
+    call: Any = functools.partial(model.apply, {"params": params}, rngs={"dropout": key})
     scores = call(batch, train, method="scores")  # [B,R]
     retrieval, found = marginal.answer_likelihood(scores, batch.has_answer)
     read = scores[:, :k]

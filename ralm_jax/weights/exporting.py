@@ -68,14 +68,19 @@ def _sentence_transformers(out: Path, opened: OpenRun) -> None:
     towers = {"": "passage_tower"}
     if not model.share_towers:
         towers = {"passage": "passage_tower", "query": "query_tower"}
-    if imported.find(folders(opened.path), retriever["passage_tower"]) is not None:
+    if imported.find(folders(opened.folder), retriever["passage_tower"]) is not None:
         towers = {"query": "passage_tower" if model.share_towers else "query_tower"}
     for folder, tower in towers.items():
         target = out / folder
         params = {"retriever": {"passage_tower": retriever[tower]}}
         slots = layout.trunk(model.retriever_config, "", (*families.TOWER, "encoder"))
         _write(
-            target, opened.path, "BertModel", model.retriever_config, {}, layout.give(slots, params)
+            target,
+            opened.folder,
+            "BertModel",
+            model.retriever_config,
+            {},
+            layout.give(slots, params),
         )
         sentence_modules.write(target, model, params, max(lengths.query, lengths.passage))
 
@@ -87,14 +92,14 @@ def _transformers(out: Path, opened: OpenRun) -> None:
         return
     slots = [*layout.trunk(c, "bert.", (*families.READER, "encoder"))]
     slots += layout.mlm_head(c, families.READER)
-    _write(out, opened.path, "BertForMaskedLM", c, {}, layout.give(slots, params))
+    _write(out, opened.folder, "BertForMaskedLM", c, {}, layout.give(slots, params))
 
 
 def _realm(out: Path, opened: OpenRun) -> None:
     model, params = opened.model, opened.params
     if model.head != "layer_norm" or model.pooling != "cls":
         raise UserError(
-            f"REALM's layout has CLS pooling and a projection with LayerNorm, and {opened.path} has {model.pooling} "
+            f"REALM's layout has CLS pooling and a projection with LayerNorm, and {opened.folder} has {model.pooling} "
             f"pooling and the head {model.head}: export --to sentence-transformers or --to transformers"
         )
     if isinstance(model, OpenQA):
@@ -117,7 +122,7 @@ def _realm(out: Path, opened: OpenRun) -> None:
         ("scorer", "RealmScorer", c, scorer),
         ("encoder", "RealmKnowledgeAugEncoder", model.reader_config, reader),
     ):
-        _write(out / folder, opened.path, kind, config, settings, tensors)
+        _write(out / folder, opened.folder, kind, config, settings, tensors)
 
 
 def _reader_settings(model: OpenQA) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def _realm_reader(out: Path, opened: OpenRun) -> None:
     assert isinstance(model, OpenQA)
     slots = families.span_reader(model.reader_config, "", model.span_hidden)
     tensors = layout.give(slots, opened.params)
-    _write(out, opened.path, "RealmReader", model.reader_config, _reader_settings(model), tensors)
+    _write(out, opened.folder, "RealmReader", model.reader_config, _reader_settings(model), tensors)
 
 
 def _open_qa(out: Path, opened: OpenRun) -> None:
@@ -153,7 +158,7 @@ def _open_qa(out: Path, opened: OpenRun) -> None:
     slots = [*families.embedder(c, questions, "embedder.", model.embedding)]
     slots += families.span_reader(model.reader_config, "reader.", model.span_hidden)
     tensors = {**layout.give(slots, opened.params), families.BLOCKS: vectors}
-    _write(out, opened.path, "RealmForOpenQA", model.reader_config, settings, tensors)
+    _write(out, opened.folder, "RealmForOpenQA", model.reader_config, settings, tensors)
     # Strings of one width: numpy and transformers read them without unpickling anything.
     np.save(out / RECORDS, np.array([p["text"].encode() for p in passages]), allow_pickle=False)
 
@@ -171,8 +176,7 @@ def _passages(opened: OpenRun) -> tuple[list[dict], np.ndarray]:
 
     Those that an import brought along, unless a corpus is given.
     """
-    run = opened.path
-    assert run is not None
+    run = opened.folder
     if opened.source is None and directory.read_record(run)["corpus"] is None:
         folder = directory.index_folder(run, opened.stage)
         if not index.versions(folder) or not (run / PASSAGES).is_file():

@@ -169,7 +169,7 @@ def test_text_that_the_vocabulary_does_not_know_is_reported(tmp_path, english, s
         prepare(source, tmp_path / name, vocab_size=300, say=said.append)
         found[name] = [line for line in said if line.startswith("warning")]
     assert not found["few"] and len(found["many"]) == 1
-    assert f"{share} of the characters in {source}" in found["many"][0]
+    assert f"{share} of the characters in {tmp_path / 'many.jsonl'}" in found["many"][0]
     assert "put spaces between the words" in found["many"][0] and "--vocab" in found["many"][0]
 
 
