@@ -1,7 +1,7 @@
 """Retrieval-augmented language model pretraining: a retriever and a reader that learn together.
 
-The verbs of the command line are functions: `prepare`, `pretrain`, `finetune`, `evaluate`; and `open_run` opens what
-they made. Each is imported when it is first used.
+The verbs of the command line are functions: `prepare`, `pretrain`, `finetune`, `evaluate`; and
+`open_run` opens what they made. Each is imported when it is first used.
 """
 
 import importlib
@@ -14,7 +14,7 @@ _OFFERED = {
     "open_run": "ralm_jax.inference.open_run",
 }
 
-__all__ = ["evaluate", "finetune", "open_run", "prepare", "pretrain"]  # noqa: F822
+__all__ = ["evaluate", "finetune", "open_run", "prepare", "pretrain"]
 
 
 def __getattr__(name: str):

@@ -10,7 +10,8 @@ def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpars
     ralm = argparse.ArgumentParser(
         prog="ralm",
         description="Train a language model together with its retriever, on your own text.",
-        epilog="Start with `ralm quickstart`. Exit code: 0 success, 2 usage error, 130 interrupted, 1 an error of ralm_jax itself.",
+        epilog="Start with `ralm quickstart`. Exit code: 0 success, 2 usage error, 130 interrupted, 143 "
+        "terminated, 1 an error of ralm_jax itself.",
     )
     parsers = ralm.add_subparsers(required=True, metavar="VERB")
     for add in (

@@ -1,7 +1,7 @@
 """Configurations: gin files and changes to them become a function with its arguments bound.
 
-With `cli`, the only module that knows gin. Files use dynamic registration, so nothing in the package is decorated: a
-file names what it imports, and a misspelt name is an error.
+With `cli`, the only module that knows gin. Files use dynamic registration, so nothing in the
+package is decorated: a file names what it imports, and a misspelt name is an error.
 """
 
 import contextlib

@@ -21,10 +21,10 @@ def cpu_only() -> bool:
 def keep_freed() -> bool:
     """Keeps freed memory for what is allocated next; false where that is not done.
 
-    For a CPU alone, and where the C library is glibc: an accelerator has its activations elsewhere, and the host
-    would only grow.
+    For a CPU alone, and where the C library is glibc: an accelerator has its activations elsewhere,
+    and the host would only grow.
 
-    On a CPU each step allocates its activations anew, and by default glibc maps and unmaps them: the system
+    On a CPU each step allocates its activations again, and by default glibc maps and unmaps them: the system
     zeroes every page at its first touch, which took 40% of a step. One arena for all threads, since only
     that of the main thread grows without mapping. To be called before threads allocate: at the start.
     """

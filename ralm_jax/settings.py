@@ -1,7 +1,7 @@
 """What a setting may be, said once: in the annotation of the argument or field that takes it.
 
-A configuration is checked against these annotations before anything is made of it (`gin_config`), and a dataclass
-checks itself, for whoever builds it in Python (`check_fields`).
+A configuration is checked against these annotations before anything is made of it (`gin_config`),
+and a dataclass checks itself, for whoever builds it in Python (`check_fields`).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from ralm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class From:
-    """A least value, and perhaps a greatest; `above`: more than the least; `below`: less than the greatest."""
+    """A least value, and perhaps a greatest; `above` and `below` leave out the least and the greatest."""
 
     least: float
     most: float = math.inf

@@ -28,7 +28,7 @@ def quick():
         yield
 
 
-def told(config, tiny_settings):
+def settings(config, tiny_settings):
     """The settings that make it small, as far as the configuration has them."""
     gin.clear_config()
     gin.add_config_file_search_path(str(cli.configs()))
@@ -45,7 +45,7 @@ def begun(tiny, tiny_settings, tmp_path_factory):
     run = tmp_path_factory.mktemp("begun") / "run"
     config = "runs/pretrain.gin"
     files = ["--config", config, "--corpus", str(tiny.corpus.path), "--run", str(run)]
-    assert cli.main(["pretrain", *files, *told(config, tiny_settings)]) == 0
+    assert cli.main(["pretrain", *files, *settings(config, tiny_settings)]) == 0
     return run
 
 
@@ -76,7 +76,7 @@ def test_a_temperature_goes_with_any_objective():
 @pytest.mark.slow
 @pytest.mark.parametrize("config", FILES)
 def test_a_step_in_each_stage(config, begun, tiny, tiny_settings, tmp_path):
-    small, out = told(config, tiny_settings), tmp_path / "out"
+    small, out = settings(config, tiny_settings), tmp_path / "out"
     if "finetune" in config:
         asked = ["--train", str(tiny.questions), "--dev", str(tiny.questions)]
         begin = ["--config", config, "--run", str(begun), "--out", str(out)]

@@ -48,9 +48,9 @@ def test_a_stage_costs_what_it_does():
     assert ict.total == 10 * 3 * both
     joint = Realm(LENGTHS, candidates=4, refresh=Asynchronous(4, 2))
     realm = estimate.stage(MODEL, joint, **sizes)
-    held = estimate.stage(MODEL, dataclasses.replace(joint, freeze_retriever=True), **sizes)
+    frozen = estimate.stage(MODEL, dataclasses.replace(joint, freeze_retriever=True), **sizes)
     towers = estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8 * 4, 32)
-    assert realm.step - held.step == pytest.approx(2 * towers)
+    assert realm.step - frozen.step == pytest.approx(2 * towers)
     assert realm.refreshes == 2 and realm.index == estimate.embed(MODEL, 1000, 32)
     assert realm.total == pytest.approx(10 * realm.step + 2 * realm.index)
     twice = estimate.stage(MODEL, joint, passages=1000, batch=16, steps=10)

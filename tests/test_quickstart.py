@@ -20,13 +20,13 @@ def test_only_questions_about_unasked_facts_are_measured():
 
 
 def test_the_table_shows_the_figures_of_the_report():
-    moment = {
+    figures = {
         "question_recall": {"5": 0.25},
         "cloze_recall": {"5": 0.5},
         "span_accuracy": 0.75,
         "span_accuracy_null": 0.01,
     }
-    shown = quickstart.table({"untrained": moment, "ict": moment, "realm": moment})
+    shown = quickstart.table({"untrained": figures, "ict": figures, "realm": figures})
     for figure in ("25.0%", "50.0%", "75.0%", "1.0%"):
         assert shown.count(f" {figure}") == 3
 

@@ -46,7 +46,7 @@ def test_a_dataclass_checks_itself():
             settings.check_fields(self)
 
     assert Course(1).share == 0.5
-    with pytest.raises(UserError, match="Course.steps must be a whole number from 1, not 2.0"):
+    with pytest.raises(UserError, match=r"Course.steps must be a whole number from 1, not 2.0"):
         Course(2.0)
-    with pytest.raises(UserError, match="Course.share must be a number from 0 to 1, not 2"):
+    with pytest.raises(UserError, match=r"Course.share must be a number from 0 to 1, not 2"):
         Course(1, share=2)

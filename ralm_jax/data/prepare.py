@@ -84,10 +84,10 @@ def prepare(
             fitted, documents = salient.no_spans, _tag(documents, tagger)
         del survey
         say(f"Cutting passages of at most {passage_tokens} wordpieces")
-        maker = CutterMaker(partial / "vocab.txt", settings, width, fitted)
+        cutting = CutterMaker(partial / "vocab.txt", settings, width, fitted)
         unknown, characters = 0, 0
         with contextlib.closing(CorpusWriter(partial, pieces, width)) as writer:
-            for passages in cut(_batches(documents), maker, processes or os.cpu_count() or 1):
+            for passages in cut(_batches(documents), cutting, processes or os.cpu_count() or 1):
                 writer.add(passages)
                 unknown += passages.unknown_characters
                 characters += passages.characters

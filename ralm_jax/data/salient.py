@@ -54,7 +54,7 @@ _CAPITALISED = rf"[{_UPPER}]{_W}*(?:[&'’-](?!s\b){_W}+)*"
 _WORD_OF_NAME = rf"(?:{_INITIALS}|(?:St|Mt|Ft|Dr|Mr|Mrs|Ms|Prof)\.(?= )|{_CAPITALISED})"
 _JOINT = r" (?:(?:of|of the|de|de la|del|du|des|di|da|von|van|van der|van den|der|le|la|al|bin) )?"
 _NAME = rf"{_WORD_OF_NAME}(?:{_JOINT}{_WORD_OF_NAME})*"
-# The look-ahead lets most characters fail quickly.
+# The lookahead lets most characters fail quickly.
 _SALIENT = re.compile(
     rf"(?=[\d$€£¥{_UPPER}])(?<![0-9A-Za-z_])(?:"
     rf"(?P<date>{'|'.join(_DATES)})(?![0-9A-Za-z_])"

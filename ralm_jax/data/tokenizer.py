@@ -73,7 +73,7 @@ def load_tokenizer(vocab_file: str | Path, settings: TokenizerSettings = BERT) -
     ids = {piece: i for i, piece in enumerate(pieces)}
     if len(ids) < len(pieces):
         twice = next(piece for i, piece in enumerate(pieces) if ids[piece] != i)
-        raise UserError(f"the vocabulary {vocab_file} holds {twice!r} twice; each piece has one id")
+        raise UserError(f"the vocabulary {vocab_file} has {twice!r} twice; each piece has one id")
     return _tokenizer(ids, settings)
 
 

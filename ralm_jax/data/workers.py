@@ -29,7 +29,7 @@ class CutterMaker(NamedTuple):
     tagger: salient.Tagger
 
     def make(self) -> Cutter:
-        """The cutter, which holds what cannot be sent to another process."""
+        """The cutter, which contains what cannot be sent to another process."""
         loaded = tokenizer.load_tokenizer(self.vocab_file, self.settings)
         return Cutter(
             tokenizer.Encoder(loaded), tokenizer.vocabulary_of(loaded), self.width, self.tagger
@@ -37,7 +37,7 @@ class CutterMaker(NamedTuple):
 
 
 def cut(
-    batches: Iterator[list[Document]], maker: CutterMaker, processes: int
+    batches: Iterator[list[Document]], cutting: CutterMaker, processes: int
 ) -> Iterator[Passages]:
     """The passages of each batch, in order, with at most a few batches in memory.
 
@@ -47,11 +47,11 @@ def cut(
     head = list(itertools.islice(batches, 2))
     batches = itertools.chain(head, batches)
     if len(head) == 1 or processes == 1:
-        yield from map(maker.make(), batches)
+        yield from map(cutting.make(), batches)
         return
     # The caller may have threads, and those of JAX do not survive a fork.
     spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(processes, spawn, _start_worker, (maker,))
+    executor = ProcessPoolExecutor(processes, spawn, _start_worker, (cutting,))
     try:
         pending: deque[Future[Passages]] = deque()
         for batch in batches:
@@ -84,11 +84,11 @@ _maker: CutterMaker
 _cutter: Cutter | None = None
 
 
-def _start_worker(maker: CutterMaker) -> None:
+def _start_worker(cutting: CutterMaker) -> None:
     global _maker
     # Every core has its own process already.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _maker = maker
+    _maker = cutting
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

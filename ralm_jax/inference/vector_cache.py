@@ -1,8 +1,8 @@
 """A corpus is embedded once by one encoder: its vectors are taken from a run that has them, or from a cache.
 
-Vectors that were imported with a model are known by another name (see `retrieval.imported`).
-They are known by their encoder hash: a digest of the tower that embedded, and of all that shapes what it gives. The
-cache lies outside of runs, since whoever opens a run changes nothing in it.
+Vectors that were imported with a model are known by another name (see `retrieval.imported`). They
+are known by their encoder hash: a digest of the tower that embedded, and of all that shapes what it
+gives. The cache lies outside of runs, since whoever opens a run changes nothing in it.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def folders(*began: Path | None) -> Iterator[Path]:
 
 
 class Found(NamedTuple):
-    """Vectors [N,E] of a corpus, None where there are none yet; the hash of what makes them; are they on disk?"""
+    """Vectors [N,E] of a corpus, or None; the hash of their encoder; whether they are on disk."""
 
     vectors: np.ndarray | None
     encoder: str

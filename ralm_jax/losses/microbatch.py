@@ -58,8 +58,8 @@ def each_example(
 ) -> Any:
     """`call(inputs, key)` on examples, a tree of [B,...], with keys [B]; what comes out has B in front too.
 
-    alone: each example is called by itself, as [1,...], so that its dropout is drawn from its own key whatever
-    stands beside it. Where nothing is dropped that would be the same, and slower.
+    alone: each example is called by itself, as [1,...], so that its dropout is drawn from its own
+      key whatever stands beside it. Where nothing is dropped that would be the same, and slower.
     """
     if not alone:
         return call(inputs, keys[0])

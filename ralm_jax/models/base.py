@@ -11,7 +11,7 @@ from ralm_jax.settings import Count, Positive
 
 
 class RetrievalModel(nn.Module):
-    """The retriever's half. Parameters: {"retriever": ..., "reader": ...}, and {"scorer": ...} where there is one.
+    """The retriever's half. Parameters: {"retriever": ..., "reader": ...}, and perhaps {"scorer": ...}.
 
     Attributes:
       embedding: E.

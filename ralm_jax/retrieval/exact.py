@@ -1,4 +1,4 @@
-"""Exact search on the device; its work is queued there like any other, so no host waits."""
+"""Exact search on the device; its work is queued there like any other, so the host does not wait."""
 
 from __future__ import annotations
 

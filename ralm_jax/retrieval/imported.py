@@ -74,7 +74,7 @@ def _stamps(roots: Iterable[Path]) -> Iterator[tuple[Path, int, tuple[str, str]]
     for root in roots:
         for step in index.versions(root):
             manifest = json.loads((index.folder(root, step) / index.MANIFEST).read_text("utf-8"))
-            yield root, step, (manifest.get("fingerprint", ""), manifest.get("maker", ""))
+            yield root, step, (manifest.get("fingerprint", ""), index.encoder_of(manifest))
 
 
 def in_order(imported: Imported, ids: np.ndarray) -> tuple[np.ndarray | None, str]:
@@ -110,9 +110,9 @@ def _content_ids(file: Path, count: int) -> np.ndarray:
         raise UserError(f"{file} is damaged ({error!r}); import the model again") from None
 
 
-def _rows(held: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted id stands among those held, -1 where it does not: [n] int64."""
-    order = np.argsort(held, kind="stable")
-    places = np.searchsorted(held, wanted, sorter=order)
-    rows = order[np.minimum(places, len(held) - 1)]
-    return np.where(held[rows] == wanted, rows, -1)
+def _rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted id stands among the ids, -1 where it does not: [n] int64."""
+    order = np.argsort(ids, kind="stable")
+    places = np.searchsorted(ids, wanted, sorter=order)
+    rows = order[np.minimum(places, len(ids) - 1)]
+    return np.where(ids[rows] == wanted, rows, -1)

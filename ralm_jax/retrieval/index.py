@@ -201,19 +201,24 @@ def open_version(
 def made_by(
     roots: Iterable[str | os.PathLike], encoder_hash: str, fingerprint: str
 ) -> Version | None:
-    """A sound version of the corpus `fingerprint` that `encoder_hash` made, in the first of `roots` with one."""
+    """A sound version of a corpus, made by the encoder of that hash, in the first of `roots` with one."""
     for root in roots:
         for step in versions(root):
             # One that is damaged, or that its owner removes meanwhile, is not found.
             with contextlib.suppress(UserError, OSError, ValueError):
                 manifest = json.loads((folder(root, step) / MANIFEST).read_text(encoding="utf-8"))
-                named = {INDEX.get(key, key): value for key, value in manifest.items()}
-                if (named.get("encoder_hash"), named.get("fingerprint")) == (
+                if (encoder_of(manifest), manifest.get("fingerprint")) == (
                     encoder_hash,
                     fingerprint,
                 ):
                     return open_version(root, step, fingerprint)
     return None
+
+
+def encoder_of(manifest: dict) -> str:
+    """The hash of what embedded a version, given its manifest; "" where that is not known."""
+    named = {INDEX.get(key, key): value for key, value in manifest.items()}
+    return named.get("encoder_hash", "")
 
 
 def versions(root: str | os.PathLike) -> list[int]:

@@ -2,7 +2,7 @@
 
 A policy is pure in the step: which snapshot serves at a step follows from the step alone, so a
 resumed run is the same run. With a snapshot taken at step s the passages are embedded over the
-following steps, and the index is published at exactly s + lag; if it is late, training waits.
+following steps, and the index is published at exactly s + lag; if it is late, training is delayed.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Refresher:
     def start(
         self, params: Any, known: np.ndarray | None = None, encoder_hash: str = ""
     ) -> Published:
-        """Embeds all passages with `params`, waits, and serves that as version 0.
+        """Embeds all passages with `params` and serves that as version 0.
 
         Args:
           known: their vectors [N, E] by these very parameters, where there are any already.

@@ -97,7 +97,7 @@ class ScannProcess:
         """Ends the process; searches and builds under way are given up."""
         self._closed = True
         if self._child:
-            # Whatever waits for its answer learns of it.
+            # Whoever is waiting for its answer learns of it.
             self._child.kill()
         self._thread.shutdown(cancel_futures=True)
         if self._child:

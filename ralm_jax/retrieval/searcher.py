@@ -43,8 +43,8 @@ class Searcher(Protocol):
         """Starts to search for queries [B, E] float32 (jax or numpy) in the version now served.
 
         Returns:
-          A function that waits and gives ids [B, k] int32 and scores [B, k] float32, best first;
-          where fewer than k passages were found, ids are -1 and scores -inf.
+          A function that returns, when they are there, ids [B, k] int32 and scores [B, k] float32,
+          best first; where fewer than k passages were found, ids are -1 and scores -inf.
         """
         ...
 

@@ -1,7 +1,7 @@
 """The configuration a run keeps, and whether another one says the same.
 
-What is compared is what was set, not where the code that takes it lies: module names, the order of lines, comments
-and imports do not count, so that a run outlives the moving of modules.
+What is compared is what was set, not where the code that takes it lies: module names, the order of
+lines, comments and imports do not count, so that a run outlives the moving of modules.
 """
 
 import re
@@ -12,8 +12,9 @@ from ralm_jax.former_names import renamed
 from ralm_jax.runs.files import write_atomically
 
 CONFIG = "config.gin"
-# Written since settings are compared by name. A configuration without it came from an older release, which had
-# bindings that are gone and lacked some that have come: of those, what both have in common is compared.
+# Written since settings are compared by name. A configuration without it came from an older
+# release, which had bindings that are gone and lacked some that have come: of those, what both have
+# in common is compared.
 HEADER = "# ralm_jax configuration, resolved; format 2"
 
 

@@ -1,7 +1,7 @@
 """One owner trains: a lock on the folder of a run, which ends with the process that took it.
 
-The lock is the operating system's (flock), so a killed process leaves none behind, whatever its number is used for
-afterwards. The file names the owner, for the message that another process shows.
+The lock is the operating system's (flock), so a killed process leaves none behind, whatever its
+number is used for afterwards. The file names the owner, for the message that another process shows.
 """
 
 import contextlib

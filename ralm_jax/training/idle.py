@@ -1,4 +1,4 @@
-"""What the device waits for: its idle time, laid over what the host was doing meanwhile."""
+"""Idle time of the device, by what the host was doing meanwhile."""
 
 import collections
 import contextlib
@@ -11,7 +11,7 @@ import jax
 class DeviceIdle:
     """Seconds in which the device had nothing to do, by the activity of the host at that time.
 
-    A thread waits for each step's result and notes when it was there; the device is idle from then
+    A thread blocks on each step's result and notes when it was ready; the device is idle from then
     until the next step is queued. What it computes in between, such as embeddings for a refresh, is not
     distinguished and counts as idle: the figures are upper bounds.
     """

@@ -80,7 +80,7 @@ class Loader(Protocol):
         ...
 
     def staleness(self) -> int | None:
-        """Of the batch last given: steps since the parameters that made the index its candidates come from."""
+        """Steps since the parameters that made the index in which the last batch was searched."""
         ...
 
     def get_state(self, params: Params) -> dict:
@@ -173,7 +173,7 @@ class RetrievalLoader:
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.
         self._needed: collections.deque[int] = collections.deque(maxlen=3)
         # What the task's `ask` gave for the batch that comes next, and for the one behind it, which is drawn
-        # while the device trains: what is done between two steps, the device waits for.
+        # while the device trains: the device is idle during whatever is done between two steps.
         self._asked: Any = None
         self._drawn: tuple[int, Any] | None = None
         self._search: Callable[[], Found] | None = None

@@ -136,10 +136,11 @@ def loop_over(
 ) -> Params:
     """The steps of a stage from `begin` on.
 
-    One turn of the loop, in order: the index is refreshed and the queries of the next batch are embedded, with the
-    parameters before the step; the step is queued; while the device works, the metrics of the step before are read,
-    the search is waited for and the next batch is made. What has been logged is then evaluated and saved, in that
-    order, so that a run that goes on from a checkpoint repeats neither.
+    One turn of the loop, in order: the index is refreshed and the queries of the next batch are
+      embedded, with the parameters before the step; the step is queued; while the device works, the
+      metrics of the step before are read, the search is waited for and the next batch is made. What
+      has been logged is then evaluated and saved, in that order, so that a run that goes on from a
+      checkpoint repeats neither.
     """
     stage, schedule, progress = part.stage, part.stage.schedule, part.progress
     loss = stage.task.loss(part.run.model)
@@ -191,7 +192,7 @@ def observe(
 def told_to_stop(part: Part, done: int) -> bool:
     """Whether a signal has come, to whichever process: all must stop after the same step.
 
-    Asking the others waits for the device, so several processes ask only as often as they log.
+    Asking the others blocks until the device is ready, so several processes ask only as often as they log.
     """
     if jax.process_count() > 1 and done % part.stage.schedule.log_every:
         return False

@@ -21,7 +21,7 @@ SHORT = {
 }
 
 
-# What the device waits for while the model is evaluated; not counted.
+# The activity of the host while the model is evaluated, which is not counted as idle time.
 EVAL = "eval"
 
 

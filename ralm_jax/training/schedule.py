@@ -1,4 +1,4 @@
-"""How long a stage trains, by what optimiser, and how often it reports; and the stage it is the schedule of."""
+"""How long a stage trains, by what optimiser, and how often it reports; and the stage itself."""
 
 import dataclasses
 

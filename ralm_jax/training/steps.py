@@ -1,9 +1,9 @@
 """The one training step, and the losses it takes; all pure, run under `partition`.
 
-A loss is `(params, batch, key, train) -> (sum, count, metrics)` over the rows of one device, metrics being {name: (sum,
-count)}. Counts are summed over devices before the division and gradients are summed once, so that uneven numbers of
-masked tokens weigh as they would in one batch. Dropout is drawn for each example from a key of its own: a batch taken
-in microbatches is the same step.
+A loss is `(params, batch, key, train) -> (sum, count, metrics)` over the rows of one device,
+metrics being {name: (sum, count)}. Counts are summed over devices before the division and gradients
+are summed once, so that uneven numbers of masked tokens weigh as they would in one batch. Dropout
+is drawn for each example from a key of its own: a batch taken in microbatches is the same step.
 """
 
 import functools
@@ -77,7 +77,7 @@ def realm_loss(
     freeze_encoder: bool = False,
     microbatch_size: int | None = None,
 ):
-    """Marginal likelihood of the masked tokens over the candidates in the batch (REALM eq. 1), or another objective.
+    """Marginal likelihood of the masked tokens over the candidates (REALM eq. 1), or another objective.
 
     microbatch_size: queries that a device reads at a time; None for all: less memory, and the same step.
     """
@@ -106,7 +106,7 @@ def scorer_loss(
     freeze_encoder: bool = False,
     microbatch_size: int | None = None,
 ):
-    """As `realm_loss`, with an objective that is also given what the model's scorer makes of the candidates."""
+    """As `realm_loss`, with an objective that also sees what the model's scorer makes of the candidates."""
 
     def loss(params, _, rows):
         examples, keys = rows
@@ -136,8 +136,9 @@ def qa_loss(
     """Retrieval over the wide beam plus spans of the passages read (ORQA 4.2, eq. 6; REALM 3.3).
 
     A question adds the first term if a passage of its beam has an answer, the second if one read does.
-    microbatch_size: questions that a device reads at a time; None for all. They are read at the least of `widths`
-    that fits, the result being the same; see `losses.spans`. distil: of `distillation`, a third term with the scorer.
+    microbatch_size: questions that a device reads at a time; None for all. They are read at the least
+      of `widths` that fits, which changes nothing where nothing is dropped; see `losses.spans`.
+    distil: of `distillation`, a third term with the scorer.
     """
     local, k, longest = batch.joint.tokens.shape
     size = jnp.float32(local)

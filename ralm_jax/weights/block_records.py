@@ -63,37 +63,37 @@ def _listed(stream: IO[bytes], count: int, file: Path) -> Iterator[str]:
     # The last two, which STACK_GLOBAL takes for a name.
     strings: list[str] = []
     # Top of the stack, if it is a text.
-    held: str | bytes | None = None
+    last: str | bytes | None = None
     within, given = False, 0
     for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
         if name in TEXTS:
             assert isinstance(argument, str | bytes)
-            held = argument
+            last = argument
         elif name in FETCHES:
-            held = memo.get(int(str(argument)))
+            last = memo.get(int(str(argument)))
         elif name == "MEMOIZE":
-            memo[len(memo)] = held
+            memo[len(memo)] = last
             continue
         elif name in STORES:
-            memo[int(str(argument))] = held
+            memo[int(str(argument))] = last
             continue
         elif name == "EMPTY_BYTES":
-            held = b""
+            last = b""
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             called = argument if name == "GLOBAL" else " ".join(strings[-2:])
             if called not in CALLED:
                 raise UserError(f"{file} would call {called}: it is more than a list of texts")
-            held = None
+            last = None
         elif name in HARMLESS:
-            held, within = None, within or name == "EMPTY_LIST"
+            last, within = None, within or name == "EMPTY_LIST"
         else:
             raise UserError(f"{file} has the opcode {name}: it is more than a list of texts")
-        if isinstance(held, str):
-            strings = [*strings[-1:], held]
-        if within and held is not None and given < count:
+        if isinstance(last, str):
+            strings = [*strings[-1:], last]
+        if within and last is not None and given < count:
             given += 1
-            yield _text(held)
+            yield _text(last)
     if given != count:
         raise UserError(f"{file} is cut off: {given:,} of {count:,} texts are there")
 

@@ -99,8 +99,9 @@ def _realm(out: Path, opened: OpenRun) -> None:
     model, params = opened.model, opened.params
     if model.head != "layer_norm" or model.pooling != "cls":
         raise UserError(
-            f"REALM's layout has CLS pooling and a projection with LayerNorm, and {opened.folder} has {model.pooling} "
-            f"pooling and the head {model.head}: export --to sentence-transformers or --to transformers"
+            f"REALM's layout has CLS pooling and a projection with LayerNorm, and {opened.folder} has "
+            f"{model.pooling} pooling and the head {model.head}: export --to sentence-transformers or "
+            "--to transformers"
         )
     if isinstance(model, OpenQA):
         _open_qa(out, opened)
@@ -188,10 +189,10 @@ def _passages(opened: OpenRun) -> tuple[list[dict], np.ndarray]:
     return passages, opened.vectors
 
 
-def _record(held: dict) -> dict[str, Any]:
-    documents = [document.decode() for document in held["documents"]]
+def _record(passage: dict) -> dict[str, Any]:
+    documents = [document.decode() for document in passage["documents"]]
     names = ("id", "title", "text")
-    return {name: held[name].decode() for name in names} | {"documents": documents}
+    return {name: passage[name].decode() for name in names} | {"documents": documents}
 
 
 def _write(

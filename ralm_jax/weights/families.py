@@ -1,4 +1,4 @@
-"""What kind of model a folder holds, and how its tensors become one of ours.
+"""What kind of model is in a folder, and how its tensors become one of ours.
 
 BERT and its masked-LM form, sentence-transformers over BERT, and REALM as transformers 4 keeps it
 (embedder, scorer, knowledge-augmented encoder, reader, open-QA). What a source lacks is drawn at random, and
@@ -47,7 +47,7 @@ COSINE_SCALE = 20.0
 
 
 class Read(NamedTuple):
-    """A model as a folder holds it."""
+    """A model as it stands in a folder."""
 
     model: Ralm | OpenQA
     params: dict
@@ -145,19 +145,19 @@ def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors, nam
 
 
 def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
-    """One of the five classes of transformers 4, told by `architectures`."""
-    held = read_object(folder / CONFIG)
-    kind = (held.get("architectures") or ["none"])[0]
-    width, hidden = held.get("retriever_proj_size", 128), held.get("span_hidden_size", 256)
+    """One of the five classes of transformers 4, known by `architectures`."""
+    record = read_object(folder / CONFIG)
+    kind = (record.get("architectures") or ["none"])[0]
+    width, hidden = record.get("retriever_proj_size", 128), record.get("span_hidden_size", 256)
     shape = {"embedding": width}
     spans = {
-        "span_width": held.get("max_span_width", 10),
+        "span_width": record.get("max_span_width", 10),
         "span_hidden": hidden,
-        "span_norm_eps": held.get("reader_layer_norm_eps", 1e-3),
+        "span_norm_eps": record.get("reader_layer_norm_eps", 1e-3),
         **shape,
     }
     lengths = _lengths(folder, c)
-    query, joint = held.get("searcher_seq_len", 64), held.get("reader_seq_len", 320)
+    query, joint = record.get("searcher_seq_len", 64), record.get("reader_seq_len", 320)
     asked = _lengths(folder, c, query=query, joint=joint)
     shape["norm_eps"] = spans["norm_eps"] = c.layer_norm_eps
     head, projection = ["reader: masked-LM head"], ["retriever: projection"]

@@ -44,42 +44,42 @@ def encoder_config(folder: Path) -> EncoderConfig:
     Raises UserError for what is not BERT: another kind, activation or way of telling positions.
     """
     file = folder / CONFIG
-    held = read_object(file)
-    kind, act = held.get("model_type"), held.get("hidden_act", "gelu")
+    record = read_object(file)
+    kind, act = record.get("model_type"), record.get("hidden_act", "gelu")
     if kind not in ("bert", "realm"):
         raise UserError(f"{file}: model_type {kind!r} cannot be read; bert and realm can")
     if act not in ACTIVATIONS:
         raise UserError(f"{file}: hidden_act {act!r} cannot be read; {', '.join(ACTIVATIONS)} can")
-    if held.get("position_embedding_type", "absolute") != "absolute":
+    if record.get("position_embedding_type", "absolute") != "absolute":
         raise UserError(f"{file}: position_embedding_type must be absolute")
-    if held.get("type_vocab_size", 2) != 2:
-        raise UserError(f"{file}: type_vocab_size must be 2, not {held['type_vocab_size']}")
-    hidden, heads = _size(file, held, "hidden_size"), _size(file, held, "num_attention_heads")
+    if record.get("type_vocab_size", 2) != 2:
+        raise UserError(f"{file}: type_vocab_size must be 2, not {record['type_vocab_size']}")
+    hidden, heads = _size(file, record, "hidden_size"), _size(file, record, "num_attention_heads")
     if hidden % heads:
         raise UserError(
             f"{file}: hidden_size {hidden} is no multiple of num_attention_heads {heads}"
         )
     return EncoderConfig(
-        vocab_size=_size(file, held, "vocab_size"),
+        vocab_size=_size(file, record, "vocab_size"),
         hidden=hidden,
-        layers=_size(file, held, "num_hidden_layers"),
+        layers=_size(file, record, "num_hidden_layers"),
         heads=heads,
-        intermediate=_size(file, held, "intermediate_size"),
-        positions=_size(file, held, "max_position_embeddings"),
-        dropout=held.get("hidden_dropout_prob", 0.1),
-        attention_dropout=held.get("attention_probs_dropout_prob", 0.1),
-        layer_norm_eps=held.get("layer_norm_eps", 1e-12),
+        intermediate=_size(file, record, "intermediate_size"),
+        positions=_size(file, record, "max_position_embeddings"),
+        dropout=record.get("hidden_dropout_prob", 0.1),
+        attention_dropout=record.get("attention_probs_dropout_prob", 0.1),
+        layer_norm_eps=record.get("layer_norm_eps", 1e-12),
         gelu_approximate=ACTIVATIONS[act],
-        init_stddev=held.get("initializer_range", 0.02),
+        init_stddev=record.get("initializer_range", 0.02),
     )
 
 
-def _size(file: Path, held: dict[str, Any], name: str) -> int:
-    if name not in held:
+def _size(file: Path, record: dict[str, Any], name: str) -> int:
+    if name not in record:
         raise UserError(f"{file} has no {name}; is it the config of a BERT?")
-    if not is_count(held[name]):
-        raise UserError(f"{file}: {name} must be a positive whole number, not {held[name]!r}")
-    return held[name]
+    if not is_count(record[name]):
+        raise UserError(f"{file}: {name} must be a positive whole number, not {record[name]!r}")
+    return record[name]
 
 
 def is_count(value: Any) -> TypeGuard[int]:
@@ -103,7 +103,7 @@ def _json(file: Path) -> Any:
 
 def read_object(file: Path) -> dict[str, Any]:
     """A JSON object. Raises UserError where the file cannot be read, or is anything else."""
-    held = _json(file)
-    if not isinstance(held, dict):
+    record = _json(file)
+    if not isinstance(record, dict):
         raise UserError(f"{file} must be a JSON object")
-    return held
+    return record

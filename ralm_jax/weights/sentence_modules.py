@@ -99,10 +99,10 @@ def _parts(folder: Path, behind: list, pooling: str, c: EncoderConfig) -> dict[s
     for name, activation in (("pooler", "Tanh"), ("projection", "Identity")):
         if name in parts:
             file = parts[name] / "config.json"
-            held = read_object(file)
-            if str(held.get("activation_function", TANH)).rsplit(".", 1)[-1] != activation:
+            options = read_object(file)
+            if str(options.get("activation_function", TANH)).rsplit(".", 1)[-1] != activation:
                 raise UserError(f"{file}: the activation of this Dense must be {activation}")
-            square = held.get("in_features") == held.get("out_features") == c.hidden
+            square = options.get("in_features") == options.get("out_features") == c.hidden
             if name == "pooler" and not (square and pooling == "first"):
                 raise UserError(
                     f"{file}: a Dense with tanh can be read behind the pooling of [CLS], from "
@@ -131,10 +131,10 @@ def _slots(c: EncoderConfig, pooling: str, projection: int | None = None) -> lis
 
 
 def _pooling(file: Path) -> str:
-    held = read_object(file)
-    modes = [mode for key, mode in LEGACY_MODES.items() if held.get(key)]
-    others = [k for k, v in held.items() if k.startswith("pooling_mode_") and v is True]
-    mode = held.get("pooling_mode", modes[0] if len(modes) == len(others) == 1 else others)
+    options = read_object(file)
+    modes = [mode for key, mode in LEGACY_MODES.items() if options.get(key)]
+    others = [k for k, v in options.items() if k.startswith("pooling_mode_") and v is True]
+    mode = options.get("pooling_mode", modes[0] if len(modes) == len(others) == 1 else others)
     if mode not in ("mean", "cls"):
         raise UserError(f"{file}: the pooling {mode} cannot be read; mean and cls can")
     return "first" if mode == "cls" else mode

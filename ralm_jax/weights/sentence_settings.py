@@ -22,12 +22,12 @@ def similarity(folder: Path) -> str:
 
 def prompts(folder: Path) -> dict[str, Any]:
     """What the model puts before texts, as a run records it; nothing where all prompts are empty."""
-    held = _settings(folder)
-    found = held.get("prompts") or {}
+    options = _settings(folder)
+    found = options.get("prompts") or {}
     if not isinstance(found, dict):
         raise UserError(f"{folder / SETTINGS}: the prompts must be an object of names and texts")
     named = {name: text for name, text in found.items() if text}
-    default = held.get("default_prompt_name")
+    default = options.get("default_prompt_name")
     return ({"prompts": named} if named else {}) | (
         {"default_prompt_name": default} if default in named else {}
     )
@@ -42,8 +42,8 @@ def _encoder_settings(folder: Path) -> tuple[str, dict[str, Any], Path]:
 
 def text_lengths(folder: Path, c: EncoderConfig) -> tuple[int, int]:
     """Wordpieces of the longest question and of the longest passage."""
-    kind, held, path = _encoder_settings(folder)
-    most = held.get("max_seq_length")
+    kind, options, path = _encoder_settings(folder)
+    most = options.get("max_seq_length")
     if most is None:
         most = length_limit(path, c)
     elif not is_count(most):
@@ -51,7 +51,7 @@ def text_lengths(folder: Path, c: EncoderConfig) -> tuple[int, int]:
     elif kind == "BERT":
         # The earliest releases did not count [CLS] and [SEP].
         most += 2
-    lengths = [held.get(name) for name in ("query_length", "document_length")]
+    lengths = [options.get(name) for name in ("query_length", "document_length")]
     query, passage = (min(n, most) if is_count(n) else most for n in lengths)
     return min(query, c.positions), min(passage, c.positions)
 
@@ -62,8 +62,8 @@ def with_lower_case(folder: Path, settings: TokenizerSettings) -> TokenizerSetti
     A `Transformer` may lower-case texts before they are tokenized. `BERT`, which came before it, set its
     tokenizer instead, and that strips accents too.
     """
-    kind, held, _ = _encoder_settings(folder)
-    lower = held.get("do_lower_case")
+    kind, options, _ = _encoder_settings(folder)
+    lower = options.get("do_lower_case")
     if kind == "BERT" and isinstance(lower, bool):
         return TokenizerSettings(lower, settings.strip_accents, settings.chinese_characters)
     return settings.lowered() if lower else settings

@@ -157,22 +157,22 @@ def _fast_settings(fast: dict, file: Path) -> dict[str, Any]:
 
 def _base(folder: Path, fast: dict | None, rows: int) -> tuple[dict[str, int], Path]:
     """Wordpieces and their ids, added tokens aside, and the file they are from."""
-    held: dict[str, int] = ((fast or {}).get("model") or {}).get("vocab") or {}
+    fast_pieces: dict[str, int] = ((fast or {}).get("model") or {}).get("vocab") or {}
     if not (folder / VOCABULARY).is_file():
-        if not held:
+        if not fast_pieces:
             raise UserError(f"{folder} contains neither {VOCABULARY} nor {FAST}")
         # A piece with a line end in it has no place in a vocab.txt, and no text is cut into it.
-        return {p: i for p, i in held.items() if not LINE_ENDS & set(p)}, folder / FAST
+        return {p: i for p, i in fast_pieces.items() if not LINE_ENDS & set(p)}, folder / FAST
     lines = read_vocabulary(folder / VOCABULARY)
     while len(lines) > rows and not lines[-1]:
         lines.pop()
     # Of a piece that stands there twice the last one counts, as in transformers.
     ids = {piece: i for i, piece in enumerate(lines)}
-    for piece in ids.keys() & held.keys():
-        if ids[piece] != held[piece]:
+    for piece in ids.keys() & fast_pieces.keys():
+        if ids[piece] != fast_pieces[piece]:
             raise UserError(
-                f"{folder}: the wordpiece {piece!r} is {ids[piece]} in {VOCABULARY} and {held[piece]} in "
-                f"{FAST}; remove the file that the model was not trained with"
+                f"{folder}: the wordpiece {piece!r} is {ids[piece]} in {VOCABULARY} and "
+                f"{fast_pieces[piece]} in {FAST}; remove the file that the model was not trained with"
             )
     return ids, folder / VOCABULARY
 

@@ -216,12 +216,12 @@ if __name__ == "__main__":
     add = prepare.CorpusWriter.add
     added = itertools.count()
 
-    def told(self, batch):
+    def recorded(self, batch):
         add(self, batch)
         if next(added) == 10:
             print("cutting", flush=True)
 
-    prepare.read_documents, prepare.CorpusWriter.add = endless, told
+    prepare.read_documents, prepare.CorpusWriter.add = endless, recorded
     prepare.os.cpu_count = lambda: 2
     sys.exit(cli.main())
 """

@@ -107,7 +107,7 @@ def test_vocabulary_file_with_carriage_returns_and_line_separators(tmp_path):
     [
         (SPECIALS[:-1], r"lacks \[MASK\]"),
         (SPECIALS[::-1], "must begin"),
-        ((*SPECIALS, "a", "b", "a"), "holds 'a' twice"),
+        ((*SPECIALS, "a", "b", "a"), "has 'a' twice"),
     ],
 )
 def test_bad_vocabularies(tmp_path, pieces, message):

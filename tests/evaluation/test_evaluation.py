@@ -59,10 +59,10 @@ def test_relevance_by_hand():
     assert relevance.gold == [{1}, {3}, set()]
     rows = np.array([[2, 0, 1, 3, -1], [3, 2, 1, 0, -1], [0, 1, 2, 3, -1]], np.int32)
     found = relevance.score(Ranking(rows, np.zeros(rows.shape)))
-    held, gold = found["holds_answer"], found["gold_passage"]
-    assert held["questions"] == 3
-    assert held["recall"] == pytest.approx({"1": 0, "5": 2 / 3, "20": 2 / 3, "100": 2 / 3})
-    assert held["mrr"] == pytest.approx((1 / 2 + 0 + 1 / 4) / 3)
+    answered, gold = found["holds_answer"], found["gold_passage"]
+    assert answered["questions"] == 3
+    assert answered["recall"] == pytest.approx({"1": 0, "5": 2 / 3, "20": 2 / 3, "100": 2 / 3})
+    assert answered["mrr"] == pytest.approx((1 / 2 + 0 + 1 / 4) / 3)
     # By gold passages only questions that name one in this corpus are judged.
     assert gold["questions"] == 2
     assert gold["recall"] == pytest.approx({"1": 1 / 2, "5": 1, "20": 1, "100": 1})

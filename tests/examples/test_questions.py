@@ -251,7 +251,7 @@ def test_the_datasets_of_tfds(dataset):
     trivia = {"value": TEXT, "aliases": TEXTS, "normalized_value": TEXT}
     longt5 = {"question": TEXT, "answer": TEXT, "all_answers": TEXTS}
     said = {"text": ["Vera", "Véra"], "answer_start": [0, 0]}
-    held = {"value": "Vera", "aliases": ["Véra", "Vera"], "normalized_value": "vera"}
+    answer = {"value": "Vera", "aliases": ["Véra", "Vera"], "normalized_value": "vera"}
     for features, given in (
         (
             {"question": np.str_, "answer": tfds.features.Sequence(np.str_)},
@@ -264,7 +264,7 @@ def test_the_datasets_of_tfds(dataset):
         ({"id": np.str_, "question": TEXT, "answers": squad}, {"id": "7", "answers": said}),
         (
             {"question_id": TEXT, "question": TEXT, "answer": trivia},
-            {"question_id": "7", "answer": held},
+            {"question_id": "7", "answer": answer},
         ),
         (longt5, {"answer": "Vera", "all_answers": ["Vera", "Véra"]}),
     ):

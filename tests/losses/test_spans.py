@@ -76,14 +76,14 @@ def whole(batch, params):
     ids=["one by one", "two at a time", "eight devices"],
 )
 def test_however_it_is_read_it_is_the_same_step(batch, params, whole, devices, how):
-    (wanted, told), (found, said) = whole, once(batch, params, devices, **how)
+    (wanted, expected), (found, said) = whole, once(batch, params, devices, **how)
     moved = [jax.tree.map(lambda a, b: a - b, after, params) for after in (wanted, found)]
     assert min(largest(moved[0][part]) for part in ("retriever", "reader")) > 0.01
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
     jax.tree.map(close, *moved[::-1])
-    assert told["answer_in_read"][0] == B - 2 and said.keys() == told.keys()
+    assert expected["answer_in_read"][0] == B - 2 and said.keys() == expected.keys()
     for name in said:
-        np.testing.assert_allclose(said[name], told[name], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(said[name], expected[name], rtol=1e-4, err_msg=name)
 
 
 def test_where_no_answer_is_nothing_is_read(batch, params):

@@ -83,7 +83,7 @@ def test_what_nobody_sees_makes_no_difference():
 
 
 @pytest.mark.parametrize(
-    ("text", "answer", "held"),
+    ("text", "answer", "found"),
     [
         ("He often came.", "ten", False),
         ("It has ten rooms.", "Ten", True),
@@ -101,8 +101,8 @@ def test_what_nobody_sees_makes_no_difference():
         ("ten", "ten", True),
     ],
 )
-def test_a_passage_holds_an_answer_word_by_word(text, answer, held):
-    assert has_answer(text, ["absent", answer]) == held
+def test_a_passage_has_an_answer_word_by_word(text, answer, found):
+    assert has_answer(text, ["absent", answer]) == found
 
 
 def test_no_answers_are_held_nowhere():

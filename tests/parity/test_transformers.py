@@ -1,4 +1,4 @@
-"""Against transformers 4.40.2, the last that holds REALM, and torch: random weights, both directions.
+"""Against transformers 4.40.2, the last that has REALM, and torch: random weights, both directions.
 
 Each model is drawn and saved by transformers, imported here, compared on texts of varied lengths, masks and
 segments, exported again and loaded there. Needs an environment of its own: requirements-transformers.txt.
@@ -43,7 +43,7 @@ def theirs():
     torch = pytest.importorskip("torch", reason="see requirements-transformers.txt")
     transformers = pytest.importorskip("transformers", reason="see requirements-transformers.txt")
     if not hasattr(transformers, "RealmEmbedder"):
-        pytest.skip(f"transformers {transformers.__version__} holds no REALM")
+        pytest.skip(f"transformers {transformers.__version__} has_answer no REALM")
     return torch, transformers
 
 
@@ -267,15 +267,15 @@ def test_the_losses_of_fine_tuning(theirs, saved):
     torch, _ = theirs
     model, run = saved("RealmReader", safe=False)
     loaded = OpenRun.open(run)
-    for seed, (some, held) in enumerate([(True, True), (True, False), (False, False)]):
+    for seed, (some, read_right) in enumerate([(True, True), (True, False), (False, False)]):
         rng = np.random.default_rng(seed)
         text = texts(20 + seed, K, S)
         within = (text.types == 1) & (text.tokens != 3) & (text.tokens != 0)
         relevance = rng.normal(0, 1, K).astype("f")
-        holds = np.array([True, False, True]) & some
+        has_answer = np.array([True, False, True]) & some
         starts = np.full((K, 2), -1)
         stops = starts.copy()
-        if held:
+        if read_right:
             starts[0, 0] = stops[0, 0] = np.flatnonzero(within[0])[0]
             starts[2] = np.flatnonzero(within[2])[:2]
             stops[2] = np.flatnonzero(within[2])[1:3]
@@ -283,7 +283,7 @@ def test_the_losses_of_fine_tuning(theirs, saved):
             **inputs(torch, text),
             relevance_score=torch.tensor(relevance),
             block_mask=torch.tensor(within),
-            has_answers=torch.tensor(holds),
+            has_answers=torch.tensor(has_answer),
             start_positions=torch.tensor(starts),
             end_positions=torch.tensor(stops),
         )
@@ -294,7 +294,7 @@ def test_the_losses_of_fine_tuning(theirs, saved):
                 if s >= 0 and e - s < gold.shape[-1]:
                     gold[0, k, s, e - s] = True
         total = (spans + relevance[None, :, None, None]).reshape(1, -1)
-        retrieval, _ = marginal.answer_likelihood(jnp.asarray(relevance)[None], holds[None])
+        retrieval, _ = marginal.answer_likelihood(jnp.asarray(relevance)[None], has_answer[None])
         reading, _ = marginal.answer_likelihood(total, jnp.asarray(gold.reshape(1, -1)))
         close(retrieval, out.retriever_loss)
         close(reading, out.reader_loss)

@@ -192,7 +192,7 @@ def test_what_cannot_be_resumed_is_said(tmp_path):
         Run(Asynchronous(6, 6), tmp_path).resume(saved)
     with pytest.raises(UserError, match="lag is 7"):
         Asynchronous(6, 7)
-    with pytest.raises(UserError, match="Synchronous.every must be a whole number from 1, not 0"):
+    with pytest.raises(UserError, match=r"Synchronous.every must be a whole number from 1, not 0"):
         Synchronous(0)
 
 

@@ -202,7 +202,7 @@ def test_closing_ends_the_process_at_once_even_in_a_build(tmp_path):
         publishing = threads.submit(searcher.publish)
         while searcher.pid is None:
             time.sleep(0.01)
-        time.sleep(0.3)  # waits for the build by now
+        time.sleep(0.3)  # by now it is waiting for the build
         pid, began = searcher.pid, time.monotonic()
         searcher.close()
         assert time.monotonic() - began < 4 and not alive(pid)

@@ -57,7 +57,7 @@ def test_a_run_of_an_earlier_release_is_compared_by_what_both_have(tmp_path):
     with pytest.raises(UserError, match="REALM_STEPS is 12 there and 13 here"):
         check_config(tmp_path / "run", NEW.replace("12", "13"))
     with pytest.raises(
-        UserError, match="realm/Realm.freeze_retriever is True there and False here"
+        UserError, match=r"realm/Realm.freeze_retriever is True there and False here"
     ):
         check_config(tmp_path / "run", NEW.replace("True", "False"))
 

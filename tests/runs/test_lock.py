@@ -48,7 +48,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(other, tmp_path):
 
 
 def test_a_number_that_is_used_again_is_no_owner(tmp_path):
-    """Of a process that lives, but does not hold the lock: as if its number had been given anew."""
+    """Of a process that lives, but does not have the lock: as if its number had been used again."""
     (tmp_path / LOCK).write_text(f"process {os.getppid()} on here\n")
     with owned(tmp_path):
         pass

@@ -27,9 +27,8 @@ from ralm_jax.training.tasks import Realm
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
 SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=16, positions=64, init_stddev=0.2)
 BOTH = optim.by_part(optim.adamw(1e-2), optim.adamw(1e-2))
-STAGE = schedule.Stage(
-    "realm", Realm(LENGTHS, candidates=3, index="exact"), schedule.Schedule(2, 8, BOTH, log_every=1)
-)
+TASK = Realm(LENGTHS, candidates=3, index="exact")
+STAGE = schedule.Stage("realm", TASK, schedule.Schedule(2, 8, BOTH, log_every=1))
 
 
 @pytest.fixture(autouse=True)
@@ -131,13 +130,13 @@ def test_a_passage_in_both_corpora_is_never_a_candidate_of_its_own_sentence(
                 if own >= 0:
                     shared += 1
                     assert not (found == texts[own]).all(1).any()
-            loader.ahead(params, step + 1)
+            loader.prefetch(params, step + 1)
     assert shared > 5
 
 
 def test_what_cannot_be_is_refused(tiny, news, tmp_path):
     run = loop.Run(tmp_path / "run", tiny.corpus, None, 0, 0.0)
-    own = dataclasses.replace(STAGE.task, own_passage=True)
+    own = dataclasses.replace(TASK, own_passage=True)
     with pytest.raises(UserError, match="which is not in another corpus"):
         loop.asked_corpus(run, dataclasses.replace(STAGE, task=own, asked=str(news.path)))
     other = tmp_path / "other"

@@ -272,7 +272,7 @@ def test_the_answer_to_a_question_does_not_depend_on_the_others(opened, tiny):
 
 
 def test_offsets_are_those_of_the_bodies(tiny):
-    """What an answer's place is told by: the text of a passage makes the wordpieces of its body."""
+    """What the place of an answer is known by: the text of a passage makes the wordpieces of its body."""
     corpus, tokenizer = tiny.corpus, tiny.corpus.tokenizer()
     for row in range(0, corpus.size, 5):
         title, body = (int(x) for x in corpus.lengths[row])
@@ -396,7 +396,7 @@ def test_what_was_not_searched_is_a_dash_and_what_was_cut_is_said(opened, tiny):
 
 
 def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path, capsys):
-    """Of a run whose index was put in from elsewhere: it is embedded anew, and that is said."""
+    """Of a run whose index was put in from elsewhere: it is embedded again, and that is said."""
     other = tmp_path / "run"
     shutil.copytree(tuned, other, ignore=shutil.ignore_patterns("index", "vectors"))
     wrong = np.zeros((tiny.corpus.size, 8), np.float32)

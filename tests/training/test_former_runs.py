@@ -1,8 +1,8 @@
 """Runs made by an earlier release (commit 8d3297e, before modules were moved and settings renamed).
 
-fixtures/former_run.tar.gz holds a corpus; a pretraining stopped at step 5 of 8 of its last stage, with a refresh under
-way; the parameters at the end of the same pretraining uninterrupted; a fine-tuning stopped at step 2 of 4; and the
-settings of both.
+fixtures/former_run.tar.gz has a corpus; a pretraining stopped at step 5 of 8 of its last stage,
+with a refresh under way; the parameters at the end of the same pretraining uninterrupted; a
+fine-tuning stopped at step 2 of 4; and the settings of both.
 """
 
 import json

@@ -104,7 +104,7 @@ def terminate(number=signal.SIGTERM):
 
 
 def ended(run, stages=CHAIN):
-    """Everything the last checkpoint of each stage holds, by name."""
+    """Everything the last checkpoint of each stage has, by name."""
     found = {}
     for stage in stages:
         checkpoints = Checkpoints(directory.checkpoint_folder(run, stage.name))
@@ -180,7 +180,7 @@ def test_a_line_of_the_log_is_the_mean_of_its_steps(whole, begun, tiny):
             np.testing.assert_allclose(found[stage, last], np.mean(single), rtol=0.02)
 
 
-# The step after which the run is told to stop; it does so one step later. Saved are thus: the middle
+# The step after which the run is asked to stop; it does so one step later. Saved are thus: the middle
 # of another stage, a state just before a snapshot (4), with a refresh in flight (5, 6), and just
 # before (7) and after (8) its publish.
 STOPS = [
@@ -277,7 +277,7 @@ def test_the_null_passage_and_the_querys_own_need_two_places():
         UserError, match="candidates is 1, and the null passage and the query's own"
     ):
         dataclasses.replace(REALM, candidates=1, own_passage=True)
-    with pytest.raises(UserError, match="Realm.candidates must be a whole number from 1, not 0"):
+    with pytest.raises(UserError, match=r"Realm.candidates must be a whole number from 1, not 0"):
         dataclasses.replace(REALM, candidates=0)
     assert dataclasses.replace(REALM, candidates=1).choose(
         np.array([[4]]), np.array([2])
@@ -290,7 +290,7 @@ def test_one_passage_beside_the_null_is_allowed_with_a_caution(tiny, tmp_path, c
     train(tmp_path / "run", tiny.corpus, [dataclasses.replace(JOINT, task=task)], steps=1)
     said = "".join(capsys.readouterr())
     assert ("realm: caution: with 2 candidates" in said) == (candidates == 2)
-    # A warm-up is told nothing.
+    # A warm-up gets no caution.
     assert len(dataclasses.replace(task, freeze_retriever=True).describe(9)) == 1
 
 
@@ -318,7 +318,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path):
 
 
 def test_measuring_is_not_training(tiny, tmp_path):
-    """What the device waits for is a share of the time of training, however long evaluating takes."""
+    """The idle time of the device is a share of the time of training, however long evaluating takes."""
     slow = {"evaluate": lambda *_: time.sleep(0.4) or {"x": 1.0}, "eval_every": 1}
     train(tmp_path, tiny.corpus, (ICT,), steps=5, **slow)
     lines = [x for x in curves(tmp_path) if "loss" in x]

@@ -1,6 +1,6 @@
-"""Runs in processes of their own: killed, told to stop, and spread over two.
+"""Runs in processes of their own: killed, asked to stop, and spread over two.
 
-All slow, for each starts jax anew; within one process test_training.py asks the same of interruptions.
+All slow, for each starts jax again; within one process test_training.py asks the same of interruptions.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(pretrain, whole, tmp_path)
     process = pretrain(run)
     wait_for(run, process, "realm", 2)
     process.send_signal(signal.SIGTERM)
-    finish(process)  # told to stop, it has not failed
+    finish(process)  # asked to stop, it has not failed
     assert "run the same command again to go on" in Path(process.log).read_text()
     assert OpenRun.open(run).stage == "realm"
 
@@ -154,7 +154,7 @@ def test_two_processes_stopped_and_killed_go_on(pretrain, whole, tmp_path):
     run = tmp_path / "run"
     both = two(pretrain, run)
     wait_for(run, both[0], "realm", 2)
-    both[1].send_signal(signal.SIGTERM)  # told to one, it holds for both
+    both[1].send_signal(signal.SIGTERM)  # sent to one, it counts for both
     for process in both:
         finish(process)
     assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)

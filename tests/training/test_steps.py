@@ -120,14 +120,14 @@ def test_eight_devices_are_one(train, clozes, pairs, params, step):
 def test_few_at_a_time_are_the_same_step(train, clozes, params, how):
     """On one device: of 16 queries one, and four, at a time."""
     whole = functools.partial(steps.realm_loss, **{**how, "microbatch_size": None})
-    (wanted, told), (found, said) = (
+    (wanted, expected), (found, said) = (
         once(train, step, clozes, 1) for step in (whole, functools.partial(steps.realm_loss, **how))
     )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
     jax.tree.map(close, change(found, params), change(wanted, params))
     assert largest(change(wanted["reader"], params["reader"])) > 0.01
-    for name in told:
-        np.testing.assert_allclose(said[name], told[name], rtol=1e-4, err_msg=name)
+    for name in expected:
+        np.testing.assert_allclose(said[name], expected[name], rtol=1e-4, err_msg=name)
 
 
 def test_the_loss_is_the_mean_over_all_masked_tokens(train, clozes, params):

@@ -20,7 +20,7 @@ def npy(pickled: bytes, count: int) -> bytes:
 
 @pytest.fixture
 def written(tmp_path):
-    """An array of byte strings as the released file holds it."""
+    """An array of byte strings as they stand in the released file."""
     import pickle
 
     array = np.array([text.encode() for text in TEXTS], object)

@@ -160,7 +160,7 @@ def test_an_import_of_an_earlier_release(imported, prepare, block_emb):
     """Its vectors bear no stamp, and what its question tower made of the passages may be kept."""
     corpus = prepare(TEXTS[::-1])
     manifest = index.folder(imported / "index" / "import", 0) / index.MANIFEST
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"maker": ""}))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"encoder_hash": ""}))
     loaded = OpenRun.open(imported)
     name = vector_cache.encoder_hash(
         loaded.model, loaded.params["retriever"], corpus, LENGTHS.passage

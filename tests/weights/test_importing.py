@@ -118,9 +118,9 @@ def test_configs_that_are_not_read(folder, out, change, said):
 
 def test_a_config_without_a_size(folder, out):
     path = folder(BERT)
-    held = json.loads((path / "config.json").read_text())
-    del held["hidden_size"]
-    (path / "config.json").write_text(json.dumps(held))
+    record = json.loads((path / "config.json").read_text())
+    del record["hidden_size"]
+    (path / "config.json").write_text(json.dumps(record))
     refused(path, out, "has no hidden_size")
     (path / "config.json").write_text("{")
     refused(path, out, r"config\.json cannot be read")

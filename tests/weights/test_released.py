@@ -2,8 +2,9 @@
 
     REALM_WEIGHTS=FOLDER pytest tests/weights/test_released.py
 
-FOLDER holds the repositories by name (realm-cc-news-pretrained-embedder, ...). Anchors: transformers 4.40.2,
-tests/models/realm/test_modeling_realm.py, there with an absolute tolerance of 1e-4.
+FOLDER contains the repositories by name (realm-cc-news-pretrained-embedder, ...). Anchors:
+transformers 4.40.2, tests/models/realm/test_modeling_realm.py, there with an absolute tolerance of
+1e-4.
 """
 
 import json

@@ -108,20 +108,22 @@ def test_a_model_that_is_nowhere_is_one_line(offline):
 def test_a_model_of_the_hub_is_downloaded_without_what_is_not_read(
     folder, monkeypatch, tmp_path, safe
 ):
-    held = ["config.json", "vocab.txt", "pytorch_model.bin", "tf_model.h5", "onnx/model.onnx"]
-    held += ["2_Dense/model.safetensors", "2_Dense/pytorch_model.bin", "other/pytorch_model.bin"]
-    held += ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] if safe else []
+    files = ["config.json", "vocab.txt", "pytorch_model.bin", "tf_model.h5", "onnx/model.onnx"]
+    files += ["2_Dense/model.safetensors", "2_Dense/pytorch_model.bin", "other/pytorch_model.bin"]
+    files += (
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] if safe else []
+    )
     asked = []
 
     def download(repository, allow_patterns):
         asked.append((repository, allow_patterns))
         return str(folder(BERT))
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: held)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: files)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert import_model("somebody/bert", tmp_path / "run")["source"] == "somebody/bert"
     ((repository, patterns),) = asked
     assert repository == "somebody/bert" and {"*.json", "*.txt"} < set(patterns)
     weights = {p for p in patterns if p.endswith((".bin", ".safetensors", ".h5", ".onnx"))}
-    whole = {x for x in held if x.startswith("model-")} if safe else {"pytorch_model.bin"}
+    whole = {x for x in files if x.startswith("model-")} if safe else {"pytorch_model.bin"}
     assert weights == whole | {"2_Dense/model.safetensors"}
