@@ -48,6 +48,7 @@ def test_answers_from_a_quickstart_are_made_and_saved(tmp_path, small_runs, monk
 
     def smaller(verb, *words):
         sizes = ["ICT_STEPS = 2", "WARMUP_STEPS = 2", "REALM_STEPS = 2"]
+        sizes.append("quickstart.quickstart.clozes = 30")
         usual(verb, *words, *(pipeline.as_options(sizes) if verb == "quickstart" else ()))
 
     monkeypatch.setattr(pipeline, "ralm", smaller)
