@@ -4,6 +4,7 @@ import gin
 import pytest
 
 from ralm_jax import cli, gin_config
+from ralm_jax.arguments import configs
 from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
 
@@ -13,9 +14,9 @@ TINY = {name: "1" for name in ONE_STEP} | {
     "DEV_EVERY": "1", "DEV_QUESTIONS": "4",
 }  # fmt: skip
 FILES = [
-    str(file.relative_to(cli.configs()))
+    str(file.relative_to(configs()))
     for folder in ("runs", "experiments")
-    for file in sorted((cli.configs() / folder).rglob("*.gin"))
+    for file in sorted((configs() / folder).rglob("*.gin"))
     if file.name
     not in ("quickstart.gin", "base.gin")  # test_cli takes the one; the other is included
 ]
@@ -31,8 +32,8 @@ def quick():
 def settings(config, tiny_settings):
     """The settings that make it small, as far as the configuration has them."""
     gin.clear_config()
-    gin.add_config_file_search_path(str(cli.configs()))
-    gin.parse_config_file(str(cli.configs() / config))
+    gin.add_config_file_search_path(str(configs()))
+    gin.parse_config_file(str(configs() / config))
     has = {line.split(" = ")[0] for line in gin.config_str().splitlines() if " = " in line}
     sizes = dict(change.split(" = ") for change in tiny_settings[1::2]) | TINY
     changes = [f"{name} = {value}" for name, value in sizes.items() if name in has]

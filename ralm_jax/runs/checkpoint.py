@@ -100,7 +100,7 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, it is damaged, or it is of another kind of state.
         """
-        where = self._directory / str(step)
+        where = self._at(step)
         saved = _verify(where)
         former = {new: old for old, new in CHECKPOINT.items() if _has(saved, old)}
         there = {former.get(name, name): part for name, part in like.items()}
@@ -116,9 +116,16 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, or it is damaged.
         """
-        where = self._directory / str(step)
+        where = self._at(step)
         _verify(where)
         return _read(where)
+
+    def _at(self, step: int) -> Path:
+        """The folder of a checkpoint. Raises UserError where there is none."""
+        where = self._directory / str(step)
+        if not where.is_dir():
+            raise UserError(f"no checkpoint at {where}: the newest there is {self._latest}")
+        return where
 
     def wait(self) -> None:
         """Returns when no save is under way; raises UserError if the last one was not written."""

@@ -207,7 +207,7 @@ if __name__ == "__main__":
     read = prepare.read_documents
     passes = itertools.count()
 
-    def endless(source):
+    def endless(source, counts):
         found = list(read(source))
         if next(passes) == 0:
             return found

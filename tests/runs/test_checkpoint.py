@@ -184,7 +184,7 @@ def test_a_killed_save_leaves_the_one_before(tmp_path):
     program = """
         import sys
         import numpy as np
-        from ralm_jax.checkpoint import Checkpoints
+        from ralm_jax.runs.checkpoint import Checkpoints
         checkpoints = Checkpoints(sys.argv[1])
         checkpoints.save(1, {"w": np.full(1_000, 1)}, wait=True)
         noise = np.random.default_rng(0).integers(0, 1 << 60, 16_000_000)

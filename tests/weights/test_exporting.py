@@ -187,7 +187,7 @@ def test_what_a_layout_has_no_place_for(run, tmp_path, folder):
         export_model(tmp_path / "bert", "vectors", tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
     shutil.copytree(path, tmp_path / "out")
-    with pytest.raises(UserError, match="exists; choose another --out"):
+    with pytest.raises(UserError, match="exists; remove it or give another --out"):
         export_model(path, "vectors", tmp_path / "out")
 
 

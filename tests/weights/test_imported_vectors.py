@@ -93,6 +93,11 @@ def tuned(made, prepare, tmp_path_factory):
     return path / "tuned", corpus
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RALM_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def nothing_embedded(monkeypatch):
     def fail(*_):
