@@ -84,7 +84,7 @@ def test_a_corpus_is_tokenized_as_the_run_it_is_prepared_for(corpora):
     assert "schone" in default.tokenizer().decode(np.asarray(default.tokens[0]).tolist())
     manifest = json.loads((default.path / "manifest.json").read_text())
     assert list(manifest) == [
-        "format", "fingerprint", "passage_tokens", "lowercase", "kinds", "counts", "sizes", "files",
+        "format", "fingerprint", "passage_tokens", "lowercase", "kinds", "counts", "files", "sizes",
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
+from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.examples import matching, question_batches
 from ralm_jax.examples.pattern_matching import pattern_spans
 from ralm_jax.examples.questions import Question
@@ -39,7 +40,7 @@ def corpus(request, tmp_path_factory):
     records = [{"id": str(i), "title": "T", "text": text} for i, text in enumerate(TEXTS)]
     source = folder / "source.jsonl"
     source.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
-    options = {"vocab_size": 400, "lowercase": request.param}
+    options = {"vocab_size": 400, "settings": TokenizerSettings(lowercase=request.param)}
     prepare(str(source), folder / "corpus", say=lambda line: None, **options)
     return open_corpus(folder / "corpus")
 

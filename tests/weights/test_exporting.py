@@ -1,6 +1,7 @@
 """`ralm export`: what is imported comes back as it was, and every layout is whole."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -224,10 +225,10 @@ def test_an_export_that_cannot_be_written_leaves_nothing(run, tmp_path, monkeypa
     path, _, _ = run(embedding=4, pooling="mean")
     out = tmp_path / "deep" / "out"
 
-    def fail(self, *arguments):
-        raise OSError(28, "No space left on device", str(self))
+    def fail(path, *arguments):
+        raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(type(tmp_path), step, fail)
+    monkeypatch.setattr(os if step == "rename" else type(tmp_path), step, fail)
     with pytest.raises(UserError, match=f"{out} cannot be written: No space left on device"):
         export_model(path, "transformers", out)
     assert not out.parent.exists()
