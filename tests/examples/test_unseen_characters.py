@@ -63,8 +63,8 @@ def test_each_rule_finds_what_evaluation_finds(corpus, rule):
 def test_a_span_that_training_reads_is_an_exact_match(corpus):
     tokenizer = corpus.tokenizer()
     questions = asked(*ANSWERS)
-    known = question_batches.know(corpus, questions)
-    for question, spans in zip(questions, known.spans, strict=True):
+    annotated = question_batches.annotate(corpus, questions)
+    for question, spans in zip(questions, annotated.spans, strict=True):
         for row, start, stop in zip(*spans, strict=True):
             text = corpus.texts()[int(row)]["text"].decode()
             offsets = tokenizer.encode(text, add_special_tokens=False).offsets
