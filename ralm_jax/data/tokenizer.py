@@ -27,6 +27,9 @@ VOCABULARY = "vocab.txt"
 # four count as blanks: others that Python calls white space are removed by BERT's normaliser, which
 # joins their neighbours.
 _WORD = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
+# The trainer takes a time that grows with the square of a word's length, and no word of more than 100
+# characters is ever looked up. Ideographs and their punctuation are words by themselves.
+_LONG_WORD = re.compile(r"[^\s!-/:-@\[-`{-~\u3000-\u303f\u3400-\u9fff\uff00-\uff0f]{1000}(?=\S)")
 _BLANK, _MARK, _OTHER = range(3)
 _CLASS = np.full(129, _OTHER, np.uint8)  # of each ASCII character, and of all others
 _CLASS[[ord(c) for c in " \t\n\r"]] = _BLANK
@@ -117,9 +120,12 @@ def pieces_of(tokenizer: Tokenizer) -> list[str]:
 def train_vocabulary(
     texts: Iterable[str], size: int, settings: TokenizerSettings = BERT
 ) -> list[str]:
-    """A WordPiece vocabulary of at most `size` pieces learnt from `texts`, special tokens first."""
+    """A WordPiece vocabulary of at most `size` pieces learnt from `texts`, special tokens first.
+
+    A word of more than 1,000 characters is learnt from in parts of 1,000.
+    """
     tokenizer = _tokenizer({token: i for i, token in enumerate(SPECIALS)}, settings)
-    texts = list(texts)
+    texts = [_LONG_WORD.sub(r"\g<0> ", text) for text in texts]
     # The trainer breaks ties by ids, and gives ids to characters as it meets them, in an order that
     # differs from run to run. Handing it the characters beforehand makes it reproducible.
     trainer = trainers.WordPieceTrainer(

@@ -88,6 +88,15 @@ def test_vocabulary_says_which_pieces_go_on_a_word(tokenizer):
         assert vocabulary.continuation[i] == piece.startswith("##")
 
 
+@pytest.mark.parametrize("unit", ["abcd", "e\u0301", "\u3042\u3044"])
+def test_a_word_without_end_is_learnt_from_in_parts(unit):
+    """Training takes a time that grows with the square of a word's length: minutes for a long one."""
+    words = [unit * (length // len(unit)) for length in (1000, 1000, 500)]
+    text = "Ideographs in a row, \u6f22\u5b57" + "\u6f22" * 1500 + ", are words. "
+    whole, parts = text + "".join(words), text + " ".join(words)
+    assert train_vocabulary([whole] * 2, 60) == train_vocabulary([parts] * 2, 60)
+
+
 def test_training_a_vocabulary_is_reproducible():
     assert train_vocabulary(TEXTS, 150) == train_vocabulary(TEXTS, 150)
     assert train_vocabulary(TEXTS, 150)[: len(SPECIALS)] == list(SPECIALS)

@@ -1,4 +1,4 @@
-"""Reading few questions at a time, and no wider than needed, changes nothing."""
+"""Reading questions in microbatches, and no wider than needed, changes nothing."""
 
 import functools
 
