@@ -77,7 +77,7 @@ def _records(model: Ralm | OpenQA, corpus: Corpus, parts: dict[str, Any]) -> dic
     return {RUN: {**own, **parts}, MODEL: _model_record(model)}
 
 
-def keep_model(run: Path, model: Ralm | OpenQA) -> None:
+def save_model(run: Path, model: Ralm | OpenQA) -> None:
     """Writes RUN/model.json."""
     write_atomically(run / MODEL, json.dumps(_model_record(model), indent=1) + "\n")
 

@@ -125,7 +125,7 @@ def _write(run: Path, read: families.Read, source: str, prompts: dict[str, Any])
         **prompts,
     }
     directory.write_atomically(run / directory.RUN, json.dumps(record, indent=1) + "\n")
-    directory.keep_model(run, read.model)
+    directory.save_model(run, read.model)
     unused = {name: x for name, x in read.unused.items() if name != families.BLOCKS}
     if unused:
         write_tensors(unused, run / UNUSED)

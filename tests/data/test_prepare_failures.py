@@ -247,6 +247,7 @@ def wait_for_end(group):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to_group", [False, True], ids=["process", "group"])
 @pytest.mark.parametrize(
     ("number", "code", "line"),

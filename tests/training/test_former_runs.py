@@ -37,6 +37,7 @@ def pretrain(folder, run, changes):
     return cli.main(["pretrain", *map(str, words), *changes])
 
 
+@pytest.mark.slow
 def test_a_pretraining_resumes_and_ends_as_it_would_have(former):
     folder, changes = former
     run = folder / "run"
@@ -62,6 +63,7 @@ def test_another_configuration_is_still_told_apart(former, capsys):
     assert "CANDIDATES is 3 there and 4 here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_resumes_and_answers(former, capsys):
     folder, changes = former
     asked = ["--train", folder / "questions.jsonl", "--dev", folder / "questions.jsonl"]
