@@ -18,13 +18,17 @@ if version("jaxlib").startswith("0.10."):
     sooner = "--xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true"
     os.environ.setdefault("XLA_FLAGS", f"{sooner} --xla_cpu_parallel_codegen_split_count=1")
 
+import compiling
 import jax
 import numpy as np
 import pytest
 
+from ralm_jax import partition
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
+from ralm_jax.inference import embedding
 from ralm_jax.sources import almanac
+from ralm_jax.training import optim
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -35,6 +39,20 @@ def no_cache_of_the_user(tmp_path_factory):
     """Vectors are cached in a folder of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RALM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once():
+    """Steps alike are traced and compiled once, whichever test takes them.
+
+    Passages are embedded in small chunks, as test corpora are small. Optimizers that are made alike are the same one, or a step would be compiled for each.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "CHUNK", 64)
+        patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
+        for name in ("warmup_linear", "adamw", "by_part", "towers", "head_only", "frozen"):
+            patch.setattr(optim, name, functools.cache(getattr(optim, name)))
         yield
 
 

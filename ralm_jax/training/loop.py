@@ -107,7 +107,7 @@ class Part:
 def train_stage(part: Part, params: Params, queries: Queries) -> Params:
     """Trains one stage from `params`, or from its own newest checkpoint; returns its parameters."""
     run, stage, progress = part.run, part.stage, part.progress
-    state = partition.replicate(create_state(run.model, params, stage.schedule.optimizer))
+    state = partition.replicate(create_state(params, stage.schedule.optimizer))
     with contextlib.ExitStack() as cleanup:
         checkpoints = Checkpoints(directory.checkpoint_folder(run.path, stage.name))
         cleanup.callback(checkpoints.close)

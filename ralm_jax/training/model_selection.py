@@ -55,9 +55,9 @@ class Selection:
     refresh: Policy
 
     def __call__(self, model: OpenQA, params: dict, stage: str, step: int) -> dict[str, float]:
-        # The index that serves at this step: one that is newer may lie on disk before it is published.
+        # The index that served the step before: a newer one is not published until the next step begins.
         folder = directory.index_folder(self.run, stage)
-        vectors = index.mapped(folder, self.refresh.published(step))
+        vectors = index.mapped(folder, self.refresh.published(max(step - 1, 0)))
         params = jax.device_put(params, jax.local_devices()[0])
         opened = OpenRun(
             model, params, self.lengths, self.run, source=self.corpus, embedded=vectors

@@ -4,8 +4,9 @@ import functools
 
 import pytest
 
-from experiments import datasets
+from experiments import datasets, pipeline
 from experiments.setting import ALMANAC, Setting
+from ralm_jax import cli
 from ralm_jax.sources.almanac import World
 
 SMALL = World(people=30, names=10)
@@ -25,7 +26,15 @@ def setting(small_data, tmp_path):
 
 @pytest.fixture
 def small_runs(tiny_settings, monkeypatch):
-    """Shrinks the worlds of experiments, their models and their training."""
+    """Shrinks the worlds of experiments, their models and their training.
+
+    The command line is called in this process, where a step is compiled once for all rows.
+    """
+
+    def ralm(*words):
+        assert cli.main([*map(str, words)]) == 0
+
+    monkeypatch.setattr(pipeline, "ralm", ralm)
     sizes = tiny_settings[1::2]
     tuned = ["STEPS = 3", "BATCH = 8", "DEV_EVERY = 3", "DEV_QUESTIONS = 4", "CANDIDATES = 4"]
     tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]

@@ -52,7 +52,7 @@ def params():
 
 
 def once(batch, params, devices, **how):
-    begun = steps.create_state(MODEL, params, PLAIN)
+    begun = steps.create_state(params, PLAIN)
     begun = partition.replicate(begun) if devices == jax.device_count() else begun
     split = jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), batch)
     loss = functools.partial(steps.qa_loss, model=MODEL, **how)

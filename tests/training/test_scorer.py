@@ -20,6 +20,8 @@ from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.losses import distillation, marginal
 from ralm_jax.models import initial
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.retrieval import index
+from ralm_jax.retrieval.refresh import Asynchronous, Synchronous
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.training import initialize, optim, pretrain, schedule, steps
@@ -46,7 +48,7 @@ def params(drawn, clozes):
 
 
 def once(clozes, params, devices=1, loss=steps.scorer_loss, **how):
-    begun = steps.create_state(SCORING, params, PLAIN)
+    begun = steps.create_state(params, PLAIN)
     begun = partition.replicate(begun) if devices == jax.device_count() else begun
     split = jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), clozes)
     loss = functools.partial(loss, model=SCORING, **how)
@@ -95,7 +97,7 @@ def test_the_loss_of_a_step_is_that_of_the_objective(clozes, params):
 
 def test_an_optimiser_of_its_own(params):
     each = optim.by_part(optim.frozen(), optim.frozen(), scorer=PLAIN)
-    begun = steps.create_state(SCORING, params, each)
+    begun = steps.create_state(params, each)
     ended = begun.apply_gradients(grads=begun.params)
     moved = jax.tree.map(lambda a, b: np.asarray(a) - b, ended.params, params)
     assert largest(moved["scorer"]) > 0 == max(largest(moved[p]) for p in ("retriever", "reader"))
@@ -179,6 +181,23 @@ def test_development_questions_decide_whether_it_is_used(
     assert not OpenRun.open(
         run, stage="finetune"
     ).rerank  # of a step that was not chosen nothing is known
+
+
+@pytest.mark.parametrize("policy", [Asynchronous(1, 1), Synchronous(1)])
+def test_questions_are_answered_from_the_index_that_served(
+    policy, tuned, tiny, tmp_path, monkeypatch
+):
+    """The next one is published when the next step begins, so it may not be there yet."""
+    run = shutil.copytree(tuned, tmp_path / "run")
+    folder = directory.index_folder(run, "finetune")
+    served = index.folder(folder, policy.published(2))
+    index.folder(folder, index.versions(folder)[-1]).rename(served)
+    select = Selection(
+        run, tiny.corpus, read_questions(tiny.questions).asked[:2], LENGTHS, 2, policy
+    )
+    opened = OpenRun.open(run)
+    said = select(opened.model, opened.params, "finetune", 3)
+    assert {"exact_match", "f1"} <= said.keys()
 
 
 def test_both_orders_of_development_questions_are_read(tuned, tiny):

@@ -64,22 +64,22 @@ class Steps:
     def __init__(self, params):
         self.params, self.traces, self._compiled = params, collections.Counter(), {}
 
-    def start(self, devices=8, model=MODEL):
-        begun = steps.create_state(model, self.params, PLAIN)
+    def start(self, devices=8):
+        begun = steps.create_state(self.params, PLAIN)
         return partition.replicate(begun) if devices == jax.device_count() else begun
 
-    def __call__(self, loss, begun, batch, devices=8):
+    def __call__(self, loss, begun, batch, devices=8, model=MODEL):
         """-> state and metrics; the batch, given without a device axis, is split."""
-        if loss not in self._compiled:
+        if (loss, model) not in self._compiled:
 
             def counted(*inputs):
                 self.traces[loss] += 1
-                whole = functools.partial(loss, model=inputs[0].apply_fn.__self__)
+                whole = functools.partial(loss, model=model)
                 return steps.train_step(*inputs, loss=whole)
 
-            self._compiled[loss] = partition.parallelize(counted)
+            self._compiled[loss, model] = partition.parallelize(counted)
         split = lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:])  # noqa: E731
-        return self._compiled[loss](begun, jax.tree.map(split, batch), jax.random.key(0))
+        return self._compiled[loss, model](begun, jax.tree.map(split, batch), jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_frozen_retriever_does_not_move_at_all(train, clozes, params):
     assert metrics["grad_norm_retriever"][0] == 0
     # Neither by weight decay, which needs no gradient.
     both = optim.by_part(optim.frozen(), optim.adamw(0.1, weight_decay=0.5))
-    begun = steps.create_state(MODEL, params, both)
+    begun = steps.create_state(params, both)
     ended = jax.jit(lambda s: s.apply_gradients(grads=s.params))(begun)
     assert largest(change(ended.params["retriever"], params["retriever"])) == 0
     assert largest(change(ended.params["reader"], params["reader"])) > 0.01
@@ -206,7 +206,7 @@ def test_dropout_of_inverse_cloze_differs_by_device(train, pairs):
     """Were eight copies of a pair embedded alike, every passage would be as likely as the others."""
     same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)._replace(row=pairs.row[:8])
     (_, calm), (_, shaken) = (
-        train(steps.ict_loss, train.start(model=model), same)
+        train(steps.ict_loss, train.start(), same, model=model)
         for model in (MODEL, wild("retriever"))
     )
     np.testing.assert_allclose(calm["loss"][0], 8 * np.log(8), rtol=1e-5)
@@ -221,10 +221,9 @@ def test_dropout_of_realm_differs_by_device_and_by_step(train, clozes):
 
     step = functools.partial(steps.realm_loss, objective=sees_others)
     same = jax.tree.map(lambda x: np.repeat(x[2:3], 8, 0), clozes)
-    begun = train.start(model=wild("reader"))
-    still = begun.replace(tx=optax.set_to_zero())
-    now, first = train(step, still, same)
-    _, second = train(step, now, same)
+    still = train.start().replace(tx=optax.set_to_zero())
+    now, first = train(step, still, same, model=wild("reader"))
+    _, second = train(step, now, same, model=wild("reader"))
     assert first["loss"][0] > 1
     assert abs(first["loss"][1] - second["loss"][1]) > 1
     _, calm = train(step, train.start(), same)
