@@ -46,7 +46,8 @@ def no_cache_of_the_user(tmp_path_factory):
 def compiled_once():
     """Steps alike are traced and compiled once, whichever test takes them.
 
-    Passages are embedded in small chunks, as test corpora are small. Optimizers that are made alike are the same one, or a step would be compiled for each.
+    Optimizers that are made alike are the same one, or a step would be compiled for each. Passages are
+    embedded in small chunks, as corpora are small here.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "CHUNK", 64)
