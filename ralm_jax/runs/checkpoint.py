@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,9 @@ from ralm_jax.errors import UserError
 from ralm_jax.former_names import CHECKPOINT
 
 _SEAL = "ralm_seal.json"
+# Orbax numbers the operations of a process, and a save waits five minutes for signals under its number: where
+# another thread begins to load before those are set up, they carry the wrong one and the save is lost.
+_ONE_BEGINS = threading.Lock()
 
 
 def newest(directory: str | Path) -> tuple[int, Any] | None:
@@ -87,9 +91,10 @@ class Checkpoints:
         if self._latest is not None and step < self._latest:
             raise ValueError(f"step {step} is older than the checkpoint of step {self._latest}")
         if step != self._latest:
-            while self._unsealed:
-                self._orbax.delete(self._unsealed.pop())
-            response = self._orbax.save_async(step, tree)
+            with _ONE_BEGINS:
+                while self._unsealed:
+                    self._orbax.delete(self._unsealed.pop())
+                response = self._orbax.save_async(step, tree)
             assert response is not None, f"Orbax declined to save step {step}"
             self._saving = self._background.submit(self._finish, response, step, _kinds(tree))
         if wait:
@@ -106,7 +111,8 @@ class Checkpoints:
         former = {new: old for old, new in CHECKPOINT.items() if _has(saved, old)}
         there = {former.get(name, name): part for name, part in like.items()}
         _check_same_kind(saved, _kinds(there), where)
-        tree: Any = self._orbax.load(step, cast(Any, there))
+        with _ONE_BEGINS:
+            tree: Any = self._orbax.load(step, cast(Any, there))
         return {name: tree[former.get(name, name)] for name in like}
 
     def load(self, step: int) -> Any:
@@ -200,9 +206,10 @@ def _verify(where: Path) -> dict[str, str]:
 
 def _read(where: Path) -> Any:
     """The tree of a checkpoint as nested dicts and lists of numpy arrays."""
-    saved = ocp.metadata(str(where)).metadata
-    like = jax.tree.map(lambda leaf: np.broadcast_to(leaf.dtype.type(0), leaf.shape), saved)
-    return ocp.load(str(where), like)
+    with _ONE_BEGINS:
+        saved = ocp.metadata(str(where)).metadata
+        like = jax.tree.map(lambda leaf: np.broadcast_to(leaf.dtype.type(0), leaf.shape), saved)
+        return ocp.load(str(where), like)
 
 
 def _kinds(tree: Any) -> dict[str, str]:
