@@ -90,13 +90,13 @@ def test_a_trainer_saves_while_others_read(run, tiny):
     folder = directory.checkpoint_folder(run, "ict")
     params = OpenRun.open(run).params
     checkpoints = Checkpoints(folder)
-    done, found = threading.Event(), []
+    done, found = threading.Event(), ([], [])
 
-    def read():
+    def read(steps):
         while not done.is_set():
-            found.append(newest(folder)[0])
+            steps.append(newest(folder)[0])
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read, args=(steps,)) for steps in found]
     for reader in readers:
         reader.start()
     try:
@@ -107,7 +107,7 @@ def test_a_trainer_saves_while_others_read(run, tiny):
         for reader in readers:
             reader.join()
         checkpoints.close()
-    assert found == sorted(found) and len(set(found)) > 1
+    assert all(steps == sorted(steps) for steps in found) and len({*found[0], *found[1]}) > 1
     assert newest(folder)[0] == 8
 
 
