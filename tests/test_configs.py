@@ -36,6 +36,8 @@ def settings(config, tiny_settings):
     gin.parse_config_file(str(configs() / config))
     has = {line.split(" = ")[0] for line in gin.config_str().splitlines() if " = " in line}
     sizes = dict(change.split(" = ") for change in tiny_settings[1::2]) | TINY
+    # Alike in all, so that stages alike are compiled once.
+    sizes |= {name: "1e-3" for name in has if name.endswith("_RATE")}
     changes = [f"{name} = {value}" for name, value in sizes.items() if name in has]
     return [word for change in changes for word in ("--set", change)]
 
@@ -79,7 +81,9 @@ def test_a_temperature_goes_with_any_objective():
 def test_a_step_in_each_stage(config, begun, tiny, tiny_settings, tmp_path):
     small, out = settings(config, tiny_settings), tmp_path / "out"
     if "finetune" in config:
-        asked = ["--train", str(tiny.questions), "--dev", str(tiny.questions)]
+        few = tmp_path / "few.jsonl"
+        few.write_text("\n".join(tiny.questions.read_text("utf-8").splitlines()[:8]), "utf-8")
+        asked = ["--train", str(tiny.questions), "--dev", str(few)]
         begin = ["--config", config, "--run", str(begun), "--out", str(out)]
         assert cli.main(["finetune", *begin, *asked, *small]) == 0
         assert OpenRun.open(out, stage="finetune").step == 1

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import pytest
 
 from experiments import datasets, pipeline
@@ -35,6 +36,8 @@ def small_runs(tiny_settings, monkeypatch):
         assert cli.main([*map(str, words)]) == 0
 
     monkeypatch.setattr(pipeline, "ralm", ralm)
+    # The quickstart would choose how many devices there are, too late.
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.device_count()))
     sizes = tiny_settings[1::2]
     tuned = ["STEPS = 3", "BATCH = 8", "DEV_EVERY = 3", "DEV_QUESTIONS = 4", "CANDIDATES = 4"]
     tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]

@@ -85,6 +85,8 @@ def test_a_checkpoint_that_its_owner_removes_gives_way_to_the_newer(run, monkeyp
     assert step == 3 and "params" in tree["state"]
 
 
+# Orbax reads on a loop of its own, and where a file is gone in the middle it leaves callbacks behind to that.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_trainer_saves_while_others_read(run, tiny):
     """Steps are saved and pruned as fast as may be; every reader finds a whole one."""
     folder = directory.checkpoint_folder(run, "ict")

@@ -100,6 +100,7 @@ def test_the_hash_is_of_whatever_shapes_the_vectors(run, tiny):
     assert len(others | {name}) == 4
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_over_what_was_measured(run, tiny, tmp_path, monkeypatch):
     vectors = OpenRun.open(run).vectors
 

@@ -50,6 +50,7 @@ def news(tiny, tmp_path_factory):
     return open_corpus(folder / "x")
 
 
+@pytest.mark.slow
 def test_queries_are_of_the_one_and_candidates_of_the_other(tiny, news, tmp_path):
     stage = dataclasses.replace(STAGE, asked=str(news.path))
     model, params = pretrain.pretrain(

@@ -183,6 +183,7 @@ def test_questions_that_are_cut_in_training_are_said_so(pretrained, tiny, tmp_pa
     assert f"finetune: 1 question: cut to {LENGTHS.query - 2} wordpieces" in said
 
 
+@pytest.mark.slow
 def test_passages_may_learn_too(pretrained, tiny, tmp_path):
     both = optim.by_part(*[optim.adamw(1e-2)] * 2)
     finetune(tmp_path / "run", pretrained, tiny, train_passages=True, optimizer=both)
@@ -208,6 +209,7 @@ def test_vectors_that_training_wrote_are_not_read_again_for_their_checksum(
     assert len(published) == 2 and not read
 
 
+@pytest.mark.slow
 def test_the_index_is_fitted_to_the_beam(pretrained, tiny, tmp_path, monkeypatch):
     fitted = []
 

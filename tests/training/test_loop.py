@@ -164,6 +164,7 @@ def test_the_chain_goes_through_its_stages(whole, tiny):
     assert loaded.model.reader_config.vocab_size == tiny.corpus.vocabulary.size
 
 
+@pytest.mark.slow
 def test_a_line_of_the_log_is_the_mean_of_its_steps(whole, begun, tiny):
     """Whatever is saved between, and wherever a run was taken up again."""
     run = begun.with_name("new")
@@ -189,6 +190,7 @@ STOPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", STOPS)
 def test_a_run_stopped_by_signals_ends_as_if_nothing_had_happened(whole, begun, tiny, stops):
     run = begun if stops[0][0] == "realm" else begun.with_name("new")
@@ -284,6 +286,7 @@ def test_the_null_passage_and_the_querys_own_need_two_places():
     ).tolist() == [[-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("candidates", [2, 3])
 def test_one_passage_beside_the_null_is_allowed_with_a_caution(tiny, tmp_path, capsys, candidates):
     task = dataclasses.replace(REALM, candidates=candidates)

@@ -68,6 +68,7 @@ def test_it_begins_as_the_encoder_of_the_reader():
     assert initialize.with_scorer(scoring, begun, seed=1) == (scoring, begun)
 
 
+@pytest.mark.slow
 def test_who_learns_under_which_objective(clozes, params):
     """Dynamic: all three. Static: the scorer stands still. REALM's: as if there were none."""
     dynamic, said = once(clozes, params, objective=distillation.label_free)
@@ -85,6 +86,7 @@ def test_who_learns_under_which_objective(clozes, params):
     )
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_step_is_that_of_the_objective(clozes, params):
     _, metrics = once(clozes, params, devices=8, objective=distillation.label_free)
     scores, likelihood = SCORING.apply({"params": params}, clozes)

@@ -59,8 +59,8 @@ MADE_AT = [0] * 8 + [4] * 4
     ("policy", "made_at", "checkpoint_every"),
     [
         (ASYNCHRONOUS, MADE_AT, 100),
-        (ASYNCHRONOUS, MADE_AT, 3),
-        (Synchronous(every=5), [0] * 6 + [5] * 5 + [10], 100),
+        pytest.param(ASYNCHRONOUS, MADE_AT, 3, marks=pytest.mark.slow),
+        pytest.param(Synchronous(every=5), [0] * 6 + [5] * 5 + [10], 100, marks=pytest.mark.slow),
     ],
     ids=["asynchronous", "checkpoints", "synchronous"],
 )
@@ -78,6 +78,7 @@ def test_the_policy_says_which_index_that_is():
     assert served == MADE_AT
 
 
+@pytest.mark.slow
 def test_a_resumed_run_logs_the_same(tiny, tmp_path):
     """Stopped with a refresh in flight, and where the queries of a step wait in the newer index."""
     for stop in (7, 8):

@@ -114,6 +114,7 @@ def test_eight_devices_are_one(train, clozes, pairs, params, step):
         np.testing.assert_allclose(seen[name], wanted[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", [{"microbatch_size": 1}, {"microbatch_size": 5, "freeze_retriever": True}]
 )
@@ -202,6 +203,7 @@ def wild(part):
     return MODEL.clone(**{f"{part}_config": dataclasses.replace(CALM, dropout=0.5)})
 
 
+@pytest.mark.slow
 def test_dropout_of_inverse_cloze_differs_by_device(train, pairs):
     """Were eight copies of a pair embedded alike, every passage would be as likely as the others."""
     same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)._replace(row=pairs.row[:8])
@@ -213,6 +215,7 @@ def test_dropout_of_inverse_cloze_differs_by_device(train, pairs):
     assert abs(shaken["loss"][0] - 8 * np.log(8)) > 0.1
 
 
+@pytest.mark.slow
 def test_dropout_of_realm_differs_by_device_and_by_step(train, clozes):
     def sees_others(log_prior, log_likelihood, weights):
         """How far the likelihoods of the devices are apart, and what they sum to."""

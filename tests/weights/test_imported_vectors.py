@@ -177,6 +177,7 @@ def test_an_import_of_an_earlier_release(imported, prepare, block_emb):
     np.testing.assert_array_equal(vectors_of(imported, corpus), block_emb[::-1])
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_with_them(tuned, block_emb, nothing_embedded):
     run, corpus = tuned
     root = directory.index_folder(run, finetune.STAGE)
@@ -186,6 +187,7 @@ def test_fine_tuning_goes_on_with_them(tuned, block_emb, nothing_embedded):
     np.testing.assert_array_equal(vectors_of(run, corpus), block_emb[::-1])
 
 
+@pytest.mark.slow
 def test_a_tuned_run_says_so_of_another_corpus(tuned, prepare, capsys):
     run, _ = tuned
     other = prepare(["x y z was in the city"])
@@ -214,6 +216,7 @@ def test_a_passage_tower_that_was_trained_embeds(imported, prepare, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_exports_are_of_what_it_has(imported, tuned, block_emb, tmp_path):
     run, corpus = tuned
     export_model(imported, "vectors", tmp_path / "vectors", corpus.path)

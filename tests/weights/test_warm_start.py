@@ -72,6 +72,7 @@ def differs(one, other):
     return not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_it_starts_from_what_was_imported(imported, warm):
     begun, head = OpenRun.open(imported), OpenRun.open(warm, stage="head")
     assert head.model == begun.model and head.model.score_scale == 20
@@ -86,6 +87,7 @@ def test_it_starts_from_what_was_imported(imported, warm):
     assert differs(tower(OpenRun.open(warm)), tower(begun))
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(imported, pretrain, warm):
     before = OpenRun.open(warm).params
     assert cli.main(pretrain(warm, "--init", str(imported), *SETTINGS)) == 0
@@ -93,6 +95,7 @@ def test_the_same_command_again_changes_nothing(imported, pretrain, warm):
     np.testing.assert_array_equal(after["reader"]["head_bias"], before["reader"]["head_bias"])
 
 
+@pytest.mark.slow
 def test_a_run_may_start_from_a_run(warm, tiny):
     model, params, started = initialize.starting_point(None, warm, tiny.corpus, seed=0)
     ended = OpenRun.open(warm)
@@ -135,6 +138,7 @@ def test_a_corpus_is_prepared_with_the_wordpieces_of_a_run(imported, tmp_path):
     assert (out / "vocab.txt").read_text("utf-8") == (imported / "vocab.txt").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_an_imported_run_is_measured(imported, tiny, capsys):
     words = ["evaluate", "--run", str(imported), "--questions", str(tiny.questions)]
     assert "has no corpus of its own: give --corpus" in fails(capsys, words)
