@@ -19,6 +19,7 @@ DEPENDENCIES = [
     "array_record>=0.8.1; sys_platform == 'linux'",  # the files of those datasets
     "scann>=1.4; sys_platform == 'linux'",  # approximate MIPS; elsewhere the search is exact
     "bm25s>=0.2.13",  # the lexical baseline of every retrieval table
+    "ir-measures>=0.4",  # nDCG, MRR and MAP as trec_eval takes them
     "gin-config>=0.5",  # experiments as files
     "tensorboardX>=2.6.2",  # event files, without TensorFlow
     "tqdm>=4.66",  # the progress bar

@@ -45,12 +45,12 @@ class ClozeBatch(NamedTuple):
     weights: Array  # [B,M]      1 where a token is to be predicted
 
 
-class ClozePair(NamedTuple):
-    """Inverse cloze: query b [B,L] is a sentence of passage b [B,P], which has row[b] in the corpus."""
+class QueryPassages(NamedTuple):
+    """Queries and passages to tell apart: the first is the query's own, C - 1 are hard negatives."""
 
-    query: Text
-    passage: Text
-    row: Array  # int32 [B]
+    query: Text  # [B,L]
+    passages: Text  # [B,C,P]
+    rows: Array  # [B,C]      int32, of the passages in the corpus
 
 
 class QuestionBatch(NamedTuple):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.training.passage_windows import PassageWindows
 from ralm_jax.training.tasks import InverseCloze, OpenQuestions, Realm
 
 TRAINED = 3  # forward, and backward at twice that
@@ -47,7 +48,7 @@ def embed(model: Ralm | OpenQA, texts: int, length: int) -> float:
 
 def stage(
     model: Ralm | OpenQA,
-    task: InverseCloze | Realm | OpenQuestions,
+    task: InverseCloze | PassageWindows | Realm | OpenQuestions,
     *,
     passages: int,
     batch: int,
@@ -60,6 +61,11 @@ def stage(
         return Cost(TRAINED * pairs, 0.0, steps, 0)
     index = embed(model, passages, at.passage)
     refreshes = sum(task.refresh.snapshot_due(step) for step in range(steps))
+    if isinstance(task, PassageWindows):
+        windows, texts = embed(model, batch, task.longest + 2), batch * (1 + task.negatives)
+        searched = windows + 2.0 * batch * passages * model.embedding
+        towers = windows + embed(model, texts, at.passage)
+        return Cost(searched + TRAINED * towers, index, steps, refreshes)
     searched = embed(model, batch, at.query) + 2.0 * batch * passages * model.embedding
     read = batch * task.candidates
     step = searched + encoder(model.reader_config, read, at.joint) * _share(task)

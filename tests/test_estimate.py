@@ -14,6 +14,7 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.refresh import Asynchronous
+from ralm_jax.training.passage_windows import PassageWindows
 from ralm_jax.training.tasks import InverseCloze, OpenQuestions, Realm
 
 LENGTHS = Lengths(query=16, passage=32, joint=48, masked=4)
@@ -46,6 +47,11 @@ def test_a_stage_costs_what_it_does():
     ict = estimate.stage(MODEL, InverseCloze(LENGTHS), **sizes)
     both = estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8, 32)
     assert ict.total == 10 * 3 * both
+    windows = PassageWindows(LENGTHS, shortest=4, longest=9, negatives=2)
+    asked, texts = estimate.embed(MODEL, 8, 11), estimate.embed(MODEL, 8 * 3, 32)
+    searched = 2 * 8 * 1000 * MODEL.embedding
+    step = asked + searched + 3 * (asked + texts)
+    assert estimate.stage(MODEL, windows, **sizes).step == step
     joint = Realm(LENGTHS, candidates=4, refresh=Asynchronous(4, 2))
     realm = estimate.stage(MODEL, joint, **sizes)
     frozen = estimate.stage(MODEL, dataclasses.replace(joint, freeze_retriever=True), **sizes)

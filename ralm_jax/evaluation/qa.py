@@ -15,7 +15,8 @@ from ralm_jax.inference.answering import Answered, read, reranked
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
-from ralm_jax.retrieval.lexical import Bm25
+from ralm_jax.lexical.bm25 import Bm25
+from ralm_jax.metrics.intervals import interval
 
 ROWS = {
     "retriever": "fine-tuned retriever",
@@ -174,14 +175,6 @@ def _score(
         "reader_oracle": float(np.mean(read_right)),
         "recall": found["holds_answer"]["recall"],
     }
-
-
-def interval(values: Sequence[float] | np.ndarray, draws: int = 1000) -> list[float]:
-    """Mean of at least one value, and the 2.5 and 97.5 percentiles of means of bootstrap samples (seed 0)."""
-    array = np.asarray(values)
-    rng = np.random.default_rng(0)
-    means = [array[rng.integers(0, len(array), len(array))].mean() for _ in range(draws)]
-    return [float(array.mean()), *(float(x) for x in np.percentile(means, [2.5, 97.5]))]
 
 
 def _write(file: Path, opened: OpenRun, questions, answered: Sequence[Answered]) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import grain
 import numpy as np
 
-from ralm_jax.batches import ClozeBatch, ClozePair, Lengths, Text
+from ralm_jax.batches import ClozeBatch, Lengths, QueryPassages, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import features
@@ -170,7 +170,7 @@ def inverse_cloze_pairs(
     keep_share: float = 0.1,
     mask: Mask | None = None,
     mask_share: float = 0.0,
-) -> ClozePair:
+) -> QueryPassages:
     """Sentence rows [B] -> each sentence and its passage without it (ORQA: kept in 10%).
 
     mask_share of the queries have spans masked as in pretraining, so that masked queries are not
@@ -189,8 +189,9 @@ def inverse_cloze_pairs(
             tokens = np.where(hide, v.mask, tokens)
         sentences.append(tokens)
     passages = np.asarray(corpus.sentences[rows, 0], np.int32)
-    return ClozePair(
+    texts = features.passage_text(corpus, passages, lengths.passage, cuts)
+    return QueryPassages(
         query=features.query_text(corpus, sentences, lengths.query),
-        passage=features.passage_text(corpus, passages, lengths.passage, cuts),
-        row=passages,
+        passages=Text(texts.tokens[:, None], texts.types[:, None]),
+        rows=passages[:, None],
     )

@@ -80,20 +80,34 @@ def embed_corpus(
     Short passages are embedded among themselves, at a quarter, half or three quarters of the length. `done`
     is called with how many more there are now.
     """
+    return embed_rows(model, params, corpus, lengths, np.arange(corpus.size), done)
+
+
+def embed_rows(
+    model: Ralm | OpenQA,
+    params: dict,
+    corpus: Corpus,
+    lengths: Lengths,
+    rows: np.ndarray,
+    done: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """Some passages, by their rows [n], as `embed_corpus` embeds all: float32 [n,E]."""
     retriever = partition.replicate(params["retriever"])
-    vectors = np.empty((corpus.size, model.embedding), np.float32)
-    for width, rows in _by_width(model, corpus, lengths.passage):
+    vectors = np.empty((len(rows), model.embedding), np.float32)
+    for width, places in _by_width(model, corpus, rows, lengths.passage):
         chunk = chunk_rows(model, width)
-        for start in range(0, len(rows), chunk):
-            part = rows[start : start + chunk]
-            vectors[part] = _embed_rows(model, corpus, width, retriever, part)
+        for start in range(0, len(places), chunk):
+            part = places[start : start + chunk]
+            vectors[part] = _embed_rows(model, corpus, width, retriever, rows[part])
             done(len(part))
     return vectors
 
 
-def _by_width(model, corpus: Corpus, length: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(width, rows that fit it); too few to fill a chunk go with the next longer ones."""
-    needed = np.asarray(corpus.lengths).astype(int).sum(1) + 3  # special tokens
+def _by_width(
+    model, corpus: Corpus, passages: np.ndarray, length: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(width, places in `passages` that fit it); too few to fill a chunk go with the next longer ones."""
+    needed = np.asarray(corpus.lengths)[passages].astype(int).sum(1) + 3  # special tokens
     rows = np.empty(0, int)
     below = 0
     for quarter in range(1, 5):

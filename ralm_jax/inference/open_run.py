@@ -23,6 +23,8 @@ from ralm_jax.examples import features
 from ralm_jax.inference import answering, vector_cache
 from ralm_jax.inference.answering import Answered
 from ralm_jax.inference.embedding import Ranking, embed_corpus, embed_texts, exact_over, search_with
+from ralm_jax.lexical.index import LexicalIndex
+from ralm_jax.lexical.mix import DEPTH, Mix
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.exact import Exact
@@ -44,6 +46,7 @@ class OpenRun:
       held_out: share of the facts that training never asked about.
       source: the corpus, or its folder.
       embedded: vectors [N,E] of the passages, where they are known already.
+      lexical_weight: of BM25 beside the dense score in what `search` ranks by; 0 is dense alone.
     """
 
     model: Ralm | OpenQA
@@ -56,6 +59,7 @@ class OpenRun:
     held_out: float = 0.0
     source: Corpus | Path | None = None
     embedded: np.ndarray | None = None
+    lexical_weight: float = 0.0
 
     @classmethod
     def open(
@@ -90,6 +94,7 @@ class OpenRun:
                     bool(tree.get(directory.RERANK)),
                     record["held_out"],
                     None if corpus is None else Path(corpus),
+                    lexical_weight=float(tree.get(directory.LEXICAL_WEIGHT, 0.0)),
                 )
         raise UserError(f"{path} has no checkpoint yet; let its training run on")
 
@@ -130,6 +135,11 @@ class OpenRun:
         return exact_over(self.vectors)
 
     @functools.cached_property
+    def lexical(self) -> LexicalIndex:
+        """BM25 over the wordpieces of all passages."""
+        return LexicalIndex(self.corpus)
+
+    @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         return self.corpus.tokenizer()
 
@@ -149,11 +159,21 @@ class OpenRun:
         pieces = self.tokenizer.encode(question, add_special_tokens=False).ids
         return len(pieces) > self.lengths.query - 2
 
-    def search(self, questions: Sequence[str] | Text, k: int) -> Ranking:
-        """The k best passages for each question, [n,k]; fewer where the corpus has fewer."""
+    def search(
+        self, questions: Sequence[str] | Text, k: int, *, lexical_weight: float | None = None
+    ) -> Ranking:
+        """The k best passages for each question, [n,k]; fewer where the corpus has fewer.
+
+        lexical_weight: of BM25; None for the run's own, 0 for dense search alone.
+        """
         text = questions if isinstance(questions, Text) else self.encode(questions)
-        vectors = embed_texts(self.model, self.params, text)
-        return search_with(self.searcher, vectors, min(k, self.corpus.size))
+        weight = self.lexical_weight if lexical_weight is None else lexical_weight
+        queries, k = embed_texts(self.model, self.params, text), min(k, self.corpus.size)
+        if not weight:
+            return search_with(self.searcher, queries, k)
+        dense = search_with(self.searcher, queries, min(max(k, DEPTH), self.corpus.size))
+        mix = Mix(self.lexical, self.model.score_scale, weight)
+        return Ranking(*mix(dense, queries, self.vectors, text.tokens, k))
 
     def answer(
         self, questions: Sequence[str], *, beam: int = 100, candidates: int = 5

@@ -42,11 +42,10 @@ def marginal_per_span(log_prior, log_likelihood, weights):
     return -(masked * jax.nn.logsumexp(joint, axis=-1)).sum(), weights.sum()
 
 
-def inverse_cloze(scores: jax.Array, labels: jax.Array, rows: jax.Array, passages: jax.Array):
-    """Softmax cross-entropy of each query against all passages of the global batch.
+def in_batch(scores: jax.Array, labels: jax.Array, rows: jax.Array, passages: jax.Array):
+    """Softmax cross-entropy of each query against all passages of the global batch (inverse cloze: ORQA 5).
 
-    Another sentence of the query's own passage may be in the batch too: that column is no negative,
-    and its probability is 0.
+    The query's own passage may be there once more: that column is no negative, and its probability is 0.
 
     Args:
       scores: [B, global B].

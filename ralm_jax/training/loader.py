@@ -24,6 +24,8 @@ from ralm_jax.examples import cloze_batches
 from ralm_jax.examples.same_passages import same_passages
 from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import chunk_rows, embed_passages, embed_queries
+from ralm_jax.lexical.index import LexicalIndex
+from ralm_jax.lexical.mix import DEPTH, Mix
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
@@ -157,8 +159,12 @@ class RetrievalLoader:
     def __init__(self, source: Source, task: Retrieving):
         self._source, self._task = source, task
         corpus, length = source.corpus, task.lengths.passage
+        # With BM25 in what is searched for, both searches give more than the task asks for.
+        weight, k = getattr(task, "lexical_weight", 0.0), task.neighbours
+        self._mix = Mix(LexicalIndex(corpus), source.model.score_scale, weight) if weight else None
+        self._neighbours = min(max(k, DEPTH), corpus.size) if self._mix else k
         self._searcher = choose(
-            corpus.size, task.index, k=task.neighbours, threads=task.index_threads
+            corpus.size, task.index, k=self._neighbours, threads=task.index_threads
         )
         self._refresher = Refresher(
             task.refresh,
@@ -177,6 +183,7 @@ class RetrievalLoader:
         self._asked: Any = None
         self._drawn: tuple[int, Any] | None = None
         self._search: Callable[[], Found] | None = None
+        self._queries: Any = None
         self._found = np.full((source.batch, task.neighbours), -1, np.int32)
         # Steps of the indexes that the batch in the making and the last one were searched in.
         self._searched = self._served = 0
@@ -212,7 +219,8 @@ class RetrievalLoader:
         drawn = self._drawn if self._drawn and self._drawn[0] == step else None
         self._asked = drawn[1] if drawn else self._draw(step)
         vectors = embed_queries(self._source.model, params["retriever"], self._asked.query)
-        self._search = self._searcher.search(vectors, self._task.neighbours)
+        self._search = self._searcher.search(vectors, self._neighbours)
+        self._queries = vectors
         self._searched = step - self._refresher.staleness(step)
 
     def _draw(self, step: int) -> Any:
@@ -236,7 +244,15 @@ class RetrievalLoader:
     def retrieve(self) -> None:
         """Neighbours of the queries last asked, of all processes: int32 [B,K]."""
         if self._search is not None:
-            self._found, self._search = self._search()[0], None
+            found, self._search = self._search(), None
+            self._found = self._mixed(self._mix, found) if self._mix else found[0]
+
+    def _mixed(self, mix: Mix, found: Found) -> np.ndarray:
+        """Dense neighbours of all processes' queries -> those by the mixed score, int32 [B,K]."""
+        own = partition.local_rows(self._source.batch)
+        near, queries = (found[0][own], found[1][own]), np.asarray(self._queries)[own]
+        asked, k = self._asked.query.tokens, self._task.neighbours
+        return partition.gather_rows(mix(near, queries, self._vectors(), asked, k)[0])
 
     def batch(self, step: int) -> Any:
         self.retrieve()

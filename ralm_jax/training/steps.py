@@ -16,7 +16,7 @@ import optax
 from flax.training.train_state import TrainState
 
 from ralm_jax import partition
-from ralm_jax.batches import ClozeBatch, ClozePair, QuestionBatch
+from ralm_jax.batches import ClozeBatch, QueryPassages, QuestionBatch
 from ralm_jax.losses import marginal, microbatch
 from ralm_jax.losses import spans as span_losses
 from ralm_jax.models.base import RetrievalModel
@@ -47,19 +47,29 @@ def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss):
     return state.apply_gradients(grads=grads), {**metrics, **norms}
 
 
-def ict_loss(params, batch: ClozePair, key: jax.Array, train: bool, *, model: RetrievalModel):
-    """Inverse cloze: the candidates are the passages of the global batch (ORQA, section 5)."""
-    keys = jax.random.split(key)
+def contrast_loss(
+    params,
+    batch: QueryPassages,
+    key: jax.Array,
+    train: bool,
+    *,
+    model: RetrievalModel,
+    dropout: bool = True,
+):
+    """Tell a query's own passage from all others of the global batch (ORQA, section 5)."""
+    keys, train = jax.random.split(key), train and dropout
+    b, c, p = batch.passages.tokens.shape
+    texts = jax.tree.map(lambda x: x.reshape(b * c, p), batch.passages)
 
     def embed(text, tower, key) -> Any:
         return model.apply({"params": params}, text, train, method=tower, rngs={"dropout": key})
 
     queries = embed(batch.query, "queries", keys[0])  # [B,E]
-    passages = partition.all_gather(embed(batch.passage, "passages", keys[1]))  # [global B,E]
-    labels = jnp.arange(len(queries)) + partition.first_row(len(queries))
+    passages = partition.all_gather(embed(texts, "passages", keys[1]))  # [global B*C,E]
+    labels = (jnp.arange(b) + partition.first_row(b)) * c
     scores: Any = model.apply({"params": params}, queries, passages, method="similarity")
-    rows = partition.all_gather(batch.row)  # [global B]
-    (total, count), right = marginal.inverse_cloze(scores, labels, batch.row, rows)
+    rows = partition.all_gather(batch.rows).reshape(-1)  # [global B*C]
+    (total, count), right = marginal.in_batch(scores, labels, batch.rows[:, 0], rows)
     return total, count, {"in_batch_accuracy": (right, count)}
 
 

@@ -83,7 +83,7 @@ class InverseCloze:
         return ClozeLoader(source, self.batch)
 
     def batch(self, corpus: Corpus, rows: np.ndarray, positions: np.ndarray, seed: int):
-        """Sentence rows [b] and their positions in the order -> ClozePair."""
+        """Sentence rows [b] and their positions in the order -> QueryPassages, C = 1."""
         return cloze_batches.inverse_cloze_pairs(
             corpus,
             rows,
@@ -96,7 +96,7 @@ class InverseCloze:
         )
 
     def loss(self, model: RetrievalModel) -> steps.Loss:
-        return functools.partial(steps.ict_loss, model=model)
+        return functools.partial(steps.contrast_loss, model=model)
 
     def describe(self, queries: int) -> list[str]:
         return [f"{queries:,} sentences to ask"]

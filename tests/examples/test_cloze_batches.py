@@ -186,7 +186,7 @@ def test_examples_do_not_depend_on_the_batch_they_are_in(tiny, mask):
         for i in (0, 6)
     ]
     np.testing.assert_array_equal(pairs[0].query.tokens[6:], pairs[1].query.tokens)
-    np.testing.assert_array_equal(pairs[0].passage.tokens[6:], pairs[1].passage.tokens)
+    np.testing.assert_array_equal(pairs[0].passages.tokens[6:], pairs[1].passages.tokens)
 
 
 def test_the_masked_sentence_and_its_targets_are_the_sentence(tiny):
@@ -209,14 +209,14 @@ def test_inverse_cloze_takes_the_sentence_out_of_its_passage():
         [CLS, 30, 31, SEP, 0, 0, 0, 0],
     ]
     bodies = [range(23, 32), [20, 21, 22, 30, 31], range(20, 30)]
-    for tokens, body in zip(pair.passage.tokens.tolist(), bodies, strict=True):
+    for tokens, body in zip(pair.passages.tokens[:, 0].tolist(), bodies, strict=True):
         whole = [CLS, 10, SEP, *body, SEP]
         assert tokens == [*whole, *[0] * (16 - len(whole))]
-    assert pair.row.tolist() == [0, 0, 0] and pair.row.dtype == np.int32
+    assert pair.rows.tolist() == [[0], [0], [0]] and pair.rows.dtype == np.int32
     last = cloze_batches.inverse_cloze_pairs(CORPUS, np.array([3, 1]), positions[:2], LENGTHS, 0)
-    assert last.row.tolist() == [1, 0]
+    assert last.rows.tolist() == [[1], [0]]
     kept = cloze_batches.inverse_cloze_pairs(CORPUS, rows, positions, LENGTHS, 0, keep_share=1)
-    assert (kept.passage.tokens == [CLS, 10, SEP, *range(20, 32), SEP]).all()
+    assert (kept.passages.tokens == [CLS, 10, SEP, *range(20, 32), SEP]).all()
 
 
 def test_inverse_cloze_keeps_and_masks_the_asked_shares():
@@ -225,7 +225,7 @@ def test_inverse_cloze_keeps_and_masks_the_asked_shares():
         CORPUS, np.ones(n, int), np.arange(n), LENGTHS, 0,
         keep_share=0.1, mask=masking.salient_span, mask_share=0.5,
     )  # fmt: skip
-    kept, hidden = (pair.passage.tokens[:, 3:] == 23).any(1), (pair.query.tokens == MASK).sum(1)
+    kept, hidden = (pair.passages.tokens[:, 0, 3:] == 23).any(1), (pair.query.tokens == MASK).sum(1)
     assert 0.08 < kept.mean() < 0.12 and 0.46 < (hidden > 0).mean() < 0.54
     assert set(hidden) == {0, 1}  # of two spans that fit, one at a time
     assert set(pair.query.tokens[:, 6]) == {28, MASK} and set(pair.query.tokens[:, 1]) == {23, MASK}

@@ -167,7 +167,7 @@ def test_a_query_without_masked_tokens_adds_nothing(form, example):
 def test_inverse_cloze_by_hand():
     scores = jnp.log(jnp.array([[1.0, 2.0, 1.0, 4.0], [6.0, 1.0, 2.0, 3.0]]))
     rows, passages = jnp.array([9, 9]), jnp.array([5, 6, 7, 9])
-    (total, count), right = losses.inverse_cloze(scores, jnp.array([3, 3]), rows, passages)
+    (total, count), right = losses.in_batch(scores, jnp.array([3, 3]), rows, passages)
     np.testing.assert_allclose(total, -math.log(4 / 8) - math.log(3 / 12), rtol=1e-6)
     assert (count, right) == (2, 1)
 
@@ -179,7 +179,7 @@ def test_another_sentence_of_the_same_passage_is_no_negative():
     labels = jnp.array([3, 1, 0])
 
     def loss(scores):
-        (total, count), right = losses.inverse_cloze(scores, labels, rows, passages)
+        (total, count), right = losses.in_batch(scores, labels, rows, passages)
         return total, (count, right)
 
     (total, (count, right)), gradient = jax.value_and_grad(loss, has_aux=True)(scores)

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ralm_jax import partition
-from ralm_jax.batches import ClozeBatch, ClozePair, Text
+from ralm_jax.batches import ClozeBatch, QueryPassages, Text
 from ralm_jax.losses import marginal
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -50,7 +50,7 @@ def clozes():
 @pytest.fixture(scope="module")
 def pairs():
     rng = np.random.default_rng(1)
-    return ClozePair(text(rng, B, L), text(rng, B, P), np.arange(B, dtype=np.int32))
+    return QueryPassages(text(rng, B, L), text(rng, B, 1, P), np.arange(B, dtype=np.int32)[:, None])
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,11 @@ def once(train, step, batch, devices=8):
     return jax.tree.map(np.asarray, (ended.params, metrics))
 
 
+def first_passages(pairs):
+    """Of each query its own, [B,P]."""
+    return jax.tree.map(lambda x: x[:, 0], pairs.passages)
+
+
 def largest(tree):
     return max(np.abs(leaf).max() for leaf in jax.tree.leaves(tree))
 
@@ -101,9 +106,9 @@ def change(after, before):
     return jax.tree.map(lambda a, b: np.asarray(a) - b, after, before)
 
 
-@pytest.mark.parametrize("step", [TOKEN, steps.ict_loss], ids=["realm", "ict"])
+@pytest.mark.parametrize("step", [TOKEN, steps.contrast_loss], ids=["realm", "ict"])
 def test_eight_devices_are_one(train, clozes, pairs, params, step):
-    batch = pairs if step is steps.ict_loss else clozes
+    batch = pairs if step is steps.contrast_loss else clozes
     (many, seen), (one, wanted) = (once(train, step, batch, n) for n in (8, 1))
     moved, by_one = change(many, params), change(one, params)
     assert largest(by_one["retriever"]) > 0.01
@@ -141,10 +146,10 @@ def test_the_loss_is_the_mean_over_all_masked_tokens(train, clozes, params):
 
 
 def test_inverse_cloze_has_the_passages_of_all_devices_as_negatives(train, pairs, params):
-    _, metrics = once(train, steps.ict_loss, pairs)
+    _, metrics = once(train, steps.contrast_loss, pairs)
     queries, passages = (
         np.asarray(MODEL.apply({"params": params}, text, method=tower))
-        for text, tower in ((pairs.query, "queries"), (pairs.passage, "passages"))
+        for text, tower in ((pairs.query, "queries"), (first_passages(pairs), "passages"))
     )
     scores = MODEL.score_scale * queries @ passages.T
     total = (np.log(np.exp(scores).sum(1)) - scores.diagonal()).sum()
@@ -155,12 +160,12 @@ def test_inverse_cloze_has_the_passages_of_all_devices_as_negatives(train, pairs
 
 def test_inverse_cloze_leaves_out_the_passage_of_the_query_on_every_device(train, pairs):
     """Sentences of one passage stand on devices far apart: alone in the batch they have nothing to tell."""
-    _, alone = once(train, steps.ict_loss, pairs._replace(row=np.full(B, 3, np.int32)))
+    _, alone = once(train, steps.contrast_loss, pairs._replace(rows=np.full((B, 1), 3, np.int32)))
     np.testing.assert_allclose(alone["loss"], (0, B), atol=1e-5)
-    _, apart = once(train, steps.ict_loss, pairs)
-    two = pairs.row.copy()
+    _, apart = once(train, steps.contrast_loss, pairs)
+    two = pairs.rows.copy()
     two[B - 1] = two[0]
-    _, some = once(train, steps.ict_loss, pairs._replace(row=two))
+    _, some = once(train, steps.contrast_loss, pairs._replace(rows=two))
     assert 0 < some["loss"][0] < apart["loss"][0] - 1e-3
 
 
@@ -206,9 +211,9 @@ def wild(part):
 @pytest.mark.slow
 def test_dropout_of_inverse_cloze_differs_by_device(train, pairs):
     """Were eight copies of a pair embedded alike, every passage would be as likely as the others."""
-    same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)._replace(row=pairs.row[:8])
+    same = jax.tree.map(lambda x: np.repeat(x[:1], 8, 0), pairs)._replace(rows=pairs.rows[:8])
     (_, calm), (_, shaken) = (
-        train(steps.ict_loss, train.start(), same, model=model)
+        train(steps.contrast_loss, train.start(), same, model=model)
         for model in (MODEL, wild("retriever"))
     )
     np.testing.assert_allclose(calm["loss"][0], 8 * np.log(8), rtol=1e-5)
@@ -259,7 +264,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_a_step_is_as_it_was(train, clozes, pairs, params, name):
-    batch, step = (pairs, steps.ict_loss) if name == "ict" else (clozes, TOKEN)
+    batch, step = (pairs, steps.contrast_loss) if name == "ict" else (clozes, TOKEN)
     after, metrics = once(train, step, batch)
     found = {key: float(total / count) for key, (total, count) in metrics.items()}
     moved = change(after, params)

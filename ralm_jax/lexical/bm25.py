@@ -1,4 +1,4 @@
-"""The lexical baseline that stands beside every retrieval figure: BM25."""
+"""The lexical baseline that stands beside every retrieval figure: BM25 over words."""
 
 import logging
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ralm_jax.retrieval.lexical import Bm25
+from ralm_jax.lexical.bm25 import Bm25
 
 TEXTS = [
     "Vienna: the city on the Danube",

@@ -1,0 +1,126 @@
+"""Windows of a passage as queries to it: stretches as long as a question, with nothing masked.
+
+The view of Spider (Ram et al. 2022) that keeps its span; the random crops of Contriever (Izacard et al.
+2022), of which one side is short. Pure in (seed, position), as all examples are.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ralm_jax.batches import Lengths, QueryPassages, Text
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
+from ralm_jax.examples import features
+from ralm_jax.examples.cloze_batches import Queries, generator, held_out
+from ralm_jax.examples.masking import word_starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Windows of a batch, before any passage is found for them.
+
+    query [B,L]; passages int32 [B], the row of the passage that each was taken from; positions int64 [B],
+    by which the random draws of each are keyed.
+    """
+
+    query: Text
+    passages: np.ndarray
+    positions: np.ndarray
+
+
+def held_out_passages(corpus: Corpus, share: float) -> np.ndarray:
+    """bool [N]: the same share of the passages in every run and for every seed, by their content ids."""
+    ids = [int(name[:16], 16) for name in corpus.ids.tolist()]
+    return held_out(np.array(ids, np.uint64), share)
+
+
+def queries(corpus: Corpus, share: float, shortest: int) -> Queries:
+    """Passages to take windows of: not held out, and of more than `shortest` wordpieces.
+
+    Raises UserError where there is none.
+    """
+    kept, long = ~held_out_passages(corpus, share), np.asarray(corpus.lengths)[:, 1] > shortest
+    left_out = {
+        "held out for evaluation": int((~kept).sum()),
+        f"of at most {shortest} wordpieces": int((kept & ~long).sum()),
+    }
+    rows = np.flatnonzero(kept & long)
+    if len(rows) < 2:
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
+        raise UserError(
+            f"{corpus.path} has {len(rows)} passages that windows can be taken of, and a query is to be "
+            f"told from others: give more text ({reasons or 'it has no more'})"
+        )
+    return Queries(rows, left_out)
+
+
+def windows(
+    corpus: Corpus,
+    rows: np.ndarray,
+    positions: np.ndarray,
+    lengths: Lengths,
+    seed: int,
+    *,
+    shortest: int,
+    longest: int,
+) -> Windows:
+    """Passage rows [B] -> a window of each, of `shortest` to `longest` wordpieces and of whole words."""
+    drawn = [
+        window(body(corpus, row), corpus, generator(seed, int(position)), shortest, longest)
+        for row, position in zip(rows, positions, strict=True)
+    ]
+    text = features.query_text(corpus, drawn, min(longest + 2, lengths.query))
+    return Windows(text, np.asarray(rows, np.int32), np.asarray(positions))
+
+
+def body(corpus: Corpus, row: int) -> np.ndarray:
+    """The wordpieces of a passage without its title, int [n]."""
+    title, length = (int(n) for n in corpus.lengths[row])
+    return np.asarray(corpus.tokens[row, title : title + length])
+
+
+def window(
+    pieces: np.ndarray, corpus: Corpus, rng: np.random.Generator, shortest: int, longest: int
+) -> np.ndarray:
+    """A stretch of the pieces that begins with a word and ends with one, at most `longest` long.
+
+    Every number of pieces from `shortest` on is as likely, then every word that leaves room as the first.
+    A word that is longer than all of it is cut.
+    """
+    begins = word_starts(pieces, corpus.vocabulary)
+    size = int(rng.integers(shortest, longest + 1))
+    room = begins[begins <= max(len(pieces) - size, 0)]
+    start = int(rng.choice(room))
+    ends = np.append(begins[begins > start], len(pieces))
+    fitting = ends[ends <= start + size]
+    stop = int(fitting[-1]) if len(fitting) else start + size
+    return pieces[start:stop]
+
+
+def with_negatives(
+    corpus: Corpus, asked: Windows, found: np.ndarray, lengths: Lengths, *, negatives: int
+) -> QueryPassages:
+    """Windows and neighbours [B,K], best first -> each with its own passage and `negatives` of the others.
+
+    They are drawn from the neighbours, each as likely. Where there are too few, the own passage stands again:
+    it is no negative of its query (see `marginal.in_batch`), though it is one of the others.
+    """
+    rows = np.repeat(asked.passages[:, None], 1 + negatives, axis=1)
+    for i, own in enumerate(asked.passages):
+        others = found[i][(found[i] >= 0) & (found[i] != own)]
+        drawn = generator(int(own), int(asked.positions[i])).permutation(others)[:negatives]
+        rows[i, 1 : 1 + len(drawn)] = drawn
+    width = _needed(corpus, rows, lengths.passage)
+    texts = features.passage_text(corpus, rows.reshape(-1), width)
+    shape = (*rows.shape, width)
+    return QueryPassages(
+        asked.query, Text(*(x.reshape(shape) for x in texts)), rows.astype(np.int32)
+    )
+
+
+def _needed(corpus: Corpus, rows: np.ndarray, most: int) -> int:
+    """Wordpieces that the longest of the passages needs, in quarters of `most`: four shapes to compile."""
+    longest = int(np.asarray(corpus.lengths)[rows.reshape(-1)].astype(int).sum(1).max()) + 3
+    quarter = -(-most // 4)
+    return min(most, quarter * -(-longest // quarter))

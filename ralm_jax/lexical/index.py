@@ -1,0 +1,29 @@
+"""BM25 over wordpieces: the lexical half of a mixed score, in training as in serving."""
+
+import bm25s
+import numpy as np
+
+from ralm_jax.data.corpus import Corpus
+
+
+class LexicalIndex:
+    """BM25 over the wordpieces of a corpus: the term b(x, z) of a mixed score.
+
+    Divided by the query's best, so that one weight serves long clozes and short questions alike. Over
+    wordpieces, since training asks in them, and text in any script has them.
+    """
+
+    def __init__(self, corpus: Corpus):
+        lengths = np.asarray(corpus.lengths).astype(int).sum(1)
+        rows = [row[:n].tolist() for row, n in zip(corpus.tokens, lengths, strict=True)]
+        pieces = {piece: piece for piece in range(corpus.vocabulary.size)}
+        self._index = bm25s.BM25(k1=0.9, b=0.4)
+        self._index.index((rows, pieces), create_empty_token=False, show_progress=False)
+        v = corpus.vocabulary
+        self._silent = {0, v.cls, v.sep, v.mask}
+
+    def scores(self, query: np.ndarray) -> np.ndarray:
+        """Wordpieces [L] -> float32 [N], of 0 to 1: the best passage has 1, unless none shares a piece."""
+        pieces = [piece for piece in query.tolist() if piece not in self._silent]
+        raw = self._index.get_scores_from_ids(pieces)
+        return raw / max(float(raw.max()), 1e-9)

@@ -1,0 +1,78 @@
+"""The task of telling the passage that a window was taken from: no labels, and no reader."""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import numpy as np
+
+from ralm_jax import settings
+from ralm_jax.batches import Lengths
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
+from ralm_jax.examples import cloze_batches, windows
+from ralm_jax.models.base import RetrievalModel
+from ralm_jax.retrieval.refresh import Frozen, Policy
+from ralm_jax.settings import Count, CountOrZero, Rate
+from ralm_jax.training import steps
+from ralm_jax.training.loader import Loader, RetrievalLoader, Source, Vectors
+
+FROZEN = Frozen()
+
+
+@dataclasses.dataclass(frozen=True)
+class PassageWindows:
+    """Find the passage a window was taken from among those of the batch and hard negatives.
+
+    Attributes:
+      shortest, longest: wordpieces of a window.
+      negatives: passages a query, drawn from the first `neighbours` of the mixed search.
+      lexical_weight: of BM25 in that search; see `lexical.mix`.
+    """
+
+    lengths: Lengths
+    shortest: Count = 8
+    longest: Count = 20
+    negatives: CountOrZero = 1
+    neighbours: Count = 20
+    lexical_weight: Rate = 15.0
+    refresh: Policy = FROZEN
+    index: Literal["auto", "exact", "scann"] = "auto"
+    index_threads: Count = 1
+    needs_reranker = False
+
+    def __post_init__(self):
+        settings.check_fields(self)
+        if not self.shortest <= self.longest <= self.lengths.query - 2:
+            raise UserError(
+                f"PassageWindows: windows of {self.shortest} to {self.longest} wordpieces do not fit a query "
+                f"length of {self.lengths.query}, of which 2 are special"
+            )
+
+    def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
+        return windows.queries(corpus, held_out, self.shortest)
+
+    def loader(self, source: Source) -> Loader:
+        return RetrievalLoader(source, self)
+
+    def loss(self, model: RetrievalModel) -> steps.Loss:
+        # A few hundred steps from a released encoder have nothing to overfit by, and masks cost a third.
+        return functools.partial(steps.contrast_loss, model=model, dropout=False)
+
+    def describe(self, queries: int) -> list[str]:
+        return [f"{queries:,} passages to take windows of"]
+
+    def ask(self, corpus: Corpus, rows, positions, seed: int) -> windows.Windows:
+        return windows.windows(
+            corpus,
+            rows,
+            positions,
+            self.lengths,
+            seed,
+            shortest=self.shortest,
+            longest=self.longest,
+        )
+
+    def batch(self, corpus: Corpus, asked: windows.Windows, found: np.ndarray, vectors: Vectors):
+        """Neighbours [B,K] of what was asked -> QueryPassages, C = 1 + negatives."""
+        return windows.with_negatives(corpus, asked, found, self.lengths, negatives=self.negatives)

@@ -1,0 +1,100 @@
+"""Windows of passages: whole words, of the asked length, pure in (seed, position); and their negatives."""
+
+import numpy as np
+import pytest
+
+from ralm_jax.batches import Lengths
+from ralm_jax.errors import UserError
+from ralm_jax.examples import windows
+from ralm_jax.losses import marginal
+
+LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
+
+
+def drawn(corpus, rows, first=0, seed=3, shortest=4, longest=9):
+    positions = np.arange(first, first + len(rows))
+    sizes = {"shortest": shortest, "longest": longest}
+    return windows.windows(corpus, np.asarray(rows), positions, LENGTHS, seed, **sizes)
+
+
+def pieces(text):
+    """Without [CLS], [SEP] and padding."""
+    return [[t for t in row if t][1:-1] for row in text.tokens.tolist()]
+
+
+def test_a_window_is_a_stretch_of_whole_words_of_its_passage(tiny):
+    corpus, rows = tiny.corpus, np.arange(40)
+    lengths = []
+    for row, window in zip(rows, pieces(drawn(corpus, rows).query), strict=True):
+        body = windows.body(corpus, row).tolist()
+        starts = [i for i in range(len(body)) if body[i : i + len(window)] == window]
+        assert starts, "not a stretch of the passage"
+        continuing = corpus.vocabulary.continuation
+        assert any(
+            not continuing[body[i]]
+            and (i + len(window) == len(body) or not continuing[body[i + len(window)]])
+            for i in starts
+        )
+        lengths.append(len(window))
+    assert max(lengths) <= 9 and len(set(lengths)) > 3
+
+
+def test_every_part_of_a_passage_is_asked(tiny):
+    row = int(np.argmax(tiny.corpus.lengths[:, 1]))
+    asked = {tuple(window) for window in pieces(drawn(tiny.corpus, [row] * 400).query)}
+    body = windows.body(tiny.corpus, row).tolist()
+    assert any(list(window) == body[: len(window)] for window in asked)
+    assert any(list(window) == body[-len(window) :] for window in asked)
+
+
+def test_any_step_is_drawn_by_itself(tiny):
+    whole, part = drawn(tiny.corpus, np.arange(10)), drawn(tiny.corpus, np.arange(6, 10), first=6)
+    np.testing.assert_array_equal(whole.query.tokens[6:], part.query.tokens)
+    other = drawn(tiny.corpus, np.arange(10), seed=4)
+    assert (whole.query.tokens != other.query.tokens).any()
+
+
+def test_negatives_are_others_that_were_found(tiny):
+    asked = drawn(tiny.corpus, [5, 6, 7])
+    found = np.array([[5, 8, 9, -1], [8, 6, 9, 10], [7, -1, -1, -1]], np.int32)
+    batch = windows.with_negatives(tiny.corpus, asked, found, LENGTHS, negatives=2)
+    assert batch.rows[:, 0].tolist() == [5, 6, 7] and batch.rows.dtype == np.int32
+    assert set(batch.rows[0, 1:]) == {8, 9} and set(batch.rows[1, 1:]) < {8, 9, 10}
+    # Nothing else was found: its own passage stands in, which is no negative of it.
+    assert batch.rows[2].tolist() == [7, 7, 7]
+    scores = np.zeros((1, 3), np.float32)
+    (total, _), _ = marginal.in_batch(scores, np.array([0]), batch.rows[2, :1], batch.rows[2])
+    assert total == 0
+    # No wider than the longest needs, in quarters of the passage length.
+    needed = np.asarray(tiny.corpus.lengths)[batch.rows].astype(int).sum(-1).max() + 3
+    width = batch.passages.tokens.shape[-1]
+    assert batch.passages.tokens.shape == (3, 3, width) and width % (LENGTHS.passage // 4) == 0
+    assert min(needed, LENGTHS.passage) <= width < needed + LENGTHS.passage // 4
+    several = {
+        tuple(
+            windows.with_negatives(
+                tiny.corpus,
+                drawn(tiny.corpus, [6], first=position),
+                found[1:2],
+                LENGTHS,
+                negatives=1,
+            ).rows[0]
+        )
+        for position in range(30)
+    }
+    assert several == {(6, 8), (6, 9), (6, 10)}
+
+
+def test_passages_held_out_are_the_same_for_every_seed_and_never_asked(tiny):
+    held = windows.held_out_passages(tiny.corpus, 0.3)
+    assert 0.15 < held.mean() < 0.45
+    usable = windows.queries(tiny.corpus, 0.3, shortest=4)
+    assert not held[usable.rows].any() and usable.left_out["held out for evaluation"] == held.sum()
+    assert (np.asarray(tiny.corpus.lengths)[usable.rows, 1] > 4).all()
+
+
+def test_too_little_text_is_said(tiny):
+    with pytest.raises(
+        UserError, match=r"has 0 passages that windows can be taken of.*give more text"
+    ):
+        windows.queries(tiny.corpus, 0.0, shortest=10_000)
