@@ -21,6 +21,13 @@ def drawn_params(model: Ralm | OpenQA, seed: int) -> dict:
 
     def one(path, leaf):
         kind = path[-1].key
+        if any(part.key == "pointer" for part in path):
+            square = len(leaf.shape) == 2 and leaf.shape[0] == leaf.shape[1]
+            return (
+                np.eye(leaf.shape[0], dtype=np.float32)
+                if square
+                else np.zeros(leaf.shape, np.float32)
+            )
         if kind in ("kernel", "embedding"):
             spread = np.float32(model.reader_config.init_stddev)
             return rng.standard_normal(leaf.shape, np.float32) * spread

@@ -14,11 +14,17 @@ from ralm_jax.models.reader import Reader
 
 
 class Ralm(RetrievalModel):
-    """The whole model; retriever and reader share no parameters."""
+    """The whole model; retriever and reader share no parameters.
+
+    Attributes:
+      copies: the reader may copy wordpieces of the passage.
+    """
+
+    copies: bool = False
 
     def setup(self):
         super().setup()
-        self.reader = Reader(self.reader_config)
+        self.reader = Reader(self.reader_config, self.copies)
 
     def scores(self, batch: ClozeBatch, train: bool = False) -> jax.Array:
         """Relevance of each candidate, f(x, z) = e(x) . e(z): [B,K]."""

@@ -18,11 +18,21 @@ M = TypeVar("M", Ralm, OpenQA)
 
 
 def starting_point(
-    model: Ralm | None, init: str | Path | None, corpus: Corpus, seed: int, scorer: bool = False
+    model: Ralm | None,
+    init: str | Path | None,
+    corpus: Corpus,
+    seed: int,
+    *,
+    scorer: bool = False,
+    copies: bool = False,
 ) -> tuple[Ralm, dict, dict | None]:
-    """Model and parameters to start from, with a scorer if wanted; and a note of the run they are from."""
+    """Model and parameters to start from, with a scorer and a pointer if wanted; and a note of their run."""
     found, params, note = _start(model, init, corpus, seed)
-    return *(with_scorer(found, params, seed) if scorer else (found, params)), note
+    if scorer:
+        found, params = with_scorer(found, params, seed)
+    if copies:
+        found, params = with_pointer(found, params, seed)
+    return found, params, note
 
 
 def _start(
@@ -43,6 +53,15 @@ def _start(
         raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
     directory.check_vocabulary(Path(init), corpus)
     return opened.model, opened.params, {"stage": opened.stage, "step": opened.step}
+
+
+def with_pointer(model: Ralm, params: dict, seed: int) -> tuple[Ralm, dict]:
+    """Lets a reader copy that does not yet: its pointer begins as the identity."""
+    if model.copies:
+        return model, params
+    model = model.clone(copies=True)
+    pointer = initial.drawn_params(model, seed)["reader"]["pointer"]
+    return model, {**params, "reader": {**params["reader"], "pointer": pointer}}
 
 
 def with_scorer(model: M, params: dict, seed: int) -> tuple[M, dict]:
