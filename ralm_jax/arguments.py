@@ -187,6 +187,14 @@ def _evaluate(verbs):
     verb.add_argument(
         "--predictions", metavar="FILE.jsonl", help="also write each answer, with its evidence"
     )
+    verb.add_argument(
+        "--reference",
+        metavar="RUN",
+        help="the run to compare with (default: the one this run began from)",
+    )
+    verb.add_argument(
+        "--each", metavar="FILE.jsonl", help="also write what every row makes of each question"
+    )
     verb.add_argument("--json", metavar="FILE", help="also write the figures there")
     _add_no_bm25(verb)
     return "evaluate", verb

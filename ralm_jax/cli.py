@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(VERBS).parse_args(argv)
     memory.keep_freed()
     try:
-        for option in ("json", "predictions"):
+        for option in ("json", "predictions", "each"):
             _check_folder(getattr(arguments, option, None))
         with raise_on_sigterm():
             arguments.verb(arguments)
@@ -153,6 +153,8 @@ def _evaluate(arguments) -> None:
         arguments.corpus,
         stage=arguments.stage,
         predictions=arguments.predictions,
+        reference=arguments.reference,
+        each=arguments.each,
         bm25=not arguments.no_bm25,
     )
     print(table(report))

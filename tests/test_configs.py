@@ -8,10 +8,19 @@ from ralm_jax.arguments import configs
 from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
 
-ONE_STEP = ("ICT_STEPS", "WARMUP_STEPS", "REALM_STEPS", "HEAD_STEPS", "SCORER_STEPS", "STEPS")
+ONE_STEP = (
+    "ICT_STEPS",
+    "WARMUP_STEPS",
+    "REALM_STEPS",
+    "HEAD_STEPS",
+    "SCORER_STEPS",
+    "STEPS",
+    "WINDOW_STEPS",
+)
 TINY = {name: "1" for name in ONE_STEP} | {
     "HEAD_JOINT_LENGTH": "21", "HEAD_BATCH": "8", "BATCH": "8", "BEAM": "20", "SPAN_WIDTH": "3",
-    "DEV_EVERY": "1", "DEV_QUESTIONS": "4",
+    "DEV_EVERY": "1", "DEV_QUESTIONS": "4", "WINDOW_BATCH": "8", "WINDOW_WARMUP": "0", "WINDOW_SHORTEST": "4",
+    "WINDOW_LONGEST": "9",
 }  # fmt: skip
 FILES = [
     str(file.relative_to(configs()))

@@ -7,6 +7,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.evaluation import qa, retrieval
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.runs import directory
 
 
 def evaluate(
@@ -16,6 +17,8 @@ def evaluate(
     *,
     stage: str | None = None,
     predictions: str | Path | None = None,
+    reference: str | Path | None = None,
+    each: str | Path | None = None,
     bm25: bool = True,
 ) -> dict[str, Any]:
     """Measures a run on questions: retrieval and masked spans, or answers where it was fine-tuned.
@@ -25,6 +28,9 @@ def evaluate(
       corpus: stands in for the run's own; it must have been prepared with the run's vocabulary.
       stage: whose newest checkpoint to measure; by default the parameters that were selected.
       predictions: a file that gets a JSON line for each question answered.
+      reference: a run to compare with, of the same wordpieces; by default the one that this run began from,
+        where it is still there.
+      each: a file that gets a JSON line for each question with a gold passage: what every row makes of it.
       bm25: also measures BM25 on the same questions; its index keeps every word of the corpus in memory.
 
     Returns:
@@ -43,7 +49,20 @@ def evaluate(
     if opened.answers:
         file = None if predictions is None else Path(predictions)
         return qa.evaluate_answers(opened, given, predictions=file, bm25=bm25)
-    return retrieval.evaluate_retrieval(opened, given, bm25=bm25)
+    start = began_from(opened, reference)
+    file = None if each is None else Path(each)
+    return retrieval.evaluate_retrieval(opened, given, start=start, bm25=bm25, each=file)
+
+
+def began_from(opened: OpenRun, reference: str | Path | None) -> OpenRun | None:
+    """The run to compare with, over the same corpus; None where none is given and none is known.
+
+    Raises UserError where the one given is no run or has other wordpieces.
+    """
+    path = reference or directory.read_record(opened.folder).get("began_from")
+    if path is None or (reference is None and not (Path(path) / directory.RUN).exists()):
+        return None
+    return OpenRun.open(path, opened.corpus.path)
 
 
 def table(report: dict[str, Any]) -> str:

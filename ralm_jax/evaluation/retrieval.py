@@ -5,29 +5,42 @@ Everything is measured on what was never asked in training: given questions, and
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.evaluation.cloze import KS, measure_clozes
+from ralm_jax.evaluation.differences import differences, said, write_each
+from ralm_jax.evaluation.rankings import ROWS, rankings
 from ralm_jax.examples.questions import Question, Questions, counted, cut_notes, lines_of
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.lexical.bm25 import Bm25
 from ralm_jax.metrics.means import Mean
-from ralm_jax.metrics.ranking import all_ranked, mrr, recall_at_k
+from ralm_jax.metrics.ranking import all_ranked, judged, mrr, recall_at_k
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.retrieval.lexical import Bm25
+from ralm_jax.runs import directory, selection
 
 
 def evaluate_retrieval(
-    opened: OpenRun, given: Questions | None, *, clozes: int = 1000, bm25: bool = True
+    opened: OpenRun,
+    given: Questions | None,
+    *,
+    start: OpenRun | None = None,
+    clozes: int = 1000,
+    bm25: bool = True,
+    each: Path | None = None,
 ) -> dict[str, Any]:
-    """Measures a run: recall and MRR on questions, compared with BM25, and held-out masked spans.
+    """Measures a run on questions, beside what a person could have for nothing, and on held-out masked spans.
 
     Args:
       given: questions; without any, masked spans alone are measured.
+      start: what the run began from, of the same corpus; it stands beside the run, and so do both with BM25.
       clozes: the most held-out sentences to read.
+      bm25: False leaves out BM25 and every row that has it.
+      each: a file that gets a JSON line for each question, with what every row makes of it.
 
     Raises:
       UserError: as `OpenRun.open` says of its corpus.
@@ -39,16 +52,20 @@ def evaluate_retrieval(
         "step": opened.step,
         "passages": corpus.size,
     }
+    if opened.path is not None and opened.stage == directory.BEST:
+        report["selection"] = selection.said(opened.path)
     if given is not None:
         questions = [q.question for q in given.asked]
         relevance = Relevance(corpus, given.asked)
         report["questions"], report["left_out"] = len(questions), given.notes
         cuts = cut_notes(opened.tokenizer, questions, opened.lengths.query)
         report["notes"] = relevance.notes | cuts
-        report["retriever"] = relevance.score(opened.search(questions, max(KS)))
-        if bm25:
-            found = Bm25(relevance.texts()).search(questions, max(KS))
-            report["bm25"] = relevance.score(Ranking(*found))
+        lexical = Bm25(relevance.texts()) if bm25 else None
+        found = rankings(opened, start, questions, lexical, max(KS))
+        report |= {name: relevance.score(ranking) for name, ranking in found.items()}
+        report["differences"] = differences(relevance, found)
+        if each is not None:
+            write_each(each, given.asked, relevance, found)
     if isinstance(opened.model, Ralm):
         report["clozes"] = measure_clozes(opened, limit=clozes)
     return report
@@ -60,19 +77,25 @@ def table(report: dict[str, Any]) -> str:
         f"{report['run']}, stage {report['stage']}, step {report['step']:,}; "
         f"{report['passages']:,} passages"
     ]
-    lines += notes(report)
+    lines += [*report.get("selection", []), *notes(report)]
     for rule in ("holds_answer", "gold_passage"):
         if rule not in report.get("retriever", {}):
             continue
-        measured = {"retriever": report["retriever"][rule]}
-        if "bm25" in report:
-            measured["BM25"] = report["bm25"][rule]
-        ours = measured["retriever"]
+        measured = {label: report[name][rule] for name, label in ROWS.items() if name in report}
+        ours = report["retriever"][rule]
         lines.append(f"\n{TITLES[rule]}, over {counted(ours['questions'])}")
-        lines.append(f"{'':<12}" + "".join(f"{'@' + k:>8}" for k in ours["recall"]) + f"{'MRR':>8}")
+        more = [name for name in ("ndcg@10",) if name in ours]
+        heads = [
+            *("@" + k for k in ours["recall"]),
+            "MRR",
+            *(name.replace("ndcg", "nDCG") for name in more),
+        ]
+        lines.append(f"{'':<30}" + "".join(f"{head:>9}" for head in heads))
         for name, row in measured.items():
-            shares = "".join(f"{value:>8.1%}" for value in row["recall"].values())
-            lines.append(f"{name:<12}{shares}{row['mrr']:>8.3f}")
+            shares = "".join(f"{value:>9.1%}" for value in row["recall"].values())
+            rest = "".join(f"{row[name]:>9.3f}" for name in ("mrr", *more))
+            lines.append(f"{name:<30}{shares}{rest}")
+    lines += said(report)
     read = report.get("clozes", {})
     if read.get("sentences"):
         lines.append(
@@ -105,9 +128,13 @@ class Relevance:
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions
         rows: dict[str, set[int]] = {}
-        for row in range(corpus.size):
-            for document in self._source[row]["documents"]:
-                rows.setdefault(document.decode(), set()).add(row)
+        self._documents = [
+            [name.decode() for name in self._source[row]["documents"]] for row in range(corpus.size)
+        ]
+        for row, documents in enumerate(self._documents):
+            for document in documents:
+                rows.setdefault(document, set()).add(row)
+        self._known = rows.keys()
         # A document that was cut into several passages is found with any of them.
         self.gold = [set().union(*(rows.get(g, ()) for g in q.gold_ids)) for q in questions]
         pairs = zip(questions, self.gold, strict=True)
@@ -143,8 +170,28 @@ class Relevance:
             report["holds_answer"] = _recall(rows[answered], right, ks)
         known = np.array([bool(gold) for gold in self.gold])
         if known.any():
-            report["gold_passage"] = _recall(rows[known], [g for g in self.gold if g], ks)
+            measured = self.judged(ranking)
+            means = {name: float(values.mean()) for name, values in measured.items()}
+            report["gold_passage"] = means | _recall(rows[known], [g for g in self.gold if g], ks)
         return report
+
+    def judged(self, ranking: Ranking) -> dict[str, np.ndarray]:
+        """nDCG@10, MRR@10 and MAP over documents of each question that has a gold passage here.
+
+        A document that was cut into several passages stands where the first of them does.
+        """
+        ranked, gold = [], []
+        for rows, wanted, question in zip(ranking.rows, self.gold, self._questions, strict=True):
+            if wanted:
+                names = (name for row in rows.tolist() if row >= 0 for name in self._documents[row])
+                ranked.append(list(dict.fromkeys(names)))
+                gold.append({name for name in question.gold_ids if name in self._known})
+        return judged(ranked, gold)
+
+    def hits(self, ranking: Ranking, k: int) -> np.ndarray:
+        """Of each question that has a gold passage here: is one among the first k? bool [q]."""
+        pairs = zip(ranking.rows[:, :k].tolist(), self.gold, strict=True)
+        return np.array([not wanted.isdisjoint(rows) for rows, wanted in pairs if wanted], bool)
 
 
 def _recall(rows: np.ndarray, gold: list[set[int]], ks: Sequence[int]) -> dict[str, Any]:

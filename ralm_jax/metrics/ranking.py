@@ -1,8 +1,13 @@
-"""How well a ranking finds what was wanted: recall at k and reciprocal rank, as sums and counts."""
+"""How well a ranking finds what was wanted: recall at k, reciprocal rank, and the measures of trec_eval."""
 
 from collections.abc import Sequence, Set
 
+import ir_measures
 import numpy as np
+from ir_measures import AP, RR, nDCG
+
+# As `ir_measures` takes them, by the names that reports have.
+MEASURES = {"ndcg@10": nDCG @ 10, "mrr@10": RR @ 10, "map": AP}
 
 
 def recall_at_k(
@@ -43,6 +48,42 @@ def mrr(ranked: np.ndarray, gold: Sequence[Set[int]]) -> tuple[float, int]:
     Arguments as in `recall_at_k`; the sum divided by the count is the mean reciprocal rank at K.
     """
     return float(np.sum(1 / (1 + _first_hits(ranked, gold)))), len(gold)
+
+
+def judged(ranked: Sequence[Sequence[str]], gold: Sequence[Set[str]]) -> dict[str, np.ndarray]:
+    """nDCG@10, MRR@10 and MAP of each query, float [Q] by name; trec_eval's, with every gold document alike.
+
+    Args:
+      ranked: the documents found for each query, best first, each once.
+      gold: those that answer it, at least one, whether found or not.
+    """
+    names = [str(query) for query in range(len(gold))]
+    pairs = list(zip(names, gold, strict=True))
+    relevant = [ir_measures.Qrel(name, document, 1) for name, some in pairs for document in some]
+    # By rank, since trec_eval breaks ties of scores by the names of documents.
+    found = [
+        ir_measures.ScoredDoc(name, document, -float(place))
+        for name, documents in zip(names, ranked, strict=True)
+        for place, document in enumerate(documents)
+    ]
+    values = {measure: np.zeros(len(gold)) for measure in MEASURES.values()}
+    for one in ir_measures.iter_calc(list(values), relevant, found):
+        values[one.measure][int(one.query_id)] = one.value
+    return {name: values[measure] for name, measure in MEASURES.items()}
+
+
+def fused(rankings: Sequence[np.ndarray], k: int, smoothing: int = 60) -> np.ndarray:
+    """Reciprocal-rank fusion (Cormack et al. 2009): rankings [Q,n] -> the k best [Q,k]; -1 is none."""
+    out = np.full((len(rankings[0]), k), -1, np.int32)
+    for query in range(len(out)):
+        score: dict[int, float] = {}
+        for ranking in rankings:
+            for place, row in enumerate(ranking[query].tolist()):
+                if row >= 0:
+                    score[row] = score.get(row, 0.0) + 1 / (smoothing + place + 1)
+        best = sorted(score, key=lambda row: (-score[row], row))[:k]
+        out[query, : len(best)] = best
+    return out
 
 
 def _first_hits(ranked: np.ndarray, gold: Sequence[Set[int]]) -> np.ndarray:

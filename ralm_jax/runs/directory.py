@@ -24,7 +24,8 @@ from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs.files import read_json, write_atomically
 
 MODEL, RUN = "model.json", "run.json"
-RERANK = "rerank"  # beside the state of the best: is the scorer's order the better one?
+# Beside the state of the best: is the scorer's order the better one, and how much BM25 weighs in a search.
+RERANK, LEXICAL_WEIGHT = "rerank", "lexical_weight"
 BEST = "best"  # not a stage that is trained: the parameters that did best where that is measured
 
 
@@ -62,8 +63,8 @@ def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None
         if name == MODEL:
             # A run of an earlier release lacks what has been added since, and had it as the default is.
             saved = _with_defaults(saved, type(model))
-        # A corpus may be moved; its fingerprint may not.
-        for key in record.keys() - {"corpus"}:
+        # A corpus may be moved, and so may the run it began from; the corpus's fingerprint may not change.
+        for key in record.keys() - {"corpus", "began_from"}:
             if saved.get(key) != record[key]:
                 raise UserError(
                     f"{run} has a run of another configuration: {key} is {saved.get(key)} there and "

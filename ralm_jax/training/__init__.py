@@ -2,5 +2,5 @@
 
 In: a corpus, stages with their schedules, a model or a run to start from.
 Out: a run: checkpoints, index, metrics.
-Imports: evaluation and what comes before it.
+Imports: selection and what comes before it.
 """

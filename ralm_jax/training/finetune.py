@@ -20,10 +20,10 @@ from ralm_jax.losses import spans
 from ralm_jax.models import initial
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.retrieval.refresh import Policy
+from ralm_jax.selection.by_answers import Selection, spread
 from ralm_jax.settings import Count
 from ralm_jax.training import initialize
 from ralm_jax.training.loop import Run, train_chain
-from ralm_jax.training.model_selection import Selection, spread
 from ralm_jax.training.schedule import Schedule, Stage
 from ralm_jax.training.tasks import FROZEN, OpenQuestions
 

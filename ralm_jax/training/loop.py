@@ -69,6 +69,7 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
         "held_out": run.held_out,
         "seed": run.seed,
         "init": run.started,
+        "began_from": None if run.begun is None else str(run.begun.resolve()),
     }
     if run.config is not None:
         config_record.check_config(run.path, run.config)

@@ -1,11 +1,17 @@
 """`ralm pretrain`: stages in a row, from random parameters or from the model of another run."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from ralm_jax import settings
 from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.selection.interpolation import Interpolation, keep
 from ralm_jax.settings import ShareBelowOne
 from ralm_jax.training import initialize
 from ralm_jax.training.loop import Eval, Run, train_chain
@@ -22,7 +28,9 @@ def pretrain(
     seed: int = 0,
     held_out: ShareBelowOne = 0.01,
     scorer: bool = False,
+    copies: bool = False,
     evaluate: Eval | None = None,
+    select: Interpolation | None = None,
     config: str | None = None,
 ) -> tuple[Ralm, dict]:
     """Runs the stages in order; called again on the same directory, it goes on where it stopped.
@@ -35,11 +43,14 @@ def pretrain(
       held_out: share of the facts, where the corpus names them, else of the passages, that are never
         asked in training.
       scorer: adds a cross-encoder to a model that has none; it begins as the reader's encoder.
+      copies: lets the reader copy wordpieces of the passage; its pointer begins as the identity.
       evaluate: measures the model as training runs, as often as the schedules say; its scalars are logged.
+      select: chooses, once training has ended, how much of the way from the start to keep; the run then
+        has what was chosen as its best parameters, and searches with BM25 beside them.
       config: the configuration this was called with, resolved; kept in the run and compared on resuming.
 
     Returns:
-      The model with its vocabulary, and the parameters after the last stage.
+      The model with its vocabulary, and the parameters that were selected, or those after the last stage.
 
     Raises:
       UserError: before anything is made: a batch that does not divide over the devices, inputs longer than
@@ -50,7 +61,17 @@ def pretrain(
     """
     settings.check("held_out", held_out, ShareBelowOne)
     corpus = corpus if isinstance(corpus, Corpus) else open_corpus(corpus)
-    model, params, started = initialize.starting_point(model, init, corpus, seed, scorer)
+    model, params, started = initialize.starting_point(
+        model, init, corpus, seed, scorer=scorer, copies=copies
+    )
     begun = None if init is None else Path(init)
     shared = Run(Path(run), corpus, model, seed, held_out, evaluate, begun, started, config)
-    return model, train_chain(shared, stages, params)
+    if select is None:
+        return model, train_chain(shared, stages, params)
+    # What cannot be selected by is found before anything is made.
+    select.probe(corpus, stages[-1].task.lengths, held_out)
+    # A copy: the first step takes the buffers of what it is given.
+    start = jax.tree.map(np.array, params)
+    train_chain(shared, stages, params)
+    last = OpenRun.open(run, stage=stages[-1].name)
+    return model, keep(Path(run), dataclasses.replace(last, source=corpus), start, select)

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 from types import SimpleNamespace
 
@@ -268,12 +269,17 @@ def test_embeddings_do_not_depend_on_the_chunk(ran, tiny, monkeypatch):
     loaded = OpenRun.open(ran)
     whole = embedding.embed_corpus(loaded.model, loaded.params, tiny.corpus, LENGTHS)
     assert whole.shape == (tiny.corpus.size, 8)
-    one = [x for _, x in embedding._by_width(loaded.model, tiny.corpus, LENGTHS.passage)]
+    rows = np.arange(tiny.corpus.size)
+    width = functools.partial(embedding._by_width, loaded.model, tiny.corpus)
+    one = [x for _, x in width(rows, LENGTHS.passage)]
     assert len(one) > 1 and sorted(np.concatenate(one)) == list(range(tiny.corpus.size))
     monkeypatch.setattr(embedding, "CHUNK", 1024)  # all of them in one, at full length
-    assert [w for w, _ in embedding._by_width(loaded.model, tiny.corpus, LENGTHS.passage)] == [56]
+    assert [w for w, _ in width(rows, LENGTHS.passage)] == [56]
     again = embedding.embed_corpus(loaded.model, loaded.params, tiny.corpus, LENGTHS)
     np.testing.assert_allclose(whole, again, atol=1e-5)
+    some = np.array([7, 3, 11])
+    few = embedding.embed_rows(loaded.model, loaded.params, tiny.corpus, LENGTHS, some)
+    np.testing.assert_allclose(few, whole[some], atol=1e-5)
 
 
 @pytest.mark.parametrize(

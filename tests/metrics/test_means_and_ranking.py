@@ -7,7 +7,7 @@ import pytest
 
 from ralm_jax.metrics import means
 from ralm_jax.metrics.means import Mean
-from ralm_jax.metrics.ranking import all_ranked, mrr, recall_at_k
+from ralm_jax.metrics.ranking import all_ranked, fused, judged, mrr, recall_at_k
 
 RANKED = np.array([[4, 7, 2, 9], [1, 0, 3, 5], [8, 6, -1, -1], [0, 1, 2, 3]])
 GOLD = [{2, 9}, {1}, {5}, set()]  # found third, first, never, nothing to find
@@ -66,3 +66,30 @@ def test_recall_beyond_the_corpus_is_that_over_all_passages():
     assert recall_at_k(whole, [{1}, {0}], [1, 3, 5]) == {1: (0, 2), 3: (1, 2), 5: (1, 2)}
     assert all_ranked(ranked, passages=4, depth=5) is ranked
     assert all_ranked(ranked, passages=3, depth=2) is ranked
+
+
+def test_the_measures_of_trec_eval_by_hand():
+    ranked = [["a", "b", "c"], ["x", "y"], []]
+    gold = [{"b", "d"}, {"x"}, {"q"}]
+    found = judged(ranked, gold)
+    # The ideal list of two has gains 1 and 1 / log2(3); here the one found stands second.
+    ideal = 1 + 1 / math.log2(3)
+    np.testing.assert_allclose(found["ndcg@10"], [1 / math.log2(3) / ideal, 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(found["mrr@10"], [1 / 2, 1, 0])
+    # Of both relevant documents one is found, at a precision of one half.
+    np.testing.assert_allclose(found["map"], [1 / 4, 1, 0])
+
+
+def test_names_do_not_break_ties_between_ranks():
+    for ranked in (["a", "b"], ["b", "a"]):
+        found = judged([ranked], [{"a"}])
+        assert found["mrr@10"][0] == 1 / (1 + ranked.index("a"))
+
+
+def test_reciprocal_rank_fusion_by_hand():
+    first, second = np.array([[3, 1, 2]]), np.array([[2, 3, -1]])
+    # 3: 1/61 + 1/62; 2: 1/63 + 1/61; 1: 1/62.
+    assert fused([first, second], 4).tolist() == [[3, 2, 1, -1]]
+    assert fused([first, second], 1).tolist() == [[3]]
+    # Alike by rank: the lower row first.
+    assert fused([np.array([[9, 4]]), np.array([[4, 9]])], 2).tolist() == [[4, 9]]

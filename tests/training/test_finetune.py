@@ -15,13 +15,14 @@ from safetensors.numpy import load_file
 from ralm_jax import cli, partition
 from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
-from ralm_jax.evaluation.qa import evaluate_answers, interval, table
+from ralm_jax.evaluation.qa import evaluate_answers, table
 from ralm_jax.examples import question_batches
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.questions import ASKED_TWICE, Question, Questions
 from ralm_jax.inference import answering, embedding, vector_cache
 from ralm_jax.inference.answering import Answer, Answered
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.metrics.intervals import interval
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -31,10 +32,10 @@ from ralm_jax.retrieval.refresh import Asynchronous
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.writers import metrics_file, read_metrics
+from ralm_jax.selection.by_answers import spread
 from ralm_jax.training import finetune as finetuning
 from ralm_jax.training import loader, optim
 from ralm_jax.training import loop as training
-from ralm_jax.training.model_selection import spread
 from ralm_jax.training.schedule import Schedule
 from ralm_jax.weights.exporting import export_model
 

@@ -24,8 +24,8 @@ from ralm_jax.retrieval import index
 from ralm_jax.retrieval.refresh import Asynchronous, Synchronous
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.selection.by_answers import Selection
 from ralm_jax.training import initialize, optim, pretrain, schedule, steps
-from ralm_jax.training.model_selection import Selection
 from ralm_jax.training.tasks import FROZEN, Realm
 from tests.training.test_finetune import LENGTHS, SMALL, finetune
 from tests.training.test_steps import CALM, PLAIN, clozes, largest

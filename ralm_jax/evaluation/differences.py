@@ -1,0 +1,70 @@
+"""Is a run better than what a person could have for nothing? Paired, on the same questions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ralm_jax.evaluation.rankings import ROWS
+from ralm_jax.examples.questions import Question
+from ralm_jax.inference.embedding import Ranking
+from ralm_jax.metrics.intervals import paired
+
+# Of the run, and what each is compared with.
+OURS = {"retriever": ("start",), "mixed": ("bm25", "start", "rrf", "fixed_mix")}
+DEPTH = 5
+
+
+def differences(relevance, found: Mapping[str, Ranking]) -> dict[str, dict[str, Any]]:
+    """{"mixed - bm25": {"recall@5": {"difference", "low", "high", "p"}, "ndcg@10": {...}}, ...}.
+
+    Over the questions with a gold passage in the corpus; empty where there is none.
+    """
+    if not any(relevance.gold):
+        return {}
+    values = {name: _values(relevance, ranking) for name, ranking in found.items()}
+    return {
+        f"{ours} - {theirs}": {
+            measure: paired(values[ours][measure], values[theirs][measure])
+            for measure in (f"recall@{DEPTH}", "ndcg@10")
+        }
+        for ours, others in OURS.items()
+        for theirs in others
+        if ours in values and theirs in values
+    }
+
+
+def said(report: Mapping[str, Any]) -> list[str]:
+    """A line for each difference at DEPTH, for a person."""
+    lines = []
+    for pair, measured in report.get("differences", {}).items():
+        ours, theirs = (ROWS[name] for name in pair.split(" - "))
+        at = measured[f"recall@{DEPTH}"]
+        lines.append(
+            f"{ours} less {theirs}: {100 * at['difference']:+.1f} points at {DEPTH} "
+            f"({100 * at['low']:+.1f} to {100 * at['high']:+.1f}, p {at['p']:.2g})"
+        )
+    return ["", *lines] if lines else []
+
+
+def write_each(
+    file: Path, questions: Sequence[Question], relevance, found: Mapping[str, Ranking]
+) -> None:
+    """A JSON line for each question with a gold passage: its id, and each row's hits and nDCG@10."""
+    values = {name: _values(relevance, ranking) for name, ranking in found.items()}
+    known = [q for q, gold in zip(questions, relevance.gold, strict=True) if gold]
+    with file.open("w", encoding="utf-8") as out:
+        for i, question in enumerate(known):
+            rows = {
+                name: {measure: float(each[i]) for measure, each in measured.items()}
+                for name, measured in values.items()
+            }
+            line = {"id": question.id, "question": question.question, **rows}
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _values(relevance, ranking: Ranking) -> dict[str, np.ndarray]:
+    hits = {f"recall@{k}": relevance.hits(ranking, k).astype(float) for k in (1, DEPTH, 20)}
+    return hits | {"ndcg@10": relevance.judged(ranking)["ndcg@10"]}

@@ -1,0 +1,34 @@
+"""Which weights between a start and the end of training were kept, and by what: RUN/selection.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ralm_jax.runs.files import read_json, write_atomically
+
+SELECTION = "selection.json"
+
+
+def save(run: Path, share: float, ranks: Mapping[float, float], queries: int, probe: str) -> None:
+    """Writes how much of the way from the start was kept, and the mean reciprocal rank at each share."""
+    means = {str(each): mean for each, mean in ranks.items()}
+    record = {"share": share, "probe": probe, "queries": queries, "mean_reciprocal_rank": means}
+    write_atomically(run / SELECTION, json.dumps(record, indent=1) + "\n")
+
+
+def said(run: Path) -> list[str]:
+    """What was chosen and by what, as a line for a person; none where nothing was chosen."""
+    if not (run / SELECTION).exists():
+        return []
+    record = read_json(run / SELECTION)
+    share, ranks = record["share"], record["mean_reciprocal_rank"]
+    by = f"by {record['queries']:,} {record['probe']}"
+    start = ranks[str(0.0)]
+    if not share:
+        others = max(mean for each, mean in ranks.items() if each != str(0.0))
+        return [
+            f"the start was kept, {by}: training made nothing that is better by more than chance "
+            f"(MRR {start:.3f}, at best {others:.3f})"
+        ]
+    kept = ranks[str(share)]
+    return [f"{share:.0%} of the way from the start was kept, {by}: MRR {start:.3f} to {kept:.3f}"]

@@ -1,0 +1,151 @@
+"""Never worse than the start: weights between a start and what training made of it.
+
+Weights half-way from a released encoder keep what it knew (WiSE-FT, Wortsman et al. 2022; LM-Cocktail,
+Xiao et al. 2023). Which of them is kept is decided by windows of passages that training never saw; and the
+start is kept unless something is better by more than chance.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence, Set
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ralm_jax import settings
+from ralm_jax.batches import Lengths, Text
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
+from ralm_jax.examples import windows
+from ralm_jax.inference.embedding import embed_rows, embed_texts
+from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.runs import directory, selection
+from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.settings import Count, Rate
+
+# Of the way from the start; no more than half, since beyond it windows go on to rise where questions fall.
+SHARES = (0.0, 0.25, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Queries [n,L] with their passages, by row; the rows that are ranked [m]; and a name for it all."""
+
+    query: Text
+    gold: Sequence[Set[int]]
+    pool: np.ndarray
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolation:
+    """How the weights to keep are chosen once training has ended.
+
+    Attributes:
+      shortest, longest: wordpieces of a window of a held-out passage.
+      size: windows asked, and passages ranked beside those that are gold.
+      lexical_weight: of BM25 beside the dense score, in the searches of the run.
+    """
+
+    shortest: Count = 8
+    longest: Count = 20
+    size: Count = 2000
+    lexical_weight: Rate = 15.0
+
+    def __post_init__(self):
+        settings.check_fields(self)
+
+    def probe(self, corpus: Corpus, lengths: Lengths, held_out: float) -> Probe:
+        """Windows of held-out passages, to be found among at most `size` passages.
+
+        Raises UserError where no passage is held out: a window of one that was trained on proves nothing.
+        """
+        rng = np.random.default_rng(0)
+        long = np.asarray(corpus.lengths)[:, 1] > self.shortest
+        held = np.flatnonzero(windows.held_out_passages(corpus, held_out) & long)
+        if not len(held):
+            raise UserError(
+                f"no passage of {corpus.path} is held out to choose weights by: raise HELD_OUT "
+                f"(now {held_out})"
+            )
+        held = rng.permutation(held)[: max(1, self.size // 2)]
+        others = rng.permutation(np.setdiff1d(np.arange(corpus.size), held))
+        rows = np.resize(held, self.size)
+        sizes = {"shortest": self.shortest, "longest": self.longest}
+        asked = windows.windows(corpus, rows, np.arange(self.size), lengths, 0, **sizes)
+        pool = np.concatenate([held, others[: self.size - len(held)]])
+        return Probe(
+            asked.query, [{int(row)} for row in rows], pool, "windows of held-out passages"
+        )
+
+
+class Choice(NamedTuple):
+    """How much of the way from the start was kept, and the mean reciprocal rank at every share."""
+
+    share: float
+    figures: dict[float, float]
+
+
+def between(start: Any, end: Any, share: float) -> Any:
+    """start + share * (end - start), leaf by leaf."""
+    return jax.tree.map(lambda a, b: a + np.float32(share) * (b - a), start, end)
+
+
+def choose(shares: Sequence[float], measure: Callable[[float], np.ndarray]) -> Choice:
+    """The smallest share within a standard error of the best; 0 unless the gain is significant.
+
+    Args:
+      shares: the first is 0, the start.
+      measure: share -> reciprocal ranks [n] of the probe.
+    """
+    values = {share: measure(share) for share in shares}
+    figures = {share: float(each.mean()) for share, each in values.items()}
+    best = max(shares, key=lambda share: figures[share])
+    if not exceeds(values[best], values[0.0], errors=2):
+        return Choice(0.0, figures)
+    good = [share for share in shares if not exceeds(values[best], values[share], errors=1)]
+    return Choice(min(share for share in good if share > 0), figures)
+
+
+def exceeds(ours: np.ndarray, theirs: np.ndarray, errors: float) -> bool:
+    """Whether the mean of paired differences is more than so many of its standard errors above 0."""
+    gained = ours - theirs
+    return bool(gained.mean() > errors * gained.std() / np.sqrt(len(gained)))
+
+
+def reciprocal_ranks(opened: OpenRun, probe: Probe) -> np.ndarray:
+    """1 / rank of the first gold passage of each query among the pool, float [n]."""
+    model, params = opened.model, opened.params
+    vectors = embed_rows(model, params, opened.corpus, opened.lengths, probe.pool)
+    queries = embed_texts(model, params, probe.query)
+    place = {int(row): i for i, row in enumerate(probe.pool)}
+    out = np.zeros(len(queries))
+    for i, gold in enumerate(probe.gold):
+        scores = vectors @ queries[i]
+        best = max(scores[place[row]] for row in gold)
+        out[i] = 1 / (1 + int((scores > best).sum()))
+    return out
+
+
+def keep(run: Path, ended: OpenRun, start: Any, select: Interpolation) -> Any:
+    """Chooses between `start` and a run as it has ended, once; saves the choice as its best, and why."""
+    checkpoints = Checkpoints(directory.checkpoint_folder(run, directory.BEST))
+    with contextlib.closing(checkpoints):
+        if (chosen_at := checkpoints.latest()) is not None:
+            return checkpoints.load(chosen_at)["state"]["params"]
+        probe = select.probe(ended.corpus, ended.lengths, ended.held_out)
+        end = jax.tree.map(np.asarray, ended.params)
+
+        def measure(share: float) -> np.ndarray:
+            params = between(start, end, share)
+            return reciprocal_ranks(dataclasses.replace(ended, params=params), probe)
+
+        chosen = choose(SHARES, measure)
+        params = between(start, end, chosen.share)
+        weight = np.array(select.lexical_weight, np.float32)
+        tree = {"state": {"params": params}, directory.LEXICAL_WEIGHT: weight}
+        selection.save(run, chosen.share, chosen.figures, len(probe.gold), probe.name)
+        checkpoints.save(ended.step, tree, wait=True)
+    return params
