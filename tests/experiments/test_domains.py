@@ -1,0 +1,49 @@
+"""The experiment of domains: what its rows are, what its table says, and that a row is made."""
+
+import pytest
+
+from experiments import domains
+from ralm_jax.errors import UserError
+from ralm_jax.evaluation.rankings import ROWS
+
+
+def made(domain, seed, recalls):
+    at = {"difference": 0.042, "low": -0.01, "high": 0.09, "p": 0.1}
+    return {
+        "domain": domain,
+        "seed": seed,
+        "passages": 1200,
+        "seconds": {"seed0": 600.0},
+        "selection": ["50% of the way from the start was kept"],
+        "measured": {
+            name: {"recall": {"5": recall}} for name, recall in zip(ROWS, recalls, strict=True)
+        },
+        "differences": {"mixed - bm25": {"recall@5": at}},
+    }
+
+
+def test_the_table_by_hand():
+    first = [0.7, 0.4, 0.6, 0.7, 0.5, 0.8]
+    rows = [made("law", 0, first), made("law", 1, [*first[:-1], 0.9]), made("tales", 0, [0.1] * 6)]
+    shown = domains.table(rows)
+    assert (
+        "| law | 1,200 | 70.0 (70.0 to 70.0) | 40.0 (40.0 to 40.0) | 60.0 (60.0 to 60.0) | "
+        "70.0 (70.0 to 70.0) | 50.0 (50.0 to 50.0) | 85.0 (80.0 to 90.0) | 10 |"
+    ) in shown
+    assert "| tales | 1,200 | 10.0 |" in shown
+    # The mean of domains, not of rows: (85 + 10) / 2.
+    assert "| mean of domains |  | 40.0 | 25.0 | 35.0 | 40.0 | 30.0 | 47.5 |  |" in shown
+    assert "| law, seed 1 | +4.2 (-1.0 to +9.0) |" in shown
+    assert "| tales, seed 0 | 50% of the way from the start was kept |" in shown
+
+
+def test_domains_are_named_as_they_are_given(tmp_path):
+    plain = tmp_path / "q.jsonl"
+    plain.write_text("")
+    found = domains.domain(f"law=tfds:a/b:train,{plain}")
+    assert found == ("law", "tfds:a/b:train", plain)
+    for word in ("law", f"={plain},{plain}", f"law={plain}"):
+        with pytest.raises(UserError, match="write it as NAME=SOURCE,QUESTIONS"):
+            domains.domain(word)
+    with pytest.raises(UserError, match=r"there is no file of questions no\.jsonl"):
+        domains.domain("law=text,no.jsonl")
