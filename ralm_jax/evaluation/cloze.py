@@ -1,6 +1,7 @@
 """How well held-out masked spans are read, with retrieved passages and without."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from ralm_jax.metrics.ranking import all_ranked, recall_at_k
 from ralm_jax.models.ralm import Ralm
 
 KS = (1, 5, 20, 100)
+# Figures of clozes whose candidates partly hold the span; there may be none.
+MIXED = ("likeliest_holds", "holds_by_chance")
 # Clozes read at a time, which bounds the logits in memory to [16,K,M,V].
 READ_BATCH = 16
 
@@ -34,7 +37,9 @@ def measure_clozes(
     Returns:
       span_accuracy (all predicted tokens of the span right) with the retrieved candidates and with the
       null passage alone, retrieval_utility (nats a token), and, where the corpus names facts,
-      cloze_recall {k: share with a passage that states the same fact}.
+      cloze_recall {k: share with a passage that states the same fact}. Of clozes where some candidates hold
+      the span word for word and some do not: likeliest_holds, how often the one that the reader finds
+      likeliest does, and holds_by_chance; neither where there is no such cloze.
       `measure` in the place of `read`: means of what it gives of each batch.
     """
     model, params, corpus, lengths = opened.model, opened.params, opened.corpus, opened.lengths
@@ -53,7 +58,9 @@ def measure_clozes(
     found = opened.search(asked.query, depth).rows
     chosen = cloze_batches.candidates(found, asked.passages, candidates)
     report: dict[str, Any] = {"sentences": len(rows)}
-    report |= _read_all(model, params, corpus, asked, chosen, lengths, measure or read)
+    means = _read_all(model, params, corpus, asked, chosen, lengths, measure or read)
+    absent = [name for name in MIXED if math.isnan(means.get(name, 0.0))]
+    report |= {name: mean for name, mean in means.items() if name not in absent}
     gold = same_fact(corpus, rows, asked.positions[:, 0] - 1)
     if any(gold):
         others = cloze_batches.candidates(found, asked.passages, depth)[:, 1:]
@@ -101,6 +108,17 @@ def _read_all(
     return total.compute()
 
 
+def holds_span(batch: ClozeBatch) -> jax.Array:
+    """Whether a candidate's body has the masked span, piece for piece: bool [B,K]."""
+    tokens, inside = batch.joint.tokens, batch.joint.types == 1  # [B,K,S]
+    at = inside
+    for m in range(batch.targets.shape[1]):
+        used = (batch.weights[:, m] > 0)[:, None, None]
+        later = jnp.pad(tokens[..., m:], ((0, 0), (0, 0), (0, m)))
+        at &= ~used | (later == batch.targets[:, m, None, None])
+    return at.any(-1)
+
+
 @functools.partial(jax.jit, static_argnames="model")
 def read(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
     """{name: (sum, count)} for a batch; rows whose weights are all 0 do not count."""
@@ -121,7 +139,16 @@ def read(model: Ralm, params: dict, batch: ClozeBatch) -> dict[str, tuple]:
     # [B,K,M]
     likelihood = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]
     telemetry = losses.retrieval_telemetry(prior, likelihood, batch.weights)
+    has = holds_span(batch)[:, 1:] & batch.valid[:, 1:]  # [B,K-1]
+    lacks = ~has & batch.valid[:, 1:]
+    mixed = has.any(-1) & lacks.any(-1) & asked
+    spans = (likelihood * batch.weights[:, None]).sum(-1)[:, 1:]  # [B,K-1]
+    likeliest = jnp.where(batch.valid[:, 1:], spans, -jnp.inf).argmax(-1)
+    held = jnp.take_along_axis(has, likeliest[:, None], axis=1)[:, 0]
+    chance = has.sum(-1) / jnp.maximum(batch.valid[:, 1:].sum(-1), 1)
     return {
+        "likeliest_holds": ((held & mixed).sum(), mixed.sum()),
+        "holds_by_chance": (jnp.where(mixed, chance, 0.0).sum(), mixed.sum()),
         "span_accuracy": (right(marginal), asked.sum()),
         "span_accuracy_null": (right(logits[:, 0]), asked.sum()),
         "retrieval_utility": telemetry["retrieval_utility"],

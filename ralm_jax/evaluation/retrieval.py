@@ -104,6 +104,11 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"  with retrieved passages {read['span_accuracy']:.1%}")
         lines.append(f"  without                 {read['span_accuracy_null']:.1%}")
         lines.append(f"  retrieval utility       {read['retrieval_utility']:+.3f} nats per token")
+        if "likeliest_holds" in read:
+            lines.append(
+                f"  the likeliest candidate holds the span {read['likeliest_holds']:.1%}, where some do "
+                f"and some do not (by chance {read['holds_by_chance']:.1%})"
+            )
         if "cloze_recall" in read:
             shares = ", ".join(f"@{k} {v:.1%}" for k, v in read["cloze_recall"].items())
             lines.append(f"  recall of passages that state the same fact: {shares}")

@@ -168,6 +168,45 @@ def test_reading_by_hand():
     assert tuple(map(int, few["span_accuracy"])) == (2, 2)
 
 
+def test_the_likeliest_candidate_by_hand():
+    """Three clozes of a span 4 5: beside null one passage holds it, both do, none does."""
+    bodies = [[[9, 4, 5], [4, 9, 5]], [[4, 5, 9], [9, 4, 5]], [[5, 4, 9], [9, 9, 4]]]
+    tokens = np.zeros((3, 3, 5), np.int32)
+    tokens[:, :, :2] = [4, 5]  # in the query, which does not count
+    tokens[:, 1:, 2:] = bodies
+    types = np.zeros_like(tokens)
+    types[:, 1:, 2:] = 1
+    none = np.zeros((3, 2), np.int32)
+    batch = ClozeBatch(
+        Text(none, none), Text(tokens, types), Text(tokens, types), np.ones((3, 3), bool),
+        none, np.tile(np.int32([4, 5]), (3, 1)), np.ones((3, 2), np.float32),
+    )  # fmt: skip
+    assert np.asarray(cloze.holds_span(batch)).tolist() == [
+        [False, True, False],
+        [False, True, True],
+        [False, False, False],
+    ]
+    # One piece that counts: the second of the span is not asked for.
+    one = batch._replace(weights=np.tile(np.float32([1, 0]), (3, 1)))
+    assert np.asarray(cloze.holds_span(one))[:, 1:].all()
+
+    class Model:
+        def __init__(self, best):
+            self.best = best
+
+        def apply(self, variables, batch, method):
+            if method == "scores":
+                return np.zeros((3, 3), np.float32)
+            logits = np.zeros((3, 3, 2, 10), np.float32)
+            logits[:, self.best, 0, 4] = logits[:, self.best, 1, 5] = 2.0
+            return logits
+
+    for best, right in ((1, 1), (2, 0)):
+        found = cloze.read.__wrapped__(Model(best), {}, batch)
+        assert tuple(map(float, found["likeliest_holds"])) == (right, 1)
+        assert tuple(map(float, found["holds_by_chance"])) == (0.5, 1)
+
+
 @pytest.fixture(scope="module")
 def ran(tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("evaluated")
