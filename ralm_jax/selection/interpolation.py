@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from ralm_jax import settings
 from ralm_jax.batches import Lengths, Text
@@ -93,6 +94,13 @@ def between(start: Any, end: Any, share: float) -> Any:
     return jax.tree.map(lambda a, b: a + np.float32(share) * (b - a), start, end)
 
 
+def kept(start: dict, end: dict, share: float) -> dict:
+    """The start as it was; or a retriever between both, and whatever else training has made."""
+    if not share:
+        return start
+    return {**end, "retriever": between(start["retriever"], end["retriever"], share)}
+
+
 def choose(shares: Sequence[float], measure: Callable[[float], np.ndarray]) -> Choice:
     """The smallest share within a standard error of the best; 0 unless the gain is significant.
 
@@ -137,15 +145,19 @@ def keep(run: Path, ended: OpenRun, start: Any, select: Interpolation) -> Any:
             return checkpoints.load(chosen_at)["state"]["params"]
         probe = select.probe(ended.corpus, ended.lengths, ended.held_out)
         end = jax.tree.map(np.asarray, ended.params)
+        with tqdm(total=len(SHARES), desc="choosing weights") as bar:
 
-        def measure(share: float) -> np.ndarray:
-            params = between(start, end, share)
-            return reciprocal_ranks(dataclasses.replace(ended, params=params), probe)
+            def measure(share: float) -> np.ndarray:
+                opened = dataclasses.replace(ended, params=kept(start, end, share))
+                ranks = reciprocal_ranks(opened, probe)
+                bar.update()
+                return ranks
 
-        chosen = choose(SHARES, measure)
-        params = between(start, end, chosen.share)
+            chosen = choose(SHARES, measure)
+        params = kept(start, end, chosen.share)
         weight = np.array(select.lexical_weight, np.float32)
         tree = {"state": {"params": params}, directory.LEXICAL_WEIGHT: weight}
         selection.save(run, chosen.share, chosen.figures, len(probe.gold), probe.name)
         checkpoints.save(ended.step, tree, wait=True)
+        print(*selection.said(run), sep="\n")
     return params

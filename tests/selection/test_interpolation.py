@@ -41,6 +41,14 @@ def test_the_ends_are_the_ends_and_half_way_is_half_way():
     assert between(start, end, 0.5)["a"].dtype == np.float32
 
 
+def test_the_retriever_alone_lies_between():
+    """A reader that was trained is kept as it ended, unless the start is."""
+    start, end = ({"retriever": np.float32([x]), "reader": np.float32([x])} for x in (1.0, 3.0))
+    found = interpolation.kept(start, end, 0.5)
+    assert (found["retriever"][0], found["reader"][0]) == (2.0, 3.0)
+    assert interpolation.kept(start, end, 0.0) is start
+
+
 def ranks(mean, noise=0.0, n=400):
     """Of that mean exactly; the standard error of a difference from one without noise is noise / 20."""
     drawn = np.random.default_rng(7).standard_normal(n)
