@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments import almanac_answers, pipeline, quickstart_seeds
+from ralm_jax import quickstart
 from ralm_jax.errors import UserError
 
 
@@ -52,6 +53,7 @@ def test_answers_from_a_quickstart_are_made_and_saved(tmp_path, small_runs, monk
         usual(verb, *words, *(pipeline.as_options(sizes) if verb == "quickstart" else ()))
 
     monkeypatch.setattr(pipeline, "ralm", smaller)
+    monkeypatch.setattr(quickstart, "EVAL_CLOZES", 8)
     monkeypatch.setattr(almanac_answers, "ROWS", {"ict": "ICT alone"})
     assert almanac_answers.main(["--runs", str(tmp_path), "--seeds", "0"]) == 0
     (row,) = json.loads((tmp_path / "almanac_answers.json").read_text("utf-8"))["rows"]
