@@ -17,14 +17,23 @@ OURS = {"retriever": ("start",), "mixed": ("bm25", "start", "rrf", "fixed_mix")}
 DEPTH = 5
 
 
-def differences(relevance, found: Mapping[str, Ranking]) -> dict[str, dict[str, Any]]:
-    """{"mixed - bm25": {"recall@5": {"difference", "low", "high", "p"}, "ndcg@10": {...}}, ...}.
+# Of each row, by measure, a value [q] for each question that has a gold passage in the corpus.
+Values = Mapping[str, Mapping[str, np.ndarray]]
 
-    Over the questions with a gold passage in the corpus; empty where there is none.
-    """
+
+def by_question(relevance, found: Mapping[str, Ranking]) -> Values:
+    """Hits at 1, 5 and 20 and nDCG@10 of every row; no row where no question has a gold passage."""
     if not any(relevance.gold):
         return {}
-    values = {name: _values(relevance, ranking) for name, ranking in found.items()}
+    return {
+        name: {f"recall@{k}": relevance.hits(ranking, k).astype(float) for k in (1, DEPTH, 20)}
+        | {"ndcg@10": relevance.judged(ranking)["ndcg@10"]}
+        for name, ranking in found.items()
+    }
+
+
+def differences(values: Values) -> dict[str, dict[str, Any]]:
+    """{"mixed - bm25": {"recall@5": {"difference", "low", "high", "p"}, "ndcg@10": {...}}, ...}."""
     return {
         f"{ours} - {theirs}": {
             measure: paired(values[ours][measure], values[theirs][measure])
@@ -49,12 +58,8 @@ def said(report: Mapping[str, Any]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def write_each(
-    file: Path, questions: Sequence[Question], relevance, found: Mapping[str, Ranking]
-) -> None:
+def write_each(file: Path, known: Sequence[Question], values: Values) -> None:
     """A JSON line for each question with a gold passage: its id, and each row's hits and nDCG@10."""
-    values = {name: _values(relevance, ranking) for name, ranking in found.items()}
-    known = [q for q, gold in zip(questions, relevance.gold, strict=True) if gold]
     with file.open("w", encoding="utf-8") as out:
         for i, question in enumerate(known):
             rows = {
@@ -63,8 +68,3 @@ def write_each(
             }
             line = {"id": question.id, "question": question.question, **rows}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _values(relevance, ranking: Ranking) -> dict[str, np.ndarray]:
-    hits = {f"recall@{k}": relevance.hits(ranking, k).astype(float) for k in (1, DEPTH, 20)}
-    return hits | {"ndcg@10": relevance.judged(ranking)["ndcg@10"]}

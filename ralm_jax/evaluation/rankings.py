@@ -18,8 +18,7 @@ ROWS = {
     "retriever": "this run, dense",
     "mixed": "this run with BM25",
 }
-# Of BM25, divided by the query's best, beside 20 times a cosine. One weight served corpora of both kinds:
-# those where BM25 is far better than a released encoder, and those where it is worse.
+# Of BM25, divided by the query's best, beside 20 times a cosine.
 FIXED_WEIGHT = 15.0
 FIXED_SCALE = 20.0
 

@@ -26,8 +26,12 @@ Loss = Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, jax.Array, Metrics
 
 
 def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0 with given parameters. It has no `apply_fn`, for the loss of a step knows its model."""
-    state = TrainState.create(apply_fn=_unused, params=params, tx=optimizer)
+    """Step 0 with given parameters.
+
+    Its `apply_fn` is that of the class, since the loss of a step knows its model: with a method of one model,
+    a step would be compiled again for every other that is equal to it.
+    """
+    state = TrainState.create(apply_fn=RetrievalModel.apply, params=params, tx=optimizer)
     return state.replace(step=jnp.zeros((), jnp.int32))
 
 
@@ -176,11 +180,6 @@ def qa_loss(
             "span_accuracy": (right, size),
         },
     )
-
-
-def _unused(*_) -> None:
-    """One function for every state: a step compiled for one model serves each that is equal to it."""
-    raise NotImplementedError
 
 
 def _each(model: RetrievalModel, params, inputs: tuple, keys: jax.Array, train: bool, **named):

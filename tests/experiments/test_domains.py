@@ -1,4 +1,4 @@
-"""The experiment of domains: what its rows are, what its table says, and that a row is made."""
+"""The experiment of domains: what its table says, and how domains are named."""
 
 import pytest
 
