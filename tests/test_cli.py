@@ -11,7 +11,6 @@ import pytest
 from ralm_jax import cli, gin_config
 from ralm_jax.arguments import configs
 from ralm_jax.data.prepare import prepare
-from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.reader import Reader
 from ralm_jax.sources.almanac import World
@@ -19,14 +18,6 @@ from ralm_jax.sources.almanac import World
 STAGES = ("ict", "warmup", "realm")
 ONE_STEP = [word for name in STAGES for word in ("--set", f"{name.upper()}_STEPS = 1")]
 VERBS = tuple(cli.VERBS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """The corpus here is small, so that few passages are embedded at a time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "CHUNK", 64)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import pytest
 
 from ralm_jax import cli, gin_config
 from ralm_jax.arguments import configs
-from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
 
 ONE_STEP = (
@@ -29,13 +28,6 @@ FILES = [
     if file.name
     not in ("quickstart.gin", "base.gin")  # test_cli takes the one; the other is included
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "CHUNK", 64)
-        yield
 
 
 def settings(config, tiny_settings):

@@ -15,7 +15,6 @@ from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, features
 from ralm_jax.examples.cloze_batches import sentence_tokens
 from ralm_jax.examples.same_passages import same_passages
-from ralm_jax.inference import embedding
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
@@ -29,11 +28,6 @@ SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=16, positions=64
 BOTH = optim.by_part(optim.adamw(1e-2), optim.adamw(1e-2))
 TASK = Realm(LENGTHS, candidates=3, index="exact")
 STAGE = schedule.Stage("realm", TASK, schedule.Schedule(2, 8, BOTH, log_every=1))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(embedding, "CHUNK", 64)
 
 
 @pytest.fixture(scope="module")

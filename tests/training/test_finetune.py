@@ -6,13 +6,12 @@ import json
 import re
 import shutil
 
-import compiling
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ralm_jax import cli, partition
+from ralm_jax import cli
 from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.qa import evaluate_answers, table
@@ -47,15 +46,6 @@ SMALL = EncoderConfig(
 QUERY_ONLY = optim.by_part(
     optim.towers(query=optim.adamw(1e-2), passage=optim.frozen()), optim.adamw(1e-2)
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Few passages are embedded at a time, and a step is compiled once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "CHUNK", 64)
-        patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
-        yield
 
 
 @pytest.fixture(scope="module")

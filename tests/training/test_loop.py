@@ -9,13 +9,11 @@ import shutil
 import signal
 import time
 
-import compiling
 import jax
 import numpy as np
 import optax
 import pytest
 
-from ralm_jax import partition
 from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.examples.masking import salient_span
@@ -61,7 +59,6 @@ def quick():
     begun, begin = {}, initial.initial_params
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "CHUNK", 32)
-        patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
         patch.setattr(initial, "initial_params", initial_params)
         patch.setattr(directory, "sized", functools.cache(directory.sized))
         yield

@@ -34,13 +34,6 @@ SCORING = Ralm(CALM, CALM, embedding=4, score_scale=0.5, with_scorer=True)
 __all__ = ["clozes"]  # a fixture
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "CHUNK", 64)
-        yield
-
-
 @pytest.fixture(scope="module")
 def params(drawn, clozes):
     scorer = drawn(SCORING, clozes.joint, method="rerank")["params"]

@@ -1,17 +1,11 @@
 """What is logged of a step is of the index that its own queries were searched in."""
 
-import functools
-
-import compiling
 import pytest
 
-from ralm_jax import partition
 from ralm_jax.batches import Lengths
-from ralm_jax.inference import embedding
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.refresh import Asynchronous, Synchronous
-from ralm_jax.runs import directory
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.training import loop as training
 from ralm_jax.training import optim, pretrain, schedule
@@ -36,17 +30,6 @@ def staleness(run):
     lines = [line for line in read_metrics(metrics_file(run)) if "staleness" in line]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     return [line["staleness"] for line in lines]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Every run here takes the same step, which is traced and compiled once."""
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "CHUNK", 64)
-        patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
-        patch.setattr(directory, "sized", functools.cache(directory.sized))
-        yield
 
 
 ASYNCHRONOUS = Asynchronous(every=4, lag=3)

@@ -10,7 +10,6 @@ from state_dicts import SIZES, draw, trunk
 from ralm_jax import cli
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
-from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.runs import directory
 from ralm_jax.training import initialize
@@ -21,13 +20,6 @@ SMALL = {
     "REALM_BATCH": 8, "CANDIDATES": 3, "HELD_OUT": 0.2,
 }  # fmt: skip
 SETTINGS = [word for name, size in SMALL.items() for word in ("--set", f"{name} = {size}")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "CHUNK", 64)
-        yield
 
 
 @pytest.fixture(scope="module")
