@@ -41,10 +41,11 @@ def _take(tokens: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.take_along_axis(tokens, np.clip(columns, 0, tokens.shape[1] - 1), axis=1)
 
 
-def passage_text(corpus: Corpus, rows: np.ndarray, length: int, cut=None) -> Text:
+def passage_text(corpus: Corpus, rows: np.ndarray, length: int, cut=None, part=None) -> Text:
     """Passage rows [n] -> [n,P]: as much of the title as fits, then of the body.
 
     cut: optional int [n,2], body tokens [start, stop) to leave out (inverse cloze).
+    part: optional int [n,2], body tokens [start, stop) to take alone; not with `cut`.
     """
     v = corpus.vocabulary
     tokens, title, body = _fields(corpus, rows)
@@ -56,6 +57,9 @@ def passage_text(corpus: Corpus, rows: np.ndarray, length: int, cut=None) -> Tex
         start, gap = cut[:, :1], cut[:, 1:] - cut[:, :1]
         body = body - gap
         source = in_body + np.where(in_body >= start, gap, 0)
+    elif part is not None:
+        body = part[:, 1:] - part[:, :1]
+        source = in_body + part[:, :1]
     else:
         source = in_body
     # Where the last [SEP] stands.

@@ -20,12 +20,13 @@ from ralm_jax.examples.masking import word_starts
 class Windows:
     """Windows of a batch, before any passage is found for them.
 
-    query [B,L]; passages int32 [B], the row of the passage that each was taken from; positions int64 [B],
-    by which the random draws of each are keyed.
+    query [B,L]; passages int32 [B], the row of the passage that each was taken from; spans int32 [B,2], its
+    wordpieces of the body, [start, stop); positions int64 [B], by which the random draws of each are keyed.
     """
 
     query: Text
     passages: np.ndarray
+    spans: np.ndarray
     positions: np.ndarray
 
 
@@ -66,12 +67,15 @@ def windows(
     longest: int,
 ) -> Windows:
     """Passage rows [B] -> a window of each, of `shortest` to `longest` wordpieces and of whole words."""
+    bodies = [body(corpus, row) for row in rows]
     drawn = [
-        window(body(corpus, row), corpus, generator(seed, int(position)), shortest, longest)
-        for row, position in zip(rows, positions, strict=True)
+        window(pieces, corpus, generator(seed, int(position)), shortest, longest)
+        for pieces, position in zip(bodies, positions, strict=True)
     ]
-    text = features.query_text(corpus, drawn, min(longest + 2, lengths.query))
-    return Windows(text, np.asarray(rows, np.int32), np.asarray(positions))
+    texts = [pieces[start:stop] for pieces, (start, stop) in zip(bodies, drawn, strict=True)]
+    text = features.query_text(corpus, texts, min(longest + 2, lengths.query))
+    spans = np.array(drawn, np.int32).reshape(-1, 2)
+    return Windows(text, np.asarray(rows, np.int32), spans, np.asarray(positions))
 
 
 def body(corpus: Corpus, row: int) -> np.ndarray:
@@ -82,8 +86,8 @@ def body(corpus: Corpus, row: int) -> np.ndarray:
 
 def window(
     pieces: np.ndarray, corpus: Corpus, rng: np.random.Generator, shortest: int, longest: int
-) -> np.ndarray:
-    """A stretch of the pieces that begins with a word and ends with one, at most `longest` long.
+) -> tuple[int, int]:
+    """[start, stop) of a stretch that begins with a word and ends with one, of at most `longest` pieces.
 
     Every number of pieces from `shortest` on is as likely, then every word that leaves room as the first.
     A word that is longer than all of it is cut.
@@ -95,28 +99,47 @@ def window(
     ends = np.append(begins[begins > start], len(pieces))
     fitting = ends[ends <= start + size]
     stop = int(fitting[-1]) if len(fitting) else start + size
-    return pieces[start:stop]
+    return start, min(stop, len(pieces))
 
 
 def with_negatives(
-    corpus: Corpus, asked: Windows, found: np.ndarray, lengths: Lengths, *, negatives: int
+    corpus: Corpus, asked: Windows, found: np.ndarray, length: int, *, negatives: int
 ) -> QueryPassages:
     """Windows and neighbours [B,K], best first -> each with its own passage and `negatives` of the others.
 
     They are drawn from the neighbours, each as likely. Where there are too few, the own passage stands again:
-    it is no negative of its query (see `marginal.in_batch`), though it is one of the others.
+    it is no negative of its query (see `marginal.in_batch`), though it is one of the others. Of a passage
+    longer than `length` a part is taken at random, and of the own one a part that has the window.
     """
     rows = np.repeat(asked.passages[:, None], 1 + negatives, axis=1)
+    parts = np.zeros((*rows.shape, 2), np.int32)
     for i, own in enumerate(asked.passages):
+        rng = generator(int(own), int(asked.positions[i]))
         others = found[i][(found[i] >= 0) & (found[i] != own)]
-        drawn = generator(int(own), int(asked.positions[i])).permutation(others)[:negatives]
+        drawn = rng.permutation(others)[:negatives]
         rows[i, 1 : 1 + len(drawn)] = drawn
-    width = _needed(corpus, rows, lengths.passage)
-    texts = features.passage_text(corpus, rows.reshape(-1), width)
+        for j, row in enumerate(rows[i]):
+            parts[i, j] = _part(corpus, row, length, rng, asked.spans[i] if row == own else None)
+    width = _needed(corpus, rows, length)
+    texts = features.passage_text(corpus, rows.reshape(-1), width, part=parts.reshape(-1, 2))
     shape = (*rows.shape, width)
     return QueryPassages(
         asked.query, Text(*(x.reshape(shape) for x in texts)), rows.astype(np.int32)
     )
+
+
+def _part(
+    corpus: Corpus, row: int, length: int, rng: np.random.Generator, span: np.ndarray | None
+) -> tuple[int, int]:
+    """[start, stop) of the body of a passage: as much as fits `length`, with the span if there is one."""
+    title, body = (int(n) for n in corpus.lengths[row])
+    # Of which three are special.
+    room = min(body, max(0, length - 3 - title))
+    low, high = 0, body - room
+    if span is not None and span[1] - span[0] <= room:
+        low, high = max(low, int(span[1]) - room), min(high, int(span[0]))
+    start = int(rng.integers(low, high + 1))
+    return start, start + room
 
 
 def _needed(corpus: Corpus, rows: np.ndarray, most: int) -> int:

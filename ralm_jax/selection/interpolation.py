@@ -46,20 +46,22 @@ class Interpolation:
 
     Attributes:
       shortest, longest: wordpieces of a window of a held-out passage.
-      size: windows asked, and passages ranked beside those that are gold.
+      size: windows asked.
+      pool: passages that each is to be found among.
       lexical_weight: of BM25 beside the dense score, in the searches of the run.
     """
 
     shortest: Count = 8
     longest: Count = 20
     size: Count = 2000
+    pool: Count = 1000
     lexical_weight: Rate = 15.0
 
     def __post_init__(self):
         settings.check_fields(self)
 
     def probe(self, corpus: Corpus, lengths: Lengths, held_out: float) -> Probe:
-        """Windows of held-out passages, to be found among at most `size` passages.
+        """Windows of held-out passages, to be found among at most `pool` passages.
 
         Raises UserError where no passage is held out: a window of one that was trained on proves nothing.
         """
@@ -71,12 +73,12 @@ class Interpolation:
                 f"no passage of {corpus.path} is held out to choose weights by: raise HELD_OUT "
                 f"(now {held_out})"
             )
-        held = rng.permutation(held)[: max(1, self.size // 2)]
+        held = rng.permutation(held)[: max(1, self.pool // 2)]
         others = rng.permutation(np.setdiff1d(np.arange(corpus.size), held))
         rows = np.resize(held, self.size)
         sizes = {"shortest": self.shortest, "longest": self.longest}
         asked = windows.windows(corpus, rows, np.arange(self.size), lengths, 0, **sizes)
-        pool = np.concatenate([held, others[: self.size - len(held)]])
+        pool = np.concatenate([held, others[: self.pool - len(held)]])
         return Probe(
             asked.query, [{int(row)} for row in rows], pool, "windows of held-out passages"
         )

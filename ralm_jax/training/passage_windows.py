@@ -26,6 +26,9 @@ class PassageWindows:
 
     Attributes:
       shortest, longest: wordpieces of a window.
+      part: wordpieces of a passage that are read at most, special tokens included: a part that has the
+        window stands for a longer passage; None for as many as the index reads. Half the length takes less
+        than half the time.
       negatives: passages a query, drawn from the first `neighbours` of the mixed search.
       lexical_weight: of BM25 in that search; see `lexical.mix`.
     """
@@ -33,6 +36,7 @@ class PassageWindows:
     lengths: Lengths
     shortest: Count = 8
     longest: Count = 20
+    part: Count | None = None
     negatives: CountOrZero = 1
     neighbours: Count = 20
     lexical_weight: Rate = 15.0
@@ -47,6 +51,11 @@ class PassageWindows:
             raise UserError(
                 f"PassageWindows: windows of {self.shortest} to {self.longest} wordpieces do not fit a query "
                 f"length of {self.lengths.query}, of which 2 are special"
+            )
+        if self.part is not None and self.part < self.longest + 3:
+            raise UserError(
+                f"PassageWindows: a part of {self.part} wordpieces cannot hold a window of {self.longest} "
+                "and 3 special ones: raise `part`"
             )
 
     def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
@@ -75,4 +84,5 @@ class PassageWindows:
 
     def batch(self, corpus: Corpus, asked: windows.Windows, found: np.ndarray, vectors: Vectors):
         """Neighbours [B,K] of what was asked -> QueryPassages, C = 1 + negatives."""
-        return windows.with_negatives(corpus, asked, found, self.lengths, negatives=self.negatives)
+        length = min(self.part or self.lengths.passage, self.lengths.passage)
+        return windows.with_negatives(corpus, asked, found, length, negatives=self.negatives)

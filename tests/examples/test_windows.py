@@ -57,7 +57,7 @@ def test_any_step_is_drawn_by_itself(tiny):
 def test_negatives_are_others_that_were_found(tiny):
     asked = drawn(tiny.corpus, [5, 6, 7])
     found = np.array([[5, 8, 9, -1], [8, 6, 9, 10], [7, -1, -1, -1]], np.int32)
-    batch = windows.with_negatives(tiny.corpus, asked, found, LENGTHS, negatives=2)
+    batch = windows.with_negatives(tiny.corpus, asked, found, LENGTHS.passage, negatives=2)
     assert batch.rows[:, 0].tolist() == [5, 6, 7] and batch.rows.dtype == np.int32
     assert set(batch.rows[0, 1:]) == {8, 9} and set(batch.rows[1, 1:]) < {8, 9, 10}
     # Nothing else was found: its own passage stands in, which is no negative of it.
@@ -76,13 +76,39 @@ def test_negatives_are_others_that_were_found(tiny):
                 tiny.corpus,
                 drawn(tiny.corpus, [6], first=position),
                 found[1:2],
-                LENGTHS,
+                LENGTHS.passage,
                 negatives=1,
             ).rows[0]
         )
         for position in range(30)
     }
     assert several == {(6, 8), (6, 9), (6, 10)}
+
+
+def test_a_part_of_a_long_passage_has_its_window(tiny):
+    corpus, length = tiny.corpus, 18
+    sizes = np.asarray(corpus.lengths).astype(int)
+    long = np.flatnonzero((sizes.sum(1) + 3 > length) & (sizes[:, 0] < 4))[:8]
+    others = np.roll(long, 1).astype(np.int32)
+    begins = set()
+    for position in range(0, 200, len(long)):
+        asked = drawn(corpus, long, first=position)
+        batch = windows.with_negatives(corpus, asked, others[:, None], length, negatives=1)
+        assert batch.passages.tokens.shape == (len(long), 2, length)
+        for i, window in enumerate(pieces(asked.query)):
+            start, stop = asked.spans[i]
+            assert windows.body(corpus, long[i])[start:stop].tolist() == window
+            for j, row in enumerate(batch.rows[i]):
+                title = corpus.tokens[row, : sizes[row, 0]].tolist()
+                text = batch.passages.tokens[i, j].tolist()
+                assert text[1 : 1 + len(title)] == title and 0 not in text
+                part, whole = text[len(title) + 2 : -1], windows.body(corpus, row).tolist()
+                at = [k for k in range(len(whole)) if whole[k : k + len(part)] == part]
+                assert at, "a part is one stretch of the body"
+                begins.update(at)
+            own = batch.passages.tokens[i, 0].tolist()
+            assert any(own[k : k + len(window)] == window for k in range(length))
+    assert len(begins) > 5
 
 
 def test_passages_held_out_are_the_same_for_every_seed_and_never_asked(tiny):
