@@ -126,7 +126,7 @@ class OpenRun:
         if self.path is None:
             return embed_corpus(self.model, self.params, self.corpus, self.lengths)
         return vector_cache.corpus_vectors(
-            self.path, self.model, self.params, self.corpus, self.lengths
+            [self.path], self.model, self.params, self.corpus, self.lengths
         )
 
     @functools.cached_property

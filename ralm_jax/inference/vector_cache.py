@@ -38,6 +38,7 @@ def encoder_hash(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: i
     config = dataclasses.replace(model.retriever_config, dropout=0.0, attention_dropout=0.0)
     shape = {**dataclasses.asdict(config), "dtype": jnp.dtype(config.dtype).name}
     kind = (shape, model.embedding, model.pooling, model.head, model.norm_eps)
+    kind += (model.passage_prompt,) if model.passage_prompt else ()
     digest = hashlib.sha256(repr((kind, min(length, longest))).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(retriever["passage_tower"]):
         digest.update(jax.tree_util.keystr(path).encode())
@@ -101,15 +102,19 @@ def _stored(roots: Sequence[Path], encoder: str, corpus: Corpus) -> index.Versio
 
 
 def corpus_vectors(
-    run: Path, model: Ralm | OpenQA, params: dict, corpus: Corpus, lengths: Lengths
+    runs: Sequence[Path | None],
+    model: Ralm | OpenQA,
+    params: dict,
+    corpus: Corpus,
+    lengths: Lengths,
 ) -> np.ndarray:
-    """The corpus as the model embeds it, [N,E]: taken from the run or the cache, else embedded and cached."""
-    found = find([run], model, params["retriever"], corpus, lengths.passage)
+    """The corpus as the model embeds it, [N,E]: taken from runs or the cache, else embedded and cached."""
+    found = find(runs, model, params["retriever"], corpus, lengths.passage)
     if found.vectors is not None and found.stored:
         return found.vectors
     vectors = found.vectors
     if vectors is None:
-        vectors = _embed(run, model, params, corpus, lengths)
+        vectors = _embed(runs, model, params, corpus, lengths)
     try:
         return _cache(cached(found.encoder, corpus), vectors, corpus.fingerprint, found.encoder)
     except (OSError, UserError):
@@ -117,8 +122,8 @@ def corpus_vectors(
         return vectors
 
 
-def _embed(run: Path, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
-    others = any(index.versions(root) for root in folders(run))
+def _embed(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
+    others = any(index.versions(root) for root in folders(*runs))
     why = " (the vectors in the run are not by these parameters)" if others else ""
     what = f"embedding the corpus{why}"
     with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:

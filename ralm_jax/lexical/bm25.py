@@ -11,17 +11,19 @@ from ralm_jax.metrics.qa import words
 # It reports its progress at level DEBUG.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
+# Anserini's defaults for passages, with which the papers report BM25.
+K1, B = 0.9, 0.4
+
 
 class Bm25:
     """An index over passages, in memory; passage i is the i-th text given.
 
-    A text is title and body in one string. k1 0.9 and b 0.4 are Anserini's defaults for passages,
-    with which the papers report BM25. Words are those of `answers.words` without punctuation, no
+    A text is title and body in one string. Words are those of `metrics.qa.words` without punctuation, no
     stemming, no stop words: the same for every language.
     """
 
     def __init__(self, texts: Iterable[str]):
-        self._index = bm25s.BM25(k1=0.9, b=0.4)
+        self._index = bm25s.BM25(k1=K1, b=B)
         self._index.index([_terms(text) for text in texts], show_progress=False)
 
     def search(self, questions: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:

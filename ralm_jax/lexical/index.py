@@ -4,6 +4,7 @@ import bm25s
 import numpy as np
 
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.lexical.bm25 import K1, B
 
 
 class LexicalIndex:
@@ -17,7 +18,7 @@ class LexicalIndex:
         lengths = np.asarray(corpus.lengths).astype(int).sum(1)
         rows = [row[:n].tolist() for row, n in zip(corpus.tokens, lengths, strict=True)]
         pieces = {piece: piece for piece in range(corpus.vocabulary.size)}
-        self._index = bm25s.BM25(k1=0.9, b=0.4)
+        self._index = bm25s.BM25(k1=K1, b=B)
         self._index.index((rows, pieces), create_empty_token=False, show_progress=False)
         v = corpus.vocabulary
         self._silent = {0, v.cls, v.sep, v.mask}

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ralm_jax.batches import Text
 from ralm_jax.models.config import EncoderConfig
@@ -18,6 +19,8 @@ class RetrievalModel(nn.Module):
       score_scale: on inner products before a softmax; REALM has none, cosines want 20.
       norm_eps: of the LayerNorm of the head.
       with_scorer: a cross-encoder of the reader's sizes.
+      query_prompt, passage_prompt: wordpieces that the retriever reads before every query or passage, as
+        the encoder was trained to; the reader and the scorer never see them.
     """
 
     retriever_config: EncoderConfig
@@ -29,6 +32,8 @@ class RetrievalModel(nn.Module):
     head: str = "layer_norm"
     norm_eps: Positive = 1e-12
     with_scorer: bool = False
+    query_prompt: tuple[int, ...] = ()
+    passage_prompt: tuple[int, ...] = ()
 
     def setup(self):
         self.retriever = Retriever(
@@ -50,14 +55,26 @@ class RetrievalModel(nn.Module):
 
     def queries(self, text: Text, train: bool = False) -> jax.Array:
         """[B,L] -> [B,E]."""
-        return self.retriever.queries(text.tokens, text.types, train)
+        return self.retriever.queries(*prompted(text, self.query_prompt), train)
 
     def passages(self, text: Text, train: bool = False) -> jax.Array:
         """[B,P] -> [B,E]."""
-        return self.retriever.passages(text.tokens, text.types, train)
+        return self.retriever.passages(*prompted(text, self.passage_prompt), train)
 
     def rerank(self, joint: Text, train: bool = False) -> jax.Array:
         """What the scorer makes of query and passage read together: [B,K,S] -> [B,K]."""
         b, k, s = joint.tokens.shape
         tokens, types = (x.reshape(b * k, s) for x in joint)
         return self.scorer(tokens, types, train).reshape(b, k)
+
+
+def prompted(text: Text, prompt: tuple[int, ...]) -> Text:
+    """[B,P] -> [B,P+n]: the n wordpieces of a prompt behind [CLS], of type 0."""
+    if not prompt:
+        return text
+    rows = len(text.tokens)
+    pieces = jnp.broadcast_to(jnp.array(prompt, jnp.int32), (rows, len(prompt)))
+    return Text(
+        jnp.concatenate([text.tokens[:, :1], pieces, text.tokens[:, 1:]], axis=1),
+        jnp.concatenate([text.types[:, :1], jnp.zeros_like(pieces), text.types[:, 1:]], axis=1),
+    )

@@ -151,7 +151,8 @@ def load_model(run: Path) -> Ralm | OpenQA:
         fields = dict(record[part])
         fields["dtype"] = jnp.dtype(fields["dtype"]).type
         record[part] = EncoderConfig(**fields)
-    return kind(**record)
+    # JSON has no tuples.
+    return kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in record.items()})
 
 
 def checkpoint_folder(run: Path, stage: str) -> Path:
@@ -174,7 +175,7 @@ def _with_defaults(record: dict[str, Any], kind: type[Ralm | OpenQA]) -> dict[st
     for part in ("retriever_config", "reader_config"):
         fields: dict[str, Any] = {**dataclasses.asdict(EncoderConfig()), **record[part]}
         whole[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
-    return whole
+    return {name: tuple(x) if isinstance(x, list) else x for name, x in whole.items()}
 
 
 def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import windows
+from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import embed_rows, embed_texts
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.runs import directory, selection
@@ -128,7 +129,7 @@ def exceeds(ours: np.ndarray, theirs: np.ndarray, errors: float) -> bool:
 def reciprocal_ranks(opened: OpenRun, probe: Probe) -> np.ndarray:
     """1 / rank of the first gold passage of each query among the pool, float [n]."""
     model, params = opened.model, opened.params
-    vectors = embed_rows(model, params, opened.corpus, opened.lengths, probe.pool)
+    vectors = _pool_vectors(opened, probe.pool)
     queries = embed_texts(model, params, probe.query)
     place = {int(row): i for i, row in enumerate(probe.pool)}
     out = np.zeros(len(queries))
@@ -137,6 +138,16 @@ def reciprocal_ranks(opened: OpenRun, probe: Probe) -> np.ndarray:
         best = max(scores[place[row]] for row in gold)
         out[i] = 1 / (1 + int((scores > best).sum()))
     return out
+
+
+def _pool_vectors(opened: OpenRun, rows: np.ndarray) -> np.ndarray:
+    """Vectors [m,E] of the passages that are ranked; those of a start were cached as training began."""
+    model, params, lengths = opened.model, opened.params, opened.lengths
+    if opened.path is not None:
+        about = (model, params["retriever"], opened.corpus, lengths.passage)
+        if (found := vector_cache.find([], *about).vectors) is not None:
+            return found[rows]
+    return embed_rows(model, params, opened.corpus, lengths, rows)
 
 
 def keep(run: Path, ended: OpenRun, start: Any, select: Interpolation) -> Any:

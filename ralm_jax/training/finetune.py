@@ -139,6 +139,8 @@ def question_answerer(opened: OpenRun, span_width: int, seed: int) -> tuple[Open
         score_scale=given.score_scale,
         share_towers=False,
         with_scorer=given.with_scorer,
+        query_prompt=given.query_prompt,
+        passage_prompt=given.passage_prompt,
         span_width=span_width,
     )
     drawn = initial.drawn_params(model, seed)["reader"]

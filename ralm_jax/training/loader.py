@@ -30,7 +30,7 @@ from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.choose import choose
-from ralm_jax.retrieval.refresh import Policy, Refresher
+from ralm_jax.retrieval.refresh import Frozen, Policy, Refresher
 from ralm_jax.retrieval.searcher import Found, Published
 
 # {"retriever": ..., "reader": ...}, nested mappings of arrays.
@@ -159,7 +159,6 @@ class RetrievalLoader:
     def __init__(self, source: Source, task: Retrieving):
         self._source, self._task = source, task
         corpus, length = source.corpus, task.lengths.passage
-        # With BM25 in what is searched for, both searches give more than the task asks for.
         weight, k = getattr(task, "lexical_weight", 0.0), task.neighbours
         self._mix = Mix(LexicalIndex(corpus), source.model.score_scale, weight) if weight else None
         self._neighbours = min(max(k, DEPTH), corpus.size) if self._mix else k
@@ -178,14 +177,13 @@ class RetrievalLoader:
         )
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.
         self._needed: collections.deque[int] = collections.deque(maxlen=3)
-        # What the task's `ask` gave for the batch that comes next, and for the one behind it, which is drawn
-        # while the device trains: the device is idle during whatever is done between two steps.
+        # What `ask` gave for the next batch, and for the one behind it: drawn while the device trains.
         self._asked: Any = None
         self._drawn: tuple[int, Any] | None = None
         self._search: Callable[[], Found] | None = None
         self._queries: Any = None
         self._found = np.full((source.batch, task.neighbours), -1, np.int32)
-        # Steps of the indexes that the batch in the making and the last one were searched in.
+        # Steps of the indexes that served the batch in the making and the last one.
         self._searched = self._served = 0
         self._version: index.Version | None = None
         other = source.asked is not corpus
@@ -198,14 +196,18 @@ class RetrievalLoader:
 
     def _first_index(self, params: Params) -> tuple[np.ndarray | None, str]:
         """Vectors [N,E] that the same tower made before, where all processes have them; its hash."""
-        source = self._source
-        about = (source.model, params["retriever"], source.corpus, self._task.lengths.passage)
+        source, lengths = self._source, self._task.lengths
+        about = (source.model, params["retriever"], source.corpus, lengths.passage)
         frozen = not getattr(self._task, "train_passages", False)
         found = vector_cache.find(source.runs, *about, frozen=frozen)
-        # To embed takes all processes.
-        if partition.any_process(found.vectors is None):
-            return None, vector_cache.encoder_hash(*about)
-        return found.vectors, found.encoder
+        if not partition.any_process(found.vectors is None):
+            return found.vectors, found.encoder
+        # What serves for good others will ask for: it is embedded by width, in sight, and cached.
+        # Where there are several processes, all of them are needed to embed.
+        if isinstance(self._task.refresh, Frozen) and jax.process_count() == 1:
+            given = (source.model, params, source.corpus, lengths)
+            return vector_cache.corpus_vectors(source.runs, *given), found.encoder
+        return None, vector_cache.encoder_hash(*about)
 
     def prefetch(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)
@@ -218,9 +220,8 @@ class RetrievalLoader:
     def _ask(self, params: Params, step: int) -> None:
         drawn = self._drawn if self._drawn and self._drawn[0] == step else None
         self._asked = drawn[1] if drawn else self._draw(step)
-        vectors = embed_queries(self._source.model, params["retriever"], self._asked.query)
-        self._search = self._searcher.search(vectors, self._neighbours)
-        self._queries = vectors
+        self._queries = embed_queries(self._source.model, params["retriever"], self._asked.query)
+        self._search = self._searcher.search(self._queries, self._neighbours)
         self._searched = step - self._refresher.staleness(step)
 
     def _draw(self, step: int) -> Any:
@@ -235,10 +236,9 @@ class RetrievalLoader:
         """Of the version now served."""
         step = self._searcher.step
         if self._version is None or self._version.step != step:
-            source = self._source
             # Written by this process, or verified when the run was resumed.
-            fingerprint = source.corpus.fingerprint
-            self._version = index.open_version(source.index_root, step, fingerprint, verify=False)
+            about = (self._source.index_root, step, self._source.corpus.fingerprint)
+            self._version = index.open_version(*about, verify=False)
         return self._version.vectors
 
     def retrieve(self) -> None:
@@ -278,8 +278,8 @@ class RetrievalLoader:
 
     def set_state(self, state: dict, step: int) -> None:
         flying = int(state["snapshot_step"][0])
-        snapshot = state["snapshot"] if flying >= 0 else None
-        self._refresher.resume(snapshot, flying if flying >= 0 else None, step)
+        snapshot = (state["snapshot"], flying) if flying >= 0 else (None, None)
+        self._refresher.resume(*snapshot, step)
         self._asked, self._search = self._draw(step), None
         self._found = np.asarray(state["found"])
         self._searched = self._searcher.step

@@ -62,8 +62,8 @@ def check(stage: Stage, model: Ralm | OpenQA) -> None:
             f"{asked.query}: raise JOINT_LENGTH above QUERY_LENGTH"
         )
     for name, length, most in (
-        ("query", asked.query, retriever),
-        ("passage", asked.passage, retriever),
+        ("query", asked.query, retriever - len(model.query_prompt)),
+        ("passage", asked.passage, retriever - len(model.passage_prompt)),
         ("joint", asked.joint, model.reader_config.positions),
     ):
         if length > most:

@@ -1,14 +1,14 @@
 """`ralm export`: what was trained here, in the layouts that other libraries load."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, write_vocabulary
+from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, read_vocabulary, write_vocabulary
 from ralm_jax.data.tokenizer_settings import SETTINGS
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
@@ -64,7 +64,10 @@ def export_model(
 
 def _sentence_transformers(out: Path, opened: OpenRun) -> None:
     model, retriever = opened.model, opened.params["retriever"]
-    lengths = opened.lengths
+    pieces = read_vocabulary(directory.vocabulary(opened.folder)[0])
+    prompts = [_text(pieces, ids) for ids in (model.query_prompt, model.passage_prompt)]
+    query = opened.lengths.query + len(model.query_prompt)
+    passage = opened.lengths.passage + len(model.passage_prompt)
     towers = {"": "passage_tower"}
     if not model.share_towers:
         towers = {"passage": "passage_tower", "query": "query_tower"}
@@ -82,7 +85,13 @@ def _sentence_transformers(out: Path, opened: OpenRun) -> None:
             {},
             layout.give(slots, params),
         )
-        sentence_modules.write(target, model, params, max(lengths.query, lengths.passage))
+        sentence_modules.write(target, model, params, max(query, passage), (prompts[0], prompts[1]))
+
+
+def _text(pieces: list[str], ids: Sequence[int]) -> str:
+    """A text that has these wordpieces, and a space at its end unless it is empty."""
+    words = " ".join(pieces[i] for i in ids).replace(" ##", "")
+    return f"{words} " if words else ""
 
 
 def _transformers(out: Path, opened: OpenRun) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax.data.tokenizer import write_vocabulary
+from ralm_jax.data.tokenizer import load_tokenizer, write_vocabulary
+from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.publishing import published
@@ -20,6 +21,7 @@ from ralm_jax.weights import (
     block_records,
     families,
     model_folder,
+    sentence_modules,
     sentence_settings,
     sources,
     tokenizer_files,
@@ -54,18 +56,17 @@ def import_model(
         folder = sources.find(source, say)
         read = families.read(folder)
         tokenizer = _tokenizer(folder, read.model.reader_config)
-        prompts = sentence_settings.prompts(folder)
-        _write(partial, read, source, prompts)
         most = model_folder.length_limit(
             model_folder.encoder_folder(folder), read.model.reader_config
         )
         write_vocabulary(partial, tokenizer.pieces, tokenizer.settings, most)
+        read = _with_prompts(read, folder, directory.vocabulary(partial))
+        _write(partial, read, source)
         passages = _save_passages(partial, folder, read)
     sizes = {part: _size(tree) for part, tree in read.params.items()}
     notes = [
         *read.notes,
         *tokenizer.notes,
-        *_about_prompts(prompts),
         *_about_passages(out, passages, read),
     ]
     say(f"{out}: {', '.join(f'{part} {size:,} parameters' for part, size in sizes.items())}")
@@ -91,11 +92,36 @@ def _tokenizer(folder: Path, c: EncoderConfig) -> tokenizer_files.Found:
     return found._replace(settings=sentence_settings.with_lower_case(folder, found.settings))
 
 
-def _about_prompts(prompts: dict[str, Any]) -> list[str]:
-    if not prompts:
-        return []
-    names = ", ".join(prompts["prompts"])
-    return [f"prompts {names} are not used: texts are embedded without them"]
+def _with_prompts(
+    read: families.Read, folder: Path, vocabulary: tuple[Path, TokenizerSettings]
+) -> families.Read:
+    """The model with the prompts it was trained with, and texts shorter by as much."""
+    prompts = sentence_settings.prompts(folder)
+    if not prompts.texts:
+        return read
+    if not sentence_modules.pools_prompts(folder):
+        names = ", ".join(prompts.texts)
+        note = f"prompts {names} are not used, since the model leaves them out of its mean"
+        return read._replace(notes=(*read.notes, note))
+    tokenizer = load_tokenizer(*vocabulary)
+
+    def pieces(name: str | None) -> tuple[int, ...]:
+        text = prompts.texts[name] if name else ""
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    query, passage = pieces(prompts.query), pieces(prompts.passage)
+    longest = sentence_settings.text_lengths(folder, read.model.retriever_config)
+    lengths = dataclasses.replace(
+        read.lengths,
+        query=min(read.lengths.query, longest[0] - len(query)),
+        passage=min(read.lengths.passage, longest[1] - len(passage)),
+    )
+    model = read.model.clone(query_prompt=query, passage_prompt=passage)
+    used = [(prompts.query, "questions"), (prompts.passage, "passages")]
+    notes = [f"prompt {name} is put before {texts}" for name, texts in used if name]
+    if unused := ", ".join(prompts.texts.keys() - {prompts.query, prompts.passage}):
+        notes.append(f"prompts {unused} are not used")
+    return read._replace(model=model, lengths=lengths, notes=(*read.notes, *notes))
 
 
 def _about_passages(out: Path, passages: dict[str, int], read: families.Read) -> list[str]:
@@ -110,7 +136,7 @@ def _about_passages(out: Path, passages: dict[str, int], read: families.Read) ->
     ]
 
 
-def _write(run: Path, read: families.Read, source: str, prompts: dict[str, Any]) -> None:
+def _write(run: Path, read: families.Read, source: str) -> None:
     record = {
         "corpus": None,
         "fingerprint": None,
@@ -121,8 +147,6 @@ def _write(run: Path, read: families.Read, source: str, prompts: dict[str, Any])
         "seed": 0,
         "drawn": read.drawn,
         "class": read.kind,
-        # Kept for a release that puts them before texts.
-        **prompts,
     }
     directory.write_atomically(run / directory.RUN, json.dumps(record, indent=1) + "\n")
     directory.save_model(run, read.model)

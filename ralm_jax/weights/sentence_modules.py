@@ -17,7 +17,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.weights import layout
+from ralm_jax.weights import layout, sentence_settings
 from ralm_jax.weights.layout import Slot
 from ralm_jax.weights.model_folder import MODULES, is_count, modules, read_object
 from ralm_jax.weights.sentence_settings import SETTINGS, similarity
@@ -151,8 +151,19 @@ def _compares_by_cosine(folder: Path, normalized: bool) -> bool:
     return compared in same
 
 
-def write(folder: Path, model: Ralm | OpenQA, params: Any, length: int) -> None:
-    """Writes the modules of `read` for one tower, found in `params` under the passage tower's name."""
+def pools_prompts(folder: Path) -> bool:
+    """Whether the mean is taken over the prompt too."""
+    pooling = [path for kind, path in modules(folder) if kind == "Pooling"]
+    return all(read_object(path / "config.json").get("include_prompt", True) for path in pooling)
+
+
+def write(
+    folder: Path, model: Ralm | OpenQA, params: Any, length: int, prompts: tuple[str, str]
+) -> None:
+    """Writes the modules of `read` for one tower, found in `params` under the passage tower's name.
+
+    prompts: of queries and of passages; empty where there is none.
+    """
     c = model.retriever_config
     names = ["Transformer", "Pooling"]
     mode = "mean" if model.pooling == "mean" else "cls"
@@ -184,7 +195,7 @@ def write(folder: Path, model: Ralm | OpenQA, params: Any, length: int) -> None:
     _json(folder / MODULES, listed)
     _json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
     compared = "cosine" if model.head == "unit" else "dot"
-    _json(folder / SETTINGS, {"similarity_fn_name": compared, "prompts": {}})
+    sentence_settings.write(folder, compared, *prompts)
 
 
 def _pooling_record(width: int, mode: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The settings of a sentence-transformers model: similarity, prompts, lengths of texts, lower case."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.errors import UserError
@@ -20,17 +21,39 @@ def similarity(folder: Path) -> str:
     return _settings(folder).get("similarity_fn_name") or "cosine"
 
 
-def prompts(folder: Path) -> dict[str, Any]:
-    """What the model puts before texts, as a run records it; nothing where all prompts are empty."""
+class Prompts(NamedTuple):
+    """What a model puts before texts, by name; and the names of those for questions and for passages."""
+
+    texts: dict[str, str]
+    query: str | None
+    passage: str | None
+
+
+def prompts(folder: Path) -> Prompts:
+    """The prompts that are not empty. Those used are the ones of `encode_query` and `encode_document`.
+
+    Raises UserError where they are no texts.
+    """
     options = _settings(folder)
     found = options.get("prompts") or {}
-    if not isinstance(found, dict):
+    if not (isinstance(found, dict) and all(isinstance(text, str) for text in found.values())):
         raise UserError(f"{folder / SETTINGS}: the prompts must be an object of names and texts")
     named = {name: text for name, text in found.items() if text}
-    default = options.get("default_prompt_name")
-    return ({"prompts": named} if named else {}) | (
-        {"default_prompt_name": default} if default in named else {}
-    )
+
+    def first(*names: str) -> str | None:
+        # An empty prompt of that name is meant to be empty.
+        given = next((name for name in names if name in found), options.get("default_prompt_name"))
+        return given if given in named else None
+
+    return Prompts(named, first("query"), first("document", "passage", "corpus"))
+
+
+def write(folder: Path, similarity_fn: str, query: str, passage: str) -> None:
+    """Writes the settings of a model whose texts begin with prompts, which may be empty."""
+    settings = {"similarity_fn_name": similarity_fn, "prompts": {}}
+    if query or passage:
+        settings["prompts"] = {"query": query, "document": passage}
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
 def _encoder_settings(folder: Path) -> tuple[str, dict[str, Any], Path]:

@@ -89,6 +89,30 @@ def test_a_trained_retriever(sentence_transformers, tiny, tmp_path, settings):
     np.testing.assert_allclose(there.encode(texts(tiny.corpus)), passages, atol=1e-5)
 
 
+def test_prompts(sentence_transformers, minilm, tiny, tmp_path):
+    """A folder that sentence-transformers wrote prompts into is embedded here as it embeds there."""
+    export_model(minilm, "sentence-transformers", tmp_path / "source")
+    file = tmp_path / "source" / "config_sentence_transformers.json"
+    spoken = {"query": "Represent this question: ", "document": "passage: "}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prompts": spoken}))
+    import_model(str(tmp_path / "source"), tmp_path / "run", say=lambda line: None)
+    lines = "".join(json.dumps(d) + "\n" for d in tiny.almanac.documents[:10])
+    (tmp_path / "some.jsonl").write_text(lines, "utf-8")
+    vocab, settings = directory.vocabulary(tmp_path / "run")
+    given = {"vocab_file": vocab, "settings": settings, "say": lambda line: None}
+    prepare(str(tmp_path / "some.jsonl"), tmp_path / "corpus", **given)
+    corpus, opened = open_corpus(tmp_path / "corpus"), OpenRun.open(tmp_path / "run")
+    passages, queries = vectors_here(opened, corpus, opened.lengths, QUESTIONS)
+    export_model(tmp_path / "run", "sentence-transformers", tmp_path / "out")
+    for folder in ("source", "out"):
+        there = sentence_transformers.SentenceTransformer(str(tmp_path / folder), device="cpu")
+        asked = there.encode(QUESTIONS, prompt_name="query")
+        told = there.encode(texts(corpus), prompt_name="document")
+        np.testing.assert_allclose(asked, queries, atol=1e-5)
+        np.testing.assert_allclose(told, passages, atol=1e-5)
+        assert np.abs(there.encode(QUESTIONS) - queries).max() > 1e-2
+
+
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory):
     pytest.importorskip("sentence_transformers")

@@ -210,7 +210,7 @@ def test_a_passage_tower_that_is_trained_makes_its_own(imported, prepare, capsys
 def test_a_passage_tower_that_was_trained_embeds(imported, prepare, capsys):
     corpus, loaded = prepare(TEXTS), OpenRun.open(imported)
     params = jax.tree.map(lambda x: x + 0.01, loaded.params)
-    vectors = vector_cache.corpus_vectors(imported, loaded.model, params, corpus, LENGTHS)
+    vectors = vector_cache.corpus_vectors([imported], loaded.model, params, corpus, LENGTHS)
     wanted = embedding.embed_corpus(loaded.model, params, corpus, LENGTHS)
     np.testing.assert_allclose(vectors, wanted, atol=1e-6)
     assert capsys.readouterr().err == ""

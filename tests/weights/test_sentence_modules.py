@@ -14,6 +14,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.runs import directory
 from ralm_jax.weights import families
+from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
 
 TEXT = Text(
@@ -101,24 +102,80 @@ def test_names_as_a_model_with_a_head_has_them(model):
     )
 
 
-def test_prompts_are_said_and_recorded(model, tmp_path):
-    settings = {
-        "prompts": {"query": "query: ", "passage": "passage: "},
-        "default_prompt_name": None,
-    }
-    path = model(("Transformer", "Pooling", "Normalize"), settings=settings)
-    _, said, report = imported(path, tmp_path / "run")
-    assert said[-1] == "prompts query, passage are not used: texts are embedded without them"
-    assert report["notes"] == [said[-1]]
-    assert directory.read_record(tmp_path / "run")["prompts"] == settings["prompts"]
+SPOKEN = {"query": "a city ", "passage": "the ", "clustering": "the year "}
+
+
+def test_prompts_are_put_behind_cls(model, tmp_path):
+    path = model(("Transformer", "Pooling", "Normalize"), settings={"prompts": SPOKEN})
+    opened, said, report = imported(path, tmp_path / "run")
+    notes = ["query is put before questions", "passage is put before passages"]
+    assert report["notes"] == said[-3:]
+    assert said[-3:] == [*(f"prompt {note}" for note in notes), "prompts clustering are not used"]
+    tokenizer = load_tokenizer(*directory.vocabulary(tmp_path / "run"))
+    asked = tuple(tokenizer.encode("a city", add_special_tokens=False).ids)
+    assert opened.model.query_prompt == asked and len(asked) == 2
+    plain = OpenRun.open(tmp_path / "run").model.clone(query_prompt=(), passage_prompt=())
+    for method, prompt in (("queries", asked), ("passages", opened.model.passage_prompt)):
+        by_hand = Text(
+            np.insert(TEXT.tokens, [1] * len(prompt), prompt, axis=1),
+            np.insert(TEXT.types, [1] * len(prompt), 0, axis=1),
+        )
+        params = {"params": opened.params}
+        np.testing.assert_array_equal(
+            opened.model.apply(params, TEXT, method=method),
+            plain.apply(params, by_hand, method=method),
+        )
+    # Texts are shorter by as much, so that both together are as long as they were there.
+    assert opened.lengths.passage == families.read(path).lengths.passage - 1
+
+
+def test_an_export_gives_the_prompts_back(model, tmp_path):
+    path = model(("Transformer", "Pooling", "Normalize"), settings={"prompts": SPOKEN})
+    opened, _, _ = imported(path, tmp_path / "run")
+    export_model(tmp_path / "run", "sentence-transformers", tmp_path / "out")
+    again, _, _ = imported(tmp_path / "out", tmp_path / "again")
+    assert again.model == opened.model and again.lengths.passage == opened.lengths.passage
+
+
+@pytest.mark.parametrize(
+    ("settings", "query", "passage"),
+    [
+        ({"prompts": {"query": "a "}}, 1, 0),
+        ({"prompts": {"document": "a ", "passage": "a city "}}, 0, 1),
+        ({"prompts": {"corpus": "the city "}, "default_prompt_name": "corpus"}, 2, 2),
+        ({"prompts": {"query": "", "x": "a "}, "default_prompt_name": "x"}, 0, 1),
+    ],
+)
+def test_which_prompt_is_for_what(model, tmp_path, settings, query, passage):
+    """As `encode_query` and `encode_document` choose."""
+    path = model(("Transformer", "Pooling"), settings=settings)
+    opened, _, _ = imported(path, tmp_path / "run")
+    assert len(opened.model.query_prompt) == query
+    assert len(opened.model.passage_prompt) == passage
+
+
+def test_a_prompt_outside_of_the_mean_is_left_out(model, tmp_path):
+    pooling = {**MEAN, "include_prompt": False}
+    path = model(("Transformer", "Pooling"), pooling, settings={"prompts": {"query": "a "}})
+    opened, said, _ = imported(path, tmp_path / "run")
+    assert said[-1] == "prompts query are not used, since the model leaves them out of its mean"
+    assert opened.model.query_prompt == ()
+
+
+@pytest.mark.parametrize("prompts", [["a"], {"query": 3}])
+def test_prompts_that_are_no_texts(model, tmp_path, prompts):
+    path = model(("Transformer", "Pooling"), settings={"prompts": prompts})
+    with pytest.raises(UserError, match="the prompts must be an object of names and texts"):
+        imported(path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_empty_prompts_are_none(model, tmp_path):
     """Every newer model has two of them."""
     path = model(("Transformer", "Pooling"), settings={"prompts": {"query": "", "document": ""}})
-    _, said, report = imported(path, tmp_path / "run")
+    opened, said, report = imported(path, tmp_path / "run")
     assert len(said) == 2 and report["notes"] == []
-    assert "prompts" not in directory.read_record(tmp_path / "run")
+    assert opened.model.query_prompt == opened.model.passage_prompt == ()
 
 
 @pytest.mark.parametrize("normalized", [True, False])
