@@ -113,6 +113,10 @@ def _pretrain(verbs):
     verb.add_argument(
         "--init", metavar="RUN", help="start from the model of this run, imported or trained"
     )
+    for part in ("retriever", "reader", "reranker"):
+        verb.add_argument(
+            f"--init-{part}", metavar="RUN", help=f"start the {part} from that of this run instead"
+        )
     _add_set(verb)
     return "pretrain", verb
 

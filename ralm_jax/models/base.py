@@ -18,7 +18,8 @@ class RetrievalModel(nn.Module):
       embedding: E.
       score_scale: on inner products before a softmax; REALM has none, cosines want 20.
       norm_eps: of the LayerNorm of the head.
-      with_scorer: a cross-encoder of the reader's sizes.
+      with_scorer: a cross-encoder, of the reader's sizes unless `scorer_config` gives others; with
+        `scorer_pooler` as it was released, see `scorer`.
       query_prompt, passage_prompt: wordpieces that the retriever reads before every query or passage, as
         the encoder was trained to; the reader and the scorer never see them.
     """
@@ -34,6 +35,8 @@ class RetrievalModel(nn.Module):
     with_scorer: bool = False
     query_prompt: tuple[int, ...] = ()
     passage_prompt: tuple[int, ...] = ()
+    scorer_config: EncoderConfig | None = None
+    scorer_pooler: bool = False
 
     def setup(self):
         self.retriever = Retriever(
@@ -45,13 +48,20 @@ class RetrievalModel(nn.Module):
             self.share_towers,
         )
         if self.with_scorer:
-            self.scorer = Scorer(self.reader_config)
+            self.scorer = Scorer(self.scorer_config or self.reader_config, self.scorer_pooler)
 
     @property
     def drops(self) -> bool:
         """Whether anything is dropped out in training."""
         configs = (self.retriever_config, self.reader_config)
         return any(c.dropout or c.attention_dropout for c in configs)
+
+    @property
+    def joint_positions(self) -> int:
+        """Wordpieces of the longest query with its passage that reader and scorer can read."""
+        readers = [self.reader_config]
+        readers += [self.scorer_config] if self.with_scorer and self.scorer_config else []
+        return min(c.positions for c in readers)
 
     def queries(self, text: Text, train: bool = False) -> jax.Array:
         """[B,L] -> [B,E]."""

@@ -26,6 +26,7 @@ from ralm_jax.runs.files import read_json, write_atomically
 MODEL, RUN = "model.json", "run.json"
 # Beside the state of the best: is the scorer's order the better one, and how much BM25 weighs in a search.
 RERANK, LEXICAL_WEIGHT = "rerank", "lexical_weight"
+CONFIGS = ("retriever_config", "reader_config", "scorer_config")
 BEST = "best"  # not a stage that is trained: the parameters that did best where that is measured
 
 
@@ -147,12 +148,13 @@ def read_record(run: Path) -> dict[str, Any]:
 def load_model(run: Path) -> Ralm | OpenQA:
     record = read_json(run / MODEL)
     kind = {"Ralm": Ralm, "OpenQA": OpenQA}[record.pop("class", "Ralm")]
-    for part in ("retriever_config", "reader_config"):
-        fields = dict(record[part])
-        fields["dtype"] = jnp.dtype(fields["dtype"]).type
-        record[part] = EncoderConfig(**fields)
+    for part in CONFIGS:
+        if record.get(part):
+            fields: dict[str, Any] = dict(record[part])
+            fields["dtype"] = jnp.dtype(fields["dtype"]).type
+            record[part] = EncoderConfig(**fields)
     # JSON has no tuples.
-    return kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in record.items()})
+    return kind(**_with_tuples(record))
 
 
 def checkpoint_folder(run: Path, stage: str) -> Path:
@@ -172,10 +174,15 @@ def _with_defaults(record: dict[str, Any], kind: type[Ralm | OpenQA]) -> dict[st
         if field.default is not dataclasses.MISSING
     }
     whole = {**defaults, **record}
-    for part in ("retriever_config", "reader_config"):
-        fields: dict[str, Any] = {**dataclasses.asdict(EncoderConfig()), **record[part]}
-        whole[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
-    return {name: tuple(x) if isinstance(x, list) else x for name, x in whole.items()}
+    for part in CONFIGS:
+        if record.get(part):
+            fields: dict[str, Any] = {**dataclasses.asdict(EncoderConfig()), **record[part]}
+            whole[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
+    return _with_tuples(whole)
+
+
+def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(x) if isinstance(x, list) else x for name, x in record.items()}
 
 
 def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:
@@ -185,7 +192,8 @@ def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:
         for field in dataclasses.fields(model)
         if field.name not in ("parent", "name")
     }
-    for part in ("retriever_config", "reader_config"):
-        fields = dataclasses.asdict(record[part])
-        record[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
+    for part in CONFIGS:
+        if record[part] is not None:
+            fields = dataclasses.asdict(record[part])
+            record[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
     return record

@@ -139,6 +139,8 @@ def question_answerer(opened: OpenRun, span_width: int, seed: int) -> tuple[Open
         score_scale=given.score_scale,
         share_towers=False,
         with_scorer=given.with_scorer,
+        scorer_config=given.scorer_config,
+        scorer_pooler=given.scorer_pooler,
         query_prompt=given.query_prompt,
         passage_prompt=given.passage_prompt,
         span_width=span_width,

@@ -1,7 +1,7 @@
-"""Where a run starts: from random parameters, or from the model of another run."""
+"""Where a run starts: from random parameters, or from the models of other runs."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,61 @@ from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 
 M = TypeVar("M", Ralm, OpenQA)
+# What of a model is its retriever's.
+RETRIEVER = (
+    "retriever_config",
+    "embedding",
+    "pooling",
+    "share_towers",
+    "score_scale",
+    "head",
+    "norm_eps",
+    "query_prompt",
+    "passage_prompt",
+)
+
+
+class Runs(NamedTuple):
+    """The runs, imported or trained, whose models and newest parameters are started from.
+
+    One for all of it, and others for parts of it. A retriever and a reader together do without the first;
+    a reranker may join any start.
+    """
+
+    whole: str | Path | None = None
+    retriever: str | Path | None = None
+    reader: str | Path | None = None
+    reranker: str | Path | None = None
+
+    @property
+    def begun(self) -> Path | None:
+        """The one whose retriever is started from: it may have vectors, and is what ours is compared with."""
+        path = self.retriever or self.whole
+        return None if path is None else Path(path)
 
 
 def starting_point(
     model: Ralm | None,
-    init: str | Path | None,
+    runs: Runs,
     corpus: Corpus,
     seed: int,
     *,
     scorer: bool = False,
     copies: bool = False,
 ) -> tuple[Ralm, dict, dict | None]:
-    """Model and parameters to start from, with a scorer and a pointer if wanted; and a note of their run."""
-    found, params, note = _start(model, init, corpus, seed)
+    """Model and parameters to start from, with a scorer and a pointer if wanted; and a note of their runs.
+
+    Raises UserError: too little or too much to start from, or a run of another kind or vocabulary.
+    """
+    found, params, note = _start(model, runs, corpus, seed)
+    if runs.reader is not None:
+        other = _opened(runs.reader, corpus)
+        found, params = _with_reader(found, params, other)
+        note = {**(note or {}), "reader": other.note}
+    if runs.reranker is not None:
+        other = _opened(runs.reranker, corpus)
+        found, params = _with_reranker(found, params, other)
+        note = {**(note or {}), "reranker": other.note}
     if scorer:
         found, params = with_scorer(found, params, seed)
     if copies:
@@ -36,23 +78,66 @@ def starting_point(
 
 
 def _start(
-    model: Ralm | None, init: str | Path | None, corpus: Corpus, seed: int
+    model: Ralm | None, runs: Runs, corpus: Corpus, seed: int
 ) -> tuple[Ralm, dict, dict | None]:
-    if init is None:
-        if model is None:
-            raise UserError("the configuration names no model: give --init RUN to start from one")
+    """The model before a reader or a reranker of other runs joins it."""
+    if model is not None:
+        if any((runs.whole, runs.retriever, runs.reader)):
+            raise UserError(
+                "the configuration has a model of its own and --init brings another: take one, such as "
+                "--config runs/warm.gin with --init"
+            )
         model = directory.sized(model, corpus.vocabulary.size)
         return model, initial.initial_params(model, jax.random.key(seed)), None
-    if model is not None:
+    first = runs.whole or (runs.reader and runs.retriever)
+    if not first:
         raise UserError(
-            f"the configuration has a model of its own and --init {init} brings another: take one, such "
-            "as --config runs/warm.gin with --init"
+            "the configuration names no model: give --init RUN to start from one, or both "
+            "--init-retriever and --init-reader"
         )
-    opened = OpenRun.open(init)
+    found, params, note = _opened(first, corpus)
+    if runs.whole is None or runs.retriever is None:
+        return found, params, note
+    other = _opened(runs.retriever, corpus)
+    found = found.clone(**{name: getattr(other.model, name) for name in RETRIEVER})
+    params = {**params, "retriever": other.params["retriever"]}
+    return found, params, {**note, "retriever": other.note}
+
+
+class Opened(NamedTuple):
+    """The model of a run, its newest parameters, and a note of which they are."""
+
+    model: Ralm
+    params: dict
+    note: dict
+
+
+def _opened(path: str | Path, corpus: Corpus) -> Opened:
+    opened = OpenRun.open(path)
     if not isinstance(opened.model, Ralm):
-        raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
-    directory.check_vocabulary(Path(init), corpus)
-    return opened.model, opened.params, {"stage": opened.stage, "step": opened.step}
+        raise UserError(f"{path} answers questions (OpenQA); pretraining starts from a Ralm")
+    directory.check_vocabulary(Path(path), corpus)
+    return Opened(opened.model, opened.params, {"stage": opened.stage, "step": opened.step})
+
+
+def _with_reader(model: Ralm, params: dict, other: Opened) -> tuple[Ralm, dict]:
+    """The model with the reader of another; a scorer keeps its sizes."""
+    sizes = (model.scorer_config or model.reader_config) if model.with_scorer else None
+    theirs = {"reader_config": other.model.reader_config, "copies": other.model.copies}
+    model = model.clone(scorer_config=sizes, **theirs)
+    return model, {**params, "reader": other.params["reader"]}
+
+
+def _with_reranker(model: Ralm, params: dict, other: Opened) -> tuple[Ralm, dict]:
+    """The model with the scorer of another."""
+    theirs = other.model
+    if not theirs.with_scorer:
+        raise UserError(
+            "--init-reranker: that run has no scorer to start from; import a cross-encoder or train one"
+        )
+    sizes = theirs.scorer_config or theirs.reader_config
+    model = model.clone(with_scorer=True, scorer_config=sizes, scorer_pooler=theirs.scorer_pooler)
+    return model, {**params, "scorer": other.params["scorer"]}
 
 
 def with_pointer(model: Ralm, params: dict, seed: int) -> tuple[Ralm, dict]:

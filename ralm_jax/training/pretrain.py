@@ -25,6 +25,9 @@ def pretrain(
     stages: Sequence[Stage],
     model: Ralm | None = None,
     init: str | Path | None = None,
+    init_retriever: str | Path | None = None,
+    init_reader: str | Path | None = None,
+    init_reranker: str | Path | None = None,
     seed: int = 0,
     held_out: ShareBelowOne = 0.01,
     scorer: bool = False,
@@ -39,7 +42,7 @@ def pretrain(
       run: directory of the run (see `runs.directory`).
       corpus: to retrieve from, or its directory.
       model: sizes; the vocabulary is taken from the corpus. Or instead
-      init: a run, imported or trained, whose model and newest parameters this one starts from.
+      init, init_retriever, init_reader, init_reranker: runs that it starts from; see `initialize.Runs`.
       held_out: share of the facts, where the corpus names them, else of the passages, that are never
         asked in training.
       scorer: adds a cross-encoder to a model that has none; it begins as the reader's encoder.
@@ -54,18 +57,17 @@ def pretrain(
 
     Raises:
       UserError: before anything is made: a batch that does not divide over the devices, inputs longer than
-        the positions of the model, nothing to ask in the corpus, a corpus tokenized with a different
-        vocabulary than `init`, a directory of another run or one that is being trained. Later: a loss that
-        is not finite, a full disk.
+        the model's positions, nothing to ask in the corpus, a corpus of another vocabulary than `init`, a
+        directory of another run or one that is being trained. Later: a loss that is not finite, a full disk.
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
     settings.check("held_out", held_out, ShareBelowOne)
     corpus = corpus if isinstance(corpus, Corpus) else open_corpus(corpus)
+    runs = initialize.Runs(init, init_retriever, init_reader, init_reranker)
     model, params, started = initialize.starting_point(
-        model, init, corpus, seed, scorer=scorer, copies=copies
+        model, runs, corpus, seed, scorer=scorer, copies=copies
     )
-    begun = None if init is None else Path(init)
-    shared = Run(Path(run), corpus, model, seed, held_out, evaluate, begun, started, config)
+    shared = Run(Path(run), corpus, model, seed, held_out, evaluate, runs.begun, started, config)
     if select is None:
         return model, train_chain(shared, stages, params)
     # What cannot be selected by is found before anything is made.

@@ -64,7 +64,7 @@ def check(stage: Stage, model: Ralm | OpenQA) -> None:
     for name, length, most in (
         ("query", asked.query, retriever - len(model.query_prompt)),
         ("passage", asked.passage, retriever - len(model.passage_prompt)),
-        ("joint", asked.joint, model.reader_config.positions),
+        ("joint", asked.joint, model.joint_positions),
     ):
         if length > most:
             raise UserError(

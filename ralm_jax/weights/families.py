@@ -1,8 +1,8 @@
 """What kind of model is in a folder, and how its tensors become one of ours.
 
-BERT and its masked-LM form, sentence-transformers over BERT, and REALM as transformers 4 keeps it
-(embedder, scorer, knowledge-augmented encoder, reader, open-QA). What a source lacks is drawn at random, and
-said: a retriever and a reader both start from the one encoder that is there.
+BERT and its masked-LM form, sentence-transformers over BERT (a CrossEncoder too), and REALM as transformers
+4 keeps it (embedder, scorer, knowledge-augmented encoder, reader, open-QA). What a source lacks is drawn at
+random, and said: a retriever and a reader both start from the one encoder that is there.
 """
 
 from collections.abc import Iterator
@@ -75,6 +75,8 @@ def read(folder: Path) -> Read:
         return _sentence_transformers(folder, c, tensors, name)
     if read_object(folder / CONFIG)["model_type"] == "realm":
         return _realm(folder, c, tensors)
+    if any(n.startswith("classifier.") for n in tensors):
+        return _cross_encoder(folder, c, tensors, name)
     has_head = any(n.startswith("cls.predictions.transform") for n in tensors)
     has_pooler = f"{name}pooler.dense.weight" in tensors
     slots = [
@@ -142,6 +144,26 @@ def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors, nam
     place = encoder_folder(folder)
     read = _filled(place, model, slots, whole, lengths, ["reader: masked-LM head"])
     return read._replace(notes=tuple(found.notes))
+
+
+def _cross_encoder(folder: Path, c: EncoderConfig, tensors: Tensors, name: str) -> Read:
+    """Scorer: as sentence-transformers' CrossEncoder reads it. Retriever and reader: the same encoder."""
+    labels = tensors.get("classifier.bias", np.zeros(0)).size
+    if labels != 1:
+        raise UserError(
+            f"{folder}: a cross-encoder that gives {labels} numbers cannot rerank; one that gives 1 can"
+        )
+    slots = [
+        *layout.trunk(c, name, ("scorer", "encoder")),
+        *layout.linear(f"{name}pooler.dense", ("scorer", "pooler"), c.hidden, c.hidden),
+        *layout.linear("classifier", ("scorer", "score"), 1, c.hidden),
+        *tower(c, TOWER, name, pooler=False),
+        *layout.trunk(c, name, (*READER, "encoder")),
+    ]
+    model = Ralm(c, c, with_scorer=True, scorer_config=c, scorer_pooler=True)
+    drawn = ["retriever: pooler and projection", "reader: masked-LM head"]
+    read = _filled(folder, model, slots, tensors, _lengths(folder, c), drawn)
+    return read._replace(notes=("a reranker: start from it with --init-reranker",))
 
 
 def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:

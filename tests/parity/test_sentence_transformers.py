@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax.batches import Lengths
+from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.examples import features
@@ -162,3 +162,37 @@ def test_exported_vectors_load_in_faiss(minilm, tiny, tmp_path):
     index.add(vectors)
     _, found = index.search(vectors, 1)
     np.testing.assert_array_equal(found[:, 0], np.arange(len(vectors)))
+
+
+def test_a_cross_encoder(sentence_transformers, minilm, tiny, tmp_path):
+    """A reranker that is drawn and saved there scores pairs here as it scores them there."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    torch.manual_seed(0)
+    vocab = directory.vocabulary(minilm)[0]
+    tokenizer = BertTokenizerFast(str(vocab), do_lower_case=True)
+    config = BertConfig(
+        vocab_size=len(vocab.read_text("utf-8").splitlines()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        num_labels=1,
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "cross")
+    tokenizer.save_pretrained(tmp_path / "cross")
+    there = sentence_transformers.CrossEncoder(
+        str(tmp_path / "cross"), device="cpu", activation_fn=torch.nn.Identity(), max_length=64
+    )
+    pairs = [(question, body) for question in QUESTIONS for _, body in texts(tiny.corpus)[:4]]
+    import_model(str(tmp_path / "cross"), tmp_path / "run", say=lambda line: None)
+    opened = OpenRun.open(tmp_path / "run")
+    made = tokenizer(
+        *zip(*pairs, strict=True), padding="max_length", max_length=64, truncation=True
+    )
+    joint = Text(*(np.array(made[name])[None] for name in ("input_ids", "token_type_ids")))
+    scores = opened.model.apply({"params": opened.params}, joint, method="rerank")[0]
+    np.testing.assert_allclose(there.predict(pairs), scores, atol=1e-5)

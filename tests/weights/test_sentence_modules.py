@@ -12,6 +12,7 @@ from ralm_jax.batches import Text
 from ralm_jax.data.tokenizer import load_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.models.transformer import Encoder
 from ralm_jax.runs import directory
 from ralm_jax.weights import families
 from ralm_jax.weights.exporting import export_model
@@ -326,3 +327,35 @@ def test_lower_case_of_the_first_module(model, tmp_path, kind, lower, tokenizer,
     imported(path, tmp_path / "run")
     vocab, settings = directory.vocabulary(tmp_path / "run")
     assert load_tokenizer(vocab, settings).encode("The Ç").tokens == pieces
+
+
+def cross_encoder(prefix="bert.", labels=1):
+    """BertForSequenceClassification, as CrossEncoder saves it."""
+    head = {"classifier.weight": (labels, 8), "classifier.bias": (labels,)}
+    return trunk(prefix) | head
+
+
+def test_a_cross_encoder_becomes_a_scorer(folder, tmp_path):
+    path = folder(cross_encoder(), architectures=["BertForSequenceClassification"])
+    opened, said, report = imported(path, tmp_path / "run")
+    assert "a reranker: start from it with --init-reranker" in said
+    assert report["parameters"]["scorer"] > 0
+    model, params = opened.model, opened.params
+    text = Text(*(x[None] for x in TEXT))
+    scores = model.apply({"params": params}, text, method="rerank")[0]
+    # By hand: the pooler's tanh over [CLS], then one number.
+    tensors = draw(np.random.default_rng(0), cross_encoder())
+    plain = families.read(folder(trunk("bert.")))
+    encoder = {"params": plain.params["reader"]["encoder"]}
+    state = np.asarray(Encoder(plain.model.reader_config).apply(encoder, *TEXT))[:, 0]
+    kernel, bias = tensors["bert.pooler.dense.weight"], tensors["bert.pooler.dense.bias"]
+    pooled = np.tanh(state @ kernel.T + bias)
+    wanted = pooled @ tensors["classifier.weight"][0] + tensors["classifier.bias"][0]
+    np.testing.assert_allclose(scores, wanted, atol=1e-5)
+
+
+def test_a_classifier_is_no_reranker(folder, tmp_path):
+    path = folder(cross_encoder(labels=3), architectures=["BertForSequenceClassification"])
+    with pytest.raises(UserError, match="gives 3 numbers cannot rerank; one that gives 1 can"):
+        imported(path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

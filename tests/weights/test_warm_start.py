@@ -89,7 +89,9 @@ def test_the_same_command_again_changes_nothing(imported, pretrain, warm):
 
 @pytest.mark.slow
 def test_a_run_may_start_from_a_run(warm, tiny):
-    model, params, started = initialize.starting_point(None, warm, tiny.corpus, seed=0)
+    model, params, started = initialize.starting_point(
+        None, initialize.Runs(warm), tiny.corpus, seed=0
+    )
     ended = OpenRun.open(warm)
     assert model == ended.model and started == {"stage": "realm", "step": 2}
     np.testing.assert_array_equal(
