@@ -45,7 +45,7 @@ def passage_text(corpus: Corpus, rows: np.ndarray, length: int, cut=None, part=N
     """Passage rows [n] -> [n,P]: as much of the title as fits, then of the body.
 
     cut: optional int [n,2], body tokens [start, stop) to leave out (inverse cloze).
-    part: optional int [n,2], body tokens [start, stop) to take alone; not with `cut`.
+    part: optional int [n,2], body tokens [start, stop) to take alone; a cut lies within it.
     """
     v = corpus.vocabulary
     tokens, title, body = _fields(corpus, rows)
@@ -53,15 +53,14 @@ def passage_text(corpus: Corpus, rows: np.ndarray, length: int, cut=None, part=N
     offset = np.minimum(title, length - 3)
     column = np.arange(length, dtype=np.int32)[None, :]
     in_body = column - 2 - offset
+    source = in_body
+    if part is not None:
+        body = part[:, 1:] - part[:, :1]
+        source = in_body + part[:, :1]
     if cut is not None:
         start, gap = cut[:, :1], cut[:, 1:] - cut[:, :1]
         body = body - gap
-        source = in_body + np.where(in_body >= start, gap, 0)
-    elif part is not None:
-        body = part[:, 1:] - part[:, :1]
-        source = in_body + part[:, :1]
-    else:
-        source = in_body
+        source = source + np.where(source >= start, gap, 0)
     # Where the last [SEP] stands.
     end = np.minimum(offset + 2 + body, length - 1)
     out = np.where(column <= offset, _take(tokens, column - 1), _take(tokens, title + source))

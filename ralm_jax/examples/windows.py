@@ -103,25 +103,39 @@ def window(
 
 
 def with_negatives(
-    corpus: Corpus, asked: Windows, found: np.ndarray, length: int, *, negatives: int
+    corpus: Corpus,
+    asked: Windows,
+    found: np.ndarray,
+    length: int,
+    *,
+    negatives: int,
+    kept: float = 1.0,
 ) -> QueryPassages:
     """Windows and neighbours [B,K], best first -> each with its own passage and `negatives` of the others.
 
     They are drawn from the neighbours, each as likely. Where there are too few, the own passage stands again:
     it is no negative of its query (see `marginal.in_batch`), though it is one of the others. Of a passage
-    longer than `length` a part is taken at random, and of the own one a part that has the window.
+    longer than `length` a part is taken at random, and of the own one a part around the window, which stays
+    in it as often as `kept` says and where little else would be left.
     """
     rows = np.repeat(asked.passages[:, None], 1 + negatives, axis=1)
-    parts = np.zeros((*rows.shape, 2), np.int32)
+    parts, cuts = np.zeros((*rows.shape, 2), np.int32), np.zeros((*rows.shape, 2), np.int32)
     for i, own in enumerate(asked.passages):
         rng = generator(int(own), int(asked.positions[i]))
         others = found[i][(found[i] >= 0) & (found[i] != own)]
         drawn = rng.permutation(others)[:negatives]
         rows[i, 1 : 1 + len(drawn)] = drawn
+        if rng.random() >= kept:
+            start, stop = asked.spans[i]
+            if corpus.lengths[own, 1] >= 2 * (stop - start):
+                cuts[i, rows[i] == own] = start, stop
         for j, row in enumerate(rows[i]):
-            parts[i, j] = _part(corpus, row, length, rng, asked.spans[i] if row == own else None)
+            parts[i, j] = _part(
+                corpus, row, length, rng, asked.spans[i] if row == own else None, cuts[i, j]
+            )
     width = _needed(corpus, rows, length)
-    texts = features.passage_text(corpus, rows.reshape(-1), width, part=parts.reshape(-1, 2))
+    flat = {"part": parts.reshape(-1, 2), "cut": cuts.reshape(-1, 2)}
+    texts = features.passage_text(corpus, rows.reshape(-1), width, **flat)
     shape = (*rows.shape, width)
     return QueryPassages(
         asked.query, Text(*(x.reshape(shape) for x in texts)), rows.astype(np.int32)
@@ -129,12 +143,20 @@ def with_negatives(
 
 
 def _part(
-    corpus: Corpus, row: int, length: int, rng: np.random.Generator, span: np.ndarray | None
+    corpus: Corpus,
+    row: int,
+    length: int,
+    rng: np.random.Generator,
+    span: np.ndarray | None,
+    cut: np.ndarray,
 ) -> tuple[int, int]:
-    """[start, stop) of the body of a passage: as much as fits `length`, with the span if there is one."""
+    """[start, stop) of the body of a passage: as much as fits `length`, with the span if there is one.
+
+    What is cut out of it leaves room for more.
+    """
     title, body = (int(n) for n in corpus.lengths[row])
     # Of which three are special.
-    room = min(body, max(0, length - 3 - title))
+    room = min(body, max(0, length - 3 - title) + int(cut[1] - cut[0]))
     low, high = 0, body - room
     if span is not None and span[1] - span[0] <= room:
         low, high = max(low, int(span[1]) - room), min(high, int(span[0]))

@@ -13,7 +13,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, windows
 from ralm_jax.models.base import RetrievalModel
 from ralm_jax.retrieval.refresh import Frozen, Policy
-from ralm_jax.settings import Count, CountOrZero, Rate
+from ralm_jax.settings import Count, CountOrZero, Rate, Share
 from ralm_jax.training import steps
 from ralm_jax.training.loader import Loader, RetrievalLoader, Source, Vectors
 
@@ -29,6 +29,7 @@ class PassageWindows:
       part: wordpieces of a passage that are read at most, special tokens included: a part that has the
         window stands for a longer passage; None for as many as the index reads. Half the length takes less
         than half the time.
+      kept: share of the windows that stay in their passage; a lexical match finds these.
       negatives: passages a query, drawn from the first `neighbours` of the mixed search.
       lexical_weight: of BM25 in that search; see `lexical.mix`.
     """
@@ -37,6 +38,7 @@ class PassageWindows:
     shortest: Count = 8
     longest: Count = 20
     part: Count | None = None
+    kept: Share = 1.0
     negatives: CountOrZero = 1
     neighbours: Count = 20
     lexical_weight: Rate = 15.0
@@ -85,4 +87,5 @@ class PassageWindows:
     def batch(self, corpus: Corpus, asked: windows.Windows, found: np.ndarray, vectors: Vectors):
         """Neighbours [B,K] of what was asked -> QueryPassages, C = 1 + negatives."""
         length = min(self.part or self.lengths.passage, self.lengths.passage)
-        return windows.with_negatives(corpus, asked, found, length, negatives=self.negatives)
+        drawn = {"negatives": self.negatives, "kept": self.kept}
+        return windows.with_negatives(corpus, asked, found, length, **drawn)

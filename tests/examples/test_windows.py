@@ -85,6 +85,33 @@ def test_negatives_are_others_that_were_found(tiny):
     assert several == {(6, 8), (6, 9), (6, 10)}
 
 
+def stretch(body, part):
+    return any(body[k : k + len(part)] == part for k in range(len(body) - len(part) + 1))
+
+
+@pytest.mark.parametrize("length", [18, 56])
+def test_a_window_may_be_left_out_of_its_passage(tiny, length):
+    corpus, sizes = tiny.corpus, np.asarray(tiny.corpus.lengths).astype(int)
+    rows = np.flatnonzero((sizes[:, 1] >= 18) & (sizes[:, 0] < 4))[:8]
+    found = np.roll(rows, 1).astype(np.int32)[:, None]
+    left_out = 0
+    for first in range(0, 80, 8):
+        asked = drawn(corpus, rows, first=first)
+        sides = {"negatives": 1, "kept": 0.5}
+        batch = windows.with_negatives(corpus, asked, found, length, **sides)
+        for i, row in enumerate(rows):
+            start, stop = asked.spans[i]
+            text = [t for t in batch.passages.tokens[i, 0].tolist() if t]
+            title, whole = sizes[row, 0] + 3, windows.body(corpus, row).tolist()
+            part, without = text[title - 1 : -1], whole[:start] + whole[stop:]
+            # As long as there is room for, whether or not the window was left out.
+            assert (stretch(whole, part) and len(text) == min(length, len(whole) + title)) or (
+                stretch(without, part) and len(text) == min(length, len(without) + title)
+            )
+            left_out += not stretch(whole, part)
+    assert 20 < left_out < 60
+
+
 def test_a_part_of_a_long_passage_has_its_window(tiny):
     corpus, length = tiny.corpus, 18
     sizes = np.asarray(corpus.lengths).astype(int)
