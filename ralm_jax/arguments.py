@@ -113,6 +113,11 @@ def _pretrain(verbs):
     verb.add_argument(
         "--init", metavar="RUN", help="start from the model of this run, imported or trained"
     )
+    verb.add_argument(
+        "--questions",
+        metavar="QUESTIONS",
+        help="questions with gold passages: half are learnt from, half choose the weights that are kept",
+    )
     for part in ("retriever", "reader", "reranker"):
         verb.add_argument(
             f"--init-{part}", metavar="RUN", help=f"start the {part} from that of this run instead"

@@ -99,8 +99,8 @@ def _pretrain(arguments) -> None:
 
     configured = gin_config.configure("pretrain.pretrain", arguments.config, arguments.set)
     given = {name: getattr(arguments, name) for name in ("run", "corpus")}
-    starts = ("init", "init_retriever", "init_reader", "init_reranker")
-    given |= {name: run for name in starts if (run := getattr(arguments, name))}
+    optional = ("init", "init_retriever", "init_reader", "init_reranker", "questions")
+    given |= {name: path for name in optional if (path := getattr(arguments, name))}
     _until_stopped(configured, **given)
 
 

@@ -5,6 +5,7 @@ The view of Spider (Ram et al. 2022) that keeps its span; the random crops of Co
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,12 +23,29 @@ class Windows:
 
     query [B,L]; passages int32 [B], the row of the passage that each was taken from; spans int32 [B,2], its
     wordpieces of the body, [start, stop); positions int64 [B], by which the random draws of each are keyed.
+    relevant: of each query all rows that are no negatives of it, or nothing where that is its passage alone.
     """
 
     query: Text
     passages: np.ndarray
     spans: np.ndarray
     positions: np.ndarray
+    relevant: tuple[frozenset[int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labelled:
+    """Questions to learn from beside windows.
+
+    Attributes:
+      pieces: wordpieces of each, int [n].
+      gold: rows of the passages that answer it.
+      share: of a batch that are questions.
+    """
+
+    pieces: Sequence[np.ndarray]
+    gold: Sequence[frozenset[int]]
+    share: float
 
 
 def held_out_passages(corpus: Corpus, share: float) -> np.ndarray:
@@ -78,6 +96,24 @@ def windows(
     return Windows(text, np.asarray(rows, np.int32), spans, np.asarray(positions))
 
 
+def with_questions(
+    corpus: Corpus, asked: Windows, labelled: Labelled, lengths: Lengths, seed: int
+) -> Windows:
+    """Some of the windows replaced by questions, each with one of its passages; drawn by position."""
+    rows, spans = asked.passages.copy(), asked.spans.copy()
+    pieces = [row[row != 0][1:-1] for row in asked.query.tokens]
+    relevant = [frozenset({int(row)}) for row in rows]
+    for i, position in enumerate(asked.positions.tolist()):
+        # Another stream than that of the window which stood there.
+        rng = generator(seed + 1, position)
+        if rng.random() < labelled.share:
+            drawn = int(rng.integers(len(labelled.pieces)))
+            pieces[i], relevant[i] = labelled.pieces[drawn], labelled.gold[drawn]
+            rows[i], spans[i] = rng.choice(sorted(relevant[i])), 0
+    text = features.query_text(corpus, pieces, lengths.query)
+    return Windows(text, rows, spans, asked.positions, tuple(relevant))
+
+
 def body(corpus: Corpus, row: int) -> np.ndarray:
     """The wordpieces of a passage without its title, int [n]."""
     title, length = (int(n) for n in corpus.lengths[row])
@@ -122,7 +158,8 @@ def with_negatives(
     parts, cuts = np.zeros((*rows.shape, 2), np.int32), np.zeros((*rows.shape, 2), np.int32)
     for i, own in enumerate(asked.passages):
         rng = generator(int(own), int(asked.positions[i]))
-        others = found[i][(found[i] >= 0) & (found[i] != own)]
+        own_or_alike = asked.relevant[i] if asked.relevant else {int(own)}
+        others = found[i][(found[i] >= 0) & ~np.isin(found[i], list(own_or_alike))]
         drawn = rng.permutation(others)[:negatives]
         rows[i, 1 : 1 + len(drawn)] = drawn
         if rng.random() >= kept:
@@ -130,9 +167,8 @@ def with_negatives(
             if corpus.lengths[own, 1] >= 2 * (stop - start):
                 cuts[i, rows[i] == own] = start, stop
         for j, row in enumerate(rows[i]):
-            parts[i, j] = _part(
-                corpus, row, length, rng, asked.spans[i] if row == own else None, cuts[i, j]
-            )
+            span = asked.spans[i] if row == own else np.zeros(2, int)
+            parts[i, j] = _part(corpus, row, length, rng, span, cuts[i, j])
     width = _needed(corpus, rows, length)
     flat = {"part": parts.reshape(-1, 2), "cut": cuts.reshape(-1, 2)}
     texts = features.passage_text(corpus, rows.reshape(-1), width, **flat)
@@ -147,10 +183,10 @@ def _part(
     row: int,
     length: int,
     rng: np.random.Generator,
-    span: np.ndarray | None,
+    span: np.ndarray,
     cut: np.ndarray,
 ) -> tuple[int, int]:
-    """[start, stop) of the body of a passage: as much as fits `length`, with the span if there is one.
+    """[start, stop) of the body of a passage: as much as fits `length`, with the span unless it is empty.
 
     What is cut out of it leaves room for more.
     """
@@ -158,7 +194,7 @@ def _part(
     # Of which three are special.
     room = min(body, max(0, length - 3 - title) + int(cut[1] - cut[0]))
     low, high = 0, body - room
-    if span is not None and span[1] - span[0] <= room:
+    if 0 < span[1] - span[0] <= room:
         low, high = max(low, int(span[1]) - room), min(high, int(span[0]))
     start = int(rng.integers(low, high + 1))
     return start, start + room

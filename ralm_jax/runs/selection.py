@@ -1,18 +1,30 @@
 """Which weights between a start and the end of training were kept, and by what: RUN/selection.json."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ralm_jax.runs.files import read_json, write_atomically
 
 SELECTION = "selection.json"
 
 
-def save(run: Path, share: float, ranks: Mapping[float, float], queries: int, probe: str) -> None:
-    """Writes how much of the way from the start was kept, and the mean reciprocal rank at each share."""
-    means = {str(each): mean for each, mean in ranks.items()}
-    record = {"share": share, "probe": probe, "queries": queries, "mean_reciprocal_rank": means}
+class Choice(NamedTuple):
+    """How much of the way from the start was kept, and the mean reciprocal rank at every share."""
+
+    share: float
+    figures: dict[float, float]
+
+
+def save(run: Path, choice: Choice, lexical_weight: float, probe: tuple[int, str]) -> None:
+    """Writes what was chosen, and by what: so many queries of that name."""
+    record = {
+        "share": choice.share,
+        "lexical_weight": lexical_weight,
+        "probe": probe[1],
+        "queries": probe[0],
+        "mean_reciprocal_rank": {str(each): mean for each, mean in choice.figures.items()},
+    }
     write_atomically(run / SELECTION, json.dumps(record, indent=1) + "\n")
 
 
@@ -31,4 +43,7 @@ def said(run: Path) -> list[str]:
             f"(MRR {start:.3f}, at best {others:.3f})"
         ]
     kept = ranks[str(share)]
-    return [f"{share:.0%} of the way from the start was kept, {by}: MRR {start:.3f} to {kept:.3f}"]
+    return [
+        f"{share:.0%} of the way from the start was kept, {by}: MRR {start:.3f} to {kept:.3f}",
+        f"BM25 weighs {record.get('lexical_weight', 0.0):g} beside the dense score",
+    ]

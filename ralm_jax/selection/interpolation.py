@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,20 +25,25 @@ from ralm_jax.inference.embedding import embed_rows, embed_texts
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.runs import directory, selection
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.selection import Choice
 from ralm_jax.settings import Count, Rate
 
 # Of the way from the start; no more than half, since beyond it windows go on to rise where questions fall.
 SHARES = (0.0, 0.25, 0.5)
+# Labelled questions can be trusted all the way, and with what BM25 weighs.
+LABELLED_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+WEIGHTS = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Queries [n,L] with their passages, by row; the rows that are ranked [m]; and a name for it all."""
+    """Queries [n,L] with their passages, by row; the rows that are ranked [m]; a name; are they questions."""
 
     query: Text
     gold: Sequence[Set[int]]
     pool: np.ndarray
     name: str
+    labelled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +90,6 @@ class Interpolation:
         )
 
 
-class Choice(NamedTuple):
-    """How much of the way from the start was kept, and the mean reciprocal rank at every share."""
-
-    share: float
-    figures: dict[float, float]
-
-
 def between(start: Any, end: Any, share: float) -> Any:
     """start + share * (end - start), leaf by leaf."""
     return jax.tree.map(lambda a, b: a + np.float32(share) * (b - a), start, end)
@@ -126,18 +124,36 @@ def exceeds(ours: np.ndarray, theirs: np.ndarray, errors: float) -> bool:
     return bool(gained.mean() > errors * gained.std() / np.sqrt(len(gained)))
 
 
-def reciprocal_ranks(opened: OpenRun, probe: Probe) -> np.ndarray:
-    """1 / rank of the first gold passage of each query among the pool, float [n]."""
+def weigh(default: float, measure: Callable[[float], np.ndarray]) -> float:
+    """What BM25 weighs: the best of a few weights where it is significantly better than the default.
+
+    measure: weight -> reciprocal ranks [n] of the probe.
+    """
+    values = {weight: measure(weight) for weight in (default, *WEIGHTS)}
+    best = max(values, key=lambda weight: values[weight].mean())
+    return best if exceeds(values[best], values[default], errors=2) else default
+
+
+def similarities(opened: OpenRun, probe: Probe) -> np.ndarray:
+    """The dense scores of the pool for each query, float [n,m], as they are mixed with BM25."""
     model, params = opened.model, opened.params
     vectors = _pool_vectors(opened, probe.pool)
-    queries = embed_texts(model, params, probe.query)
+    return model.score_scale * (embed_texts(model, params, probe.query) @ vectors.T)
+
+
+def lexical_scores(opened: OpenRun, probe: Probe) -> np.ndarray:
+    """BM25 of the pool for each query, over the query's best in the whole corpus: float [n,m]."""
+    each = [opened.lexical.scores(tokens)[probe.pool] for tokens in probe.query.tokens]
+    return np.stack(each)
+
+
+def reciprocal_ranks(scores: np.ndarray, probe: Probe) -> np.ndarray:
+    """Scores of the pool [n,m] -> 1 / rank of the first gold passage of each query, float [n]."""
     place = {int(row): i for i, row in enumerate(probe.pool)}
-    out = np.zeros(len(queries))
-    for i, gold in enumerate(probe.gold):
-        scores = vectors @ queries[i]
-        best = max(scores[place[row]] for row in gold)
-        out[i] = 1 / (1 + int((scores > best).sum()))
-    return out
+    best = [
+        row[[place[g] for g in gold]].max() for row, gold in zip(scores, probe.gold, strict=True)
+    ]
+    return 1 / (1 + (scores > np.array(best)[:, None]).sum(1))
 
 
 def _pool_vectors(opened: OpenRun, rows: np.ndarray) -> np.ndarray:
@@ -150,27 +166,35 @@ def _pool_vectors(opened: OpenRun, rows: np.ndarray) -> np.ndarray:
     return embed_rows(model, params, opened.corpus, lengths, rows)
 
 
-def keep(run: Path, ended: OpenRun, start: Any, select: Interpolation) -> Any:
-    """Chooses between `start` and a run as it has ended, once; saves the choice as its best, and why."""
+def keep(run: Path, ended: OpenRun, start: Any, probe: Probe, weight: float) -> Any:
+    """Chooses between `start` and a run as it has ended, once; saves the choice as its best, and why.
+
+    weight: of BM25 beside the dense score, unless labelled questions choose another.
+    """
     checkpoints = Checkpoints(directory.checkpoint_folder(run, directory.BEST))
     with contextlib.closing(checkpoints):
         if (chosen_at := checkpoints.latest()) is not None:
             return checkpoints.load(chosen_at)["state"]["params"]
-        probe = select.probe(ended.corpus, ended.lengths, ended.held_out)
-        end = jax.tree.map(np.asarray, ended.params)
-        with tqdm(total=len(SHARES), desc="choosing weights") as bar:
+        shares = LABELLED_SHARES if probe.labelled else SHARES
+        end, dense = jax.tree.map(np.asarray, ended.params), {}
+        with tqdm(total=len(shares), desc="choosing weights") as bar:
 
             def measure(share: float) -> np.ndarray:
                 opened = dataclasses.replace(ended, params=kept(start, end, share))
-                ranks = reciprocal_ranks(opened, probe)
+                dense[share] = similarities(opened, probe)
                 bar.update()
-                return ranks
+                return reciprocal_ranks(dense[share], probe)
 
-            chosen = choose(SHARES, measure)
+            chosen = choose(shares, measure)
+        if probe.labelled:
+            ours, lexical = dense[chosen.share], lexical_scores(ended, probe)
+            weight = weigh(weight, lambda w: reciprocal_ranks(ours + w * lexical, probe))
         params = kept(start, end, chosen.share)
-        weight = np.array(select.lexical_weight, np.float32)
-        tree = {"state": {"params": params}, directory.LEXICAL_WEIGHT: weight}
-        selection.save(run, chosen.share, chosen.figures, len(probe.gold), probe.name)
+        tree = {
+            "state": {"params": params},
+            directory.LEXICAL_WEIGHT: np.array(weight, np.float32),
+        }
+        selection.save(run, chosen, weight, (len(probe.gold), probe.name))
         checkpoints.save(ended.step, tree, wait=True)
         print(*selection.said(run), sep="\n")
     return params

@@ -32,6 +32,7 @@ class PassageWindows:
       kept: share of the windows that stay in their passage; a lexical match finds these.
       negatives: passages a query, drawn from the first `neighbours` of the mixed search.
       lexical_weight: of BM25 in that search; see `lexical.mix`.
+      labelled: questions to learn from beside windows; given by `pretrain`.
     """
 
     lengths: Lengths
@@ -45,6 +46,7 @@ class PassageWindows:
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: Count = 1
+    labelled: windows.Labelled | None = None
     needs_reranker = False
 
     def __post_init__(self):
@@ -71,18 +73,17 @@ class PassageWindows:
         return functools.partial(steps.contrast_loss, model=model, dropout=False)
 
     def describe(self, queries: int) -> list[str]:
-        return [f"{queries:,} passages to take windows of"]
+        lines = [f"{queries:,} passages to take windows of"]
+        if self.labelled is not None:
+            lines.append(f"{len(self.labelled.pieces):,} questions to learn from beside them")
+        return lines
 
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> windows.Windows:
-        return windows.windows(
-            corpus,
-            rows,
-            positions,
-            self.lengths,
-            seed,
-            shortest=self.shortest,
-            longest=self.longest,
-        )
+        sizes = {"shortest": self.shortest, "longest": self.longest}
+        asked = windows.windows(corpus, rows, positions, self.lengths, seed, **sizes)
+        if self.labelled is None:
+            return asked
+        return windows.with_questions(corpus, asked, self.labelled, self.lengths, seed)
 
     def batch(self, corpus: Corpus, asked: windows.Windows, found: np.ndarray, vectors: Vectors):
         """Neighbours [B,K] of what was asked -> QueryPassages, C = 1 + negatives."""

@@ -9,13 +9,20 @@ import numpy as np
 
 from ralm_jax import settings
 from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.selection.interpolation import Interpolation, keep
+from ralm_jax.selection import labels
+from ralm_jax.selection.interpolation import Interpolation, Probe, keep
 from ralm_jax.settings import ShareBelowOne
 from ralm_jax.training import initialize
 from ralm_jax.training.loop import Eval, Run, train_chain
+from ralm_jax.training.passage_windows import PassageWindows
 from ralm_jax.training.schedule import Stage
+
+UNUSED = (
+    "this configuration neither learns from questions nor chooses by them; runs/domain.gin does"
+)
 
 
 def pretrain(
@@ -33,6 +40,7 @@ def pretrain(
     scorer: bool = False,
     copies: bool = False,
     evaluate: Eval | None = None,
+    questions: str | Path | None = None,
     select: Interpolation | None = None,
     config: str | None = None,
 ) -> tuple[Ralm, dict]:
@@ -43,13 +51,11 @@ def pretrain(
       corpus: to retrieve from, or its directory.
       model: sizes; the vocabulary is taken from the corpus. Or instead
       init, init_retriever, init_reader, init_reranker: runs that it starts from; see `initialize.Runs`.
-      held_out: share of the facts, where the corpus names them, else of the passages, that are never
-        asked in training.
-      scorer: adds a cross-encoder to a model that has none; it begins as the reader's encoder.
-      copies: lets the reader copy wordpieces of the passage; its pointer begins as the identity.
+      held_out: share of the facts, where the corpus names them, else of the passages, never asked.
+      scorer, copies: see `initialize.with_scorer` and `initialize.with_pointer`.
       evaluate: measures the model as training runs, as often as the schedules say; its scalars are logged.
-      select: chooses, once training has ended, how much of the way from the start to keep; the run then
-        has what was chosen as its best parameters, and searches with BM25 beside them.
+      questions: with gold passages, to learn from and to choose by; see `selection.labels`.
+      select: chooses, once training has ended, how much of the way from the start to keep as its best.
       config: the configuration this was called with, resolved; kept in the run and compared on resuming.
 
     Returns:
@@ -69,11 +75,35 @@ def pretrain(
     )
     shared = Run(Path(run), corpus, model, seed, held_out, evaluate, runs.begun, started, config)
     if select is None:
+        if questions is not None:
+            raise UserError(f"--questions: {UNUSED}")
         return model, train_chain(shared, stages, params)
-    # What cannot be selected by is found before anything is made.
-    select.probe(corpus, stages[-1].task.lengths, held_out)
+    shared, stages, probe = _chosen_by(shared, stages, select, questions)
     # A copy: the first step takes the buffers of what it is given.
     start = jax.tree.map(np.array, params)
     train_chain(shared, stages, params)
     last = OpenRun.open(run, stage=stages[-1].name)
-    return model, keep(Path(run), dataclasses.replace(last, source=corpus), start, select)
+    ended = dataclasses.replace(last, source=corpus)
+    return model, keep(shared.path, ended, start, probe, select.lexical_weight)
+
+
+def _chosen_by(
+    shared: Run, stages: Sequence[Stage], select: Interpolation, questions: str | Path | None
+) -> tuple[Run, Sequence[Stage], Probe]:
+    """The run and its stages, and what chooses its weights: found before anything is made."""
+    lengths = stages[-1].task.lengths
+    if questions is None:
+        return shared, stages, select.probe(shared.corpus, lengths, shared.held_out)
+    halves = labels.read(questions, shared.corpus)
+    note = {**(shared.started or {}), "questions": halves.digest}
+    stages = [_taught(stage, halves) for stage in stages]
+    probe = labels.probe(halves.choosing, shared.corpus, lengths, select.pool)
+    return dataclasses.replace(shared, started=note), stages, probe
+
+
+def _taught(stage: Stage, halves: labels.Halves) -> Stage:
+    """The stage with questions to learn from beside its own queries, where it can."""
+    if not isinstance(stage.task, PassageWindows):
+        return stage
+    given = labels.labelled(halves.learnt, stage.schedule.steps * stage.schedule.batch)
+    return dataclasses.replace(stage, task=dataclasses.replace(stage.task, labelled=given))

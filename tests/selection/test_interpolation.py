@@ -81,7 +81,8 @@ def test_reciprocal_ranks_by_hand(tiny, monkeypatch):
     monkeypatch.setattr(interpolation, "embed_texts", lambda *_: np.float32([[1, 0], [0, 1]]))
     probe = interpolation.Probe(None, [{30}, {10, 20}], np.array([10, 20, 30]), "by hand")
     opened = OpenRun(MODEL, {}, LENGTHS, source=tiny.corpus)
-    found = interpolation.reciprocal_ranks(opened, probe)
+    scores = interpolation.similarities(opened, probe)
+    found = interpolation.reciprocal_ranks(scores, probe)
     # The first query's passage is second to row 10; of the second query's, row 20 is first.
     np.testing.assert_allclose(found, [1 / 2, 1])
 
@@ -112,13 +113,12 @@ def start(tiny, tmp_path_factory):
     return run
 
 
-def train(run, tiny, start, rate, steps=40):
+def train(run, tiny, start, rate, steps=40, questions=None):
     task = PassageWindows(LENGTHS, shortest=4, longest=9, neighbours=10)
     optimizer = optim.by_part(optim.adamw(rate, weight_decay=0.0), optim.frozen())
     stage = Stage("windows", task, Schedule(steps, 16, optimizer, log_every=10))
-    return pretrain.pretrain(
-        run=run, corpus=tiny.corpus, stages=[stage], init=start, held_out=0.3, select=SELECT
-    )
+    given = {"init": start, "held_out": 0.3, "select": SELECT, "questions": questions}
+    return pretrain.pretrain(run=run, corpus=tiny.corpus, stages=[stage], **given)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,8 @@ def test_training_that_helps_is_kept(trained, tiny, start):
     wanted = between(OpenRun.open(start).params, ended.params, kept)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), opened.params, wanted)
     said = selection.said(trained)
-    assert len(said) == 1 and said[0].startswith(f"{kept:.0%} of the way from the start was kept")
+    assert said[0].startswith(f"{kept:.0%} of the way from the start was kept")
+    assert said[1:] == ["BM25 weighs 15 beside the dense score"]
 
 
 def test_the_start_is_kept_where_training_helps_nothing(tiny, start, tmp_path):
@@ -149,6 +150,20 @@ def test_the_start_is_kept_where_training_helps_nothing(tiny, start, tmp_path):
     for found in (params, OpenRun.open(tmp_path).params):
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
     assert selection.said(tmp_path)[0].startswith("the start was kept, by 200 windows")
+
+
+def test_questions_choose_where_there_are_any(tiny, start, tmp_path):
+    train(tmp_path, tiny, start, 1e-9, steps=2, questions=tiny.questions)
+    assert selection.said(tmp_path)[0].startswith("the start was kept")
+    record = json.loads((tmp_path / selection.SELECTION).read_text())
+    assert record["probe"] == "labelled questions"
+    assert record["mean_reciprocal_rank"].keys() == {"0.0", "0.25", "0.5", "0.75", "1.0"}
+    asked = len(read_questions(tiny.questions).asked)
+    assert record["queries"] == asked // 2
+    assert directory.read_record(tmp_path)["init"].keys() == {"stage", "step", "questions"}
+    # Other questions are another run.
+    with pytest.raises(UserError, match="has a run of another configuration: init"):
+        train(tmp_path, tiny, start, 1e-9, steps=2)
 
 
 def test_the_same_call_again_changes_nothing(trained, tiny, start):
