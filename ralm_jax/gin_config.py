@@ -87,8 +87,10 @@ def _parse(config: str, changes: Sequence[str]) -> str:
     logging.disable(logging.ERROR)
     try:
         gin.parse_config_file(str(file if file.is_file() else configs() / config))
+        # A change may name whatever the modules hold that the configuration imports.
+        imports = [line for line in gin.config_str().splitlines() if line.startswith("from ")]
         for change in changes:
-            _apply(change)
+            _apply(change, imports)
         _check_macros(config)
         _check_values()
         gin.finalize()
@@ -103,12 +105,10 @@ def _parse(config: str, changes: Sequence[str]) -> str:
         logging.disable(logging.NOTSET)
 
 
-def _apply(change: str) -> None:
+def _apply(change: str, imports: Sequence[str]) -> None:
     name, equals, value = (part.strip() for part in change.partition("="))
     if not equals or not name or not value:
         raise UserError(f"--set {change!r}: write it as 'NAME = VALUE'")
-    # A change may name whatever the modules hold that the configuration imports.
-    imports = [line for line in gin.config_str().splitlines() if line.startswith("from ")]
     try:
         gin.parse_config("\n".join([*imports, change]))
     except Exception as error:

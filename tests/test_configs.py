@@ -1,5 +1,6 @@
 """Every configuration of a run or an experiment takes a step in each of its stages, on a tiny world."""
 
+import compiling
 import gin
 import pytest
 
@@ -41,6 +42,12 @@ def settings(config, tiny_settings):
     sizes |= {name: "1e-3" for name in has if name.endswith("_RATE")}
     changes = [f"{name} = {value}" for name, value in sizes.items() if name in has]
     return [word for change in changes for word in ("--set", change)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steps_are_traced():
+    with compiling.traced():
+        yield
 
 
 @pytest.fixture(scope="module")

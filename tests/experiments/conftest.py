@@ -2,6 +2,7 @@
 
 import functools
 
+import compiling
 import jax
 import pytest
 
@@ -38,7 +39,11 @@ def small_runs(tiny_settings, monkeypatch):
     monkeypatch.setattr(pipeline, "ralm", ralm)
     # The quickstart would choose how many devices there are, too late.
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.device_count()))
-    sizes = tiny_settings[1::2]
+    # Saving takes longer than what is saved.
+    sizes = [
+        size.replace("CHECKPOINT_EVERY = 2", "CHECKPOINT_EVERY = 50")
+        for size in tiny_settings[1::2]
+    ]
     tuned = ["STEPS = 3", "BATCH = 8", "DEV_EVERY = 3", "DEV_QUESTIONS = 4", "CANDIDATES = 4"]
     tuned += [size for size in sizes if size.split()[0] in ("QUERY_LENGTH", "JOINT_LENGTH")]
     usual = Setting.changes
@@ -47,3 +52,10 @@ def small_runs(tiny_settings, monkeypatch):
     monkeypatch.setattr(
         Setting, "changes", lambda self, run: [*usual(self, run), *(sizes if run else tuned)]
     )
+
+
+@pytest.fixture
+def traced_runs(small_runs):
+    """Small runs that learn nothing, where a test is of rows and tables."""
+    with compiling.traced():
+        yield

@@ -78,7 +78,7 @@ def test_the_table_has_a_line_for_each_point():
 
 
 @pytest.mark.slow
-def test_points_are_made_and_saved(tmp_path, small_runs, monkeypatch):
+def test_points_are_made_and_saved(tmp_path, traced_runs, monkeypatch):
     monkeypatch.setattr(curves, "STALENESS", (1, 3))
     assert curves.main(["--out", str(tmp_path), "--curves", "staleness", "--seeds", "0"]) == 0
     first, second = json.loads((tmp_path / "curves.json").read_text("utf-8"))["rows"]

@@ -116,7 +116,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_rows_are_made_and_saved(tmp_path, small_runs, monkeypatch):
+def test_rows_are_made_and_saved(tmp_path, traced_runs, monkeypatch):
     monkeypatch.setattr(objectives, "WEAK_STEPS", 2)
     words = f"--scale almanac --out {tmp_path} --objectives static --starts weak --seeds 0"
     assert objectives.main(words.split()) == 0

@@ -182,7 +182,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_rows_are_made_once_and_end_in_a_table(tmp_path, small_runs, capfd):
+def test_rows_are_made_once_and_end_in_a_table(tmp_path, traced_runs, capfd):
     """On a world of 30 people: shared runs are trained once, halves are exchanged, X is asked."""
     words = ["--scale", "almanac", "--out", str(tmp_path), "--seeds", "0"]
     words += ["--rows", "realm,realm_retriever,elsewhere"]
