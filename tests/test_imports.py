@@ -31,6 +31,7 @@ ORDER = [
     {"selection"},
     {"training"},
     {"weights", "quickstart", "estimate"},
+    {"adapt"},
     {"arguments", "gin_config", "cli", "__init__"},
     {"experiments"},
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from ralm_jax.evaluation.rankings import ROWS
 from ralm_jax.examples.questions import Question
 from ralm_jax.inference.embedding import Ranking
-from ralm_jax.metrics.intervals import paired
+from ralm_jax.metrics.intervals import interval, paired
 
 # Of the run, and what each is compared with.
 OURS = {"retriever": ("start",), "mixed": ("bm25", "start", "rrf", "fixed_mix")}
@@ -43,6 +43,12 @@ def differences(values: Values) -> dict[str, dict[str, Any]]:
         for theirs in others
         if ours in values and theirs in values
     }
+
+
+def intervals(values: Values) -> dict[str, dict[str, list[float]]]:
+    """{"bm25": {"recall@5": [mean, low, high], "ndcg@10": [...]}, ...}: 95%, over questions."""
+    measures = (f"recall@{DEPTH}", "ndcg@10")
+    return {name: {m: interval(each[m]) for m in measures} for name, each in values.items()}
 
 
 def said(report: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ def evaluate(
     reference: str | Path | None = None,
     each: str | Path | None = None,
     bm25: bool = True,
+    clozes: int = 1000,
 ) -> dict[str, Any]:
     """Measures a run on questions: retrieval and masked spans, or answers where it was fine-tuned.
 
@@ -32,6 +33,7 @@ def evaluate(
         where it is still there.
       each: a file that gets a JSON line for each question with a gold passage: what every row makes of it.
       bm25: also measures BM25 on the same questions; its index keeps every word of the corpus in memory.
+      clozes: held-out sentences, at most, whose masked spans are read; 0 where the reader is of no interest.
 
     Returns:
       The report; see `retrieval.evaluate_retrieval` and `qa.evaluate_answers`, and `table` for its text.
@@ -51,7 +53,9 @@ def evaluate(
         return qa.evaluate_answers(opened, given, predictions=file, bm25=bm25)
     start = began_from(opened, reference)
     file = None if each is None else Path(each)
-    return retrieval.evaluate_retrieval(opened, given, start=start, bm25=bm25, each=file)
+    return retrieval.evaluate_retrieval(
+        opened, given, start=start, bm25=bm25, each=file, clozes=clozes
+    )
 
 
 def began_from(opened: OpenRun, reference: str | Path | None) -> OpenRun | None:

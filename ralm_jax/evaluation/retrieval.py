@@ -12,7 +12,7 @@ import numpy as np
 
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.evaluation.cloze import KS, measure_clozes
-from ralm_jax.evaluation.differences import by_question, differences, said, write_each
+from ralm_jax.evaluation.differences import by_question, differences, intervals, said, write_each
 from ralm_jax.evaluation.rankings import ROWS, rankings
 from ralm_jax.examples.questions import Question, Questions, counted, cut_notes, lines_of
 from ralm_jax.inference.embedding import Ranking
@@ -65,10 +65,11 @@ def evaluate_retrieval(
         report |= {name: relevance.score(ranking) for name, ranking in found.items()}
         values = by_question(relevance, found)
         report["differences"] = differences(values)
+        report["intervals"] = intervals(values)
         if each is not None:
             known = [q for q, gold in zip(given.asked, relevance.gold, strict=True) if gold]
             write_each(each, known, values)
-    if isinstance(opened.model, Ralm):
+    if isinstance(opened.model, Ralm) and clozes:
         report["clozes"] = measure_clozes(opened, limit=clozes)
     return report
 

