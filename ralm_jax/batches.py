@@ -51,6 +51,8 @@ class QueryPassages(NamedTuple):
     query: Text  # [B,L]
     passages: Text  # [B,C,P]
     rows: Array  # [B,C]      int32, of the passages in the corpus
+    # [B,C of all devices]  a teacher's scores, or none; the most negative where a passage is left out
+    teacher: Array | None = None
 
 
 class QuestionBatch(NamedTuple):

@@ -28,7 +28,7 @@ ORDER = [
     {"examples", "runs"},
     {"inference"},
     {"evaluation"},
-    {"selection"},
+    {"selection", "loaders"},
     {"training"},
     {"weights", "quickstart", "estimate"},
     {"adapt"},

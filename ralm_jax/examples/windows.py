@@ -178,6 +178,38 @@ def with_negatives(
     )
 
 
+def with_others(
+    corpus: Corpus, asked: Windows, found: np.ndarray, length: int, count: int
+) -> QueryPassages:
+    """Windows and neighbours [B,K], best first -> each with the best of the others, and some more.
+
+    They are drawn from the neighbours, each as likely; the own passage stands where there are too few.
+    """
+    rows = np.repeat(asked.passages[:, None], count, axis=1)
+    parts = np.zeros((*rows.shape, 2), np.int32)
+    out = left_out(asked, found)
+    for i, own in enumerate(asked.passages):
+        rng = generator(int(own), int(asked.positions[i]))
+        others = found[i][(found[i] >= 0) & ~out[i]]
+        drawn = np.concatenate([others[:1], rng.permutation(others[1:])])[:count]
+        rows[i, : len(drawn)] = drawn
+        for j, row in enumerate(rows[i]):
+            parts[i, j] = _part(corpus, row, length, rng, np.zeros(2, int), np.zeros(2, int))
+    width = _needed(corpus, rows, length)
+    texts = features.passage_text(corpus, rows.reshape(-1), width, part=parts.reshape(-1, 2))
+    shape = (*rows.shape, width)
+    return QueryPassages(
+        asked.query, Text(*(x.reshape(shape) for x in texts)), rows.astype(np.int32)
+    )
+
+
+def left_out(asked: Windows, rows: np.ndarray) -> np.ndarray:
+    """bool [B,n]: which rows, [n] or [B,n], are the own passage of a query or relevant to it."""
+    rows = np.broadcast_to(rows, (len(asked.passages), rows.shape[-1]))
+    known = asked.relevant or [{int(own)} for own in asked.passages]
+    return np.stack([np.isin(each, list(own)) for each, own in zip(rows, known, strict=True)])
+
+
 def _part(
     corpus: Corpus,
     row: int,

@@ -64,6 +64,24 @@ def in_batch(scores: jax.Array, labels: jax.Array, rows: jax.Array, passages: ja
     return (total, jnp.float32(len(labels))), right
 
 
+def listwise(scores: jax.Array, teacher: jax.Array):
+    """KL divergence of softmax(scores) from softmax(teacher), over all passages of the global batch.
+
+    Args:
+      scores, teacher: [B, n]; where the teacher's is the most negative finite number, neither counts.
+
+    Returns:
+      (sum over queries, queries), and how many queries put first what the teacher does.
+    """
+    least = jnp.finfo(scores.dtype).min / 2
+    log_p = jax.nn.log_softmax(jnp.where(teacher <= least, least, scores), axis=-1)
+    log_t = jax.nn.log_softmax(teacher, axis=-1)
+    p = jnp.exp(log_t)
+    total = jnp.where(p > 0, p * (log_t - log_p), 0.0).sum()
+    right = (log_p.argmax(1) == log_t.argmax(1)).sum().astype(jnp.float32)
+    return (total, jnp.float32(len(scores))), right
+
+
 def answer_likelihood(logits: jax.Array, correct: jax.Array):
     """-log of the probability that falls on any correct candidate (ORQA 4.2, maximum marginal likelihood).
 

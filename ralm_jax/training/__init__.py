@@ -1,4 +1,4 @@
-"""What is learnt: tasks, losses under one step, the loop, and where its batches come from.
+"""What is learnt: tasks, losses under one step, and the loop.
 
 In: a corpus, stages with their schedules, a model or a run to start from.
 Out: a run: checkpoints, index, metrics.

@@ -15,6 +15,7 @@ from ralm_jax import partition
 from ralm_jax.data.corpus import Corpus, open_corpus, verify_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples.cloze_batches import Queries
+from ralm_jax.loaders.loader import Loader, Params, Source
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import config_record, directory
@@ -22,7 +23,6 @@ from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.lock import owned
 from ralm_jax.signals import stop_on_signal
 from ralm_jax.training.idle import DeviceIdle
-from ralm_jax.training.loader import Loader, Params, Source
 from ralm_jax.training.progress import EVAL, Progress
 from ralm_jax.training.schedule import Stage, check
 from ralm_jax.training.steps import create_state, train_step

@@ -6,16 +6,17 @@ from typing import Literal
 
 import numpy as np
 
-from ralm_jax import settings
+from ralm_jax import partition, settings
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, windows
+from ralm_jax.loaders.loader import Loader, Source
+from ralm_jax.loaders.retrieval_loader import RetrievalLoader, Served
 from ralm_jax.models.base import RetrievalModel
 from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.settings import Count, CountOrZero, Rate, Share
 from ralm_jax.training import steps
-from ralm_jax.training.loader import Loader, RetrievalLoader, Source, Vectors
 
 FROZEN = Frozen()
 
@@ -32,6 +33,9 @@ class PassageWindows:
       kept: share of the windows that stay in their passage; a lexical match finds these.
       negatives: passages a query, drawn from the first `neighbours` of the mixed search.
       lexical_weight: of BM25 in that search; see `lexical.mix`.
+      teaches: whether the start teaches how it ranks other passages with BM25, rather than which passage a
+        window was taken from; the passage itself is left out.
+      teacher_weight: of BM25 beside its dense score.
       labelled: questions to learn from beside windows; given by `pretrain`.
     """
 
@@ -46,6 +50,8 @@ class PassageWindows:
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: Count = 1
+    teaches: bool = False
+    teacher_weight: Rate = 5.0
     labelled: windows.Labelled | None = None
     needs_reranker = False
 
@@ -85,8 +91,32 @@ class PassageWindows:
             return asked
         return windows.with_questions(corpus, asked, self.labelled, self.lengths, seed)
 
-    def batch(self, corpus: Corpus, asked: windows.Windows, found: np.ndarray, vectors: Vectors):
+    def batch(self, corpus: Corpus, asked: windows.Windows, found: np.ndarray, served: Served):
         """Neighbours [B,K] of what was asked -> QueryPassages, C = 1 + negatives."""
         length = min(self.part or self.lengths.passage, self.lengths.passage)
-        drawn = {"negatives": self.negatives, "kept": self.kept}
-        return windows.with_negatives(corpus, asked, found, length, **drawn)
+        if not self.teaches:
+            drawn = {"negatives": self.negatives, "kept": self.kept}
+            return windows.with_negatives(corpus, asked, found, length, **drawn)
+        batch = windows.with_others(corpus, asked, found, length, self.negatives + 1)
+        assert served.mix is not None, "a teacher without BM25 is the student as it begins"
+        rows = partition.gather_rows(batch.rows).reshape(-1)  # [global B*C]
+        queries = np.asarray(served.queries)[partition.local_rows(len(served.queries))]
+        dense = served.mix.scale * (queries @ served.vectors()[rows].T)  # [B,global B*C]
+        out = windows.left_out(asked, rows)
+        lexical = [served.mix.lexical.scores(tokens)[rows] for tokens in asked.query.tokens]
+        return batch._replace(teacher=taught(dense, np.stack(lexical), out, self.teacher_weight))
+
+
+def taught(dense: np.ndarray, lexical: np.ndarray, out: np.ndarray, weight: float) -> np.ndarray:
+    """Scores of a teacher over the passages of a batch, float32 [B,n]: dense + weight * BM25.
+
+    BM25 is divided by the best that is not left out, as it is for a question, of which no passage is a copy.
+
+    Args:
+      dense, lexical: [B,n].
+      out: bool [B,n], passages that a query was taken from or knows to be relevant; they teach nothing.
+    """
+    lexical = np.where(out, 0.0, lexical)
+    best = np.maximum(lexical.max(1, keepdims=True), 1e-9)
+    scores = dense + weight * lexical / best
+    return np.where(out, np.finfo(np.float32).min / 2, scores).astype(np.float32)

@@ -60,7 +60,10 @@ def contrast_loss(
     model: RetrievalModel,
     dropout: bool = True,
 ):
-    """Tell a query's own passage from all others of the global batch (ORQA, section 5)."""
+    """Tell a query's own passage from all others of the global batch (ORQA, section 5).
+
+    Or, where the batch brings a teacher's scores, rank them as the teacher does.
+    """
     keys, train = jax.random.split(key), train and dropout
     b, c, p = batch.passages.tokens.shape
     texts = jax.tree.map(lambda x: x.reshape(b * c, p), batch.passages)
@@ -72,6 +75,9 @@ def contrast_loss(
     passages = partition.all_gather(embed(texts, "passages", keys[1]))  # [global B*C,E]
     labels = (jnp.arange(b) + partition.first_row(b)) * c
     scores: Any = model.apply({"params": params}, queries, passages, method="similarity")
+    if batch.teacher is not None:
+        (total, count), right = marginal.listwise(scores, batch.teacher)
+        return total, count, {"in_batch_accuracy": (right, count)}
     rows = partition.all_gather(batch.rows).reshape(-1)  # [global B*C]
     (total, count), right = marginal.in_batch(scores, labels, batch.rows[:, 0], rows)
     return total, count, {"in_batch_accuracy": (right, count)}

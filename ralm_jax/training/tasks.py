@@ -15,12 +15,13 @@ from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, question_batches
 from ralm_jax.examples.masking import Mask, salient_span
 from ralm_jax.examples.questions import lines_of, note_cuts
+from ralm_jax.loaders.loader import ClozeLoader, Loader, Source
+from ralm_jax.loaders.retrieval_loader import RetrievalLoader, Served
 from ralm_jax.losses import marginal, microbatch
 from ralm_jax.models.base import RetrievalModel
 from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.settings import Count, Share
 from ralm_jax.training import steps
-from ralm_jax.training.loader import ClozeLoader, Loader, RetrievalLoader, Source, Vectors
 
 FROZEN = Frozen()
 
@@ -177,9 +178,7 @@ class Realm:
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> cloze_batches.Clozes:
         return cloze_batches.clozes(corpus, rows, positions, self.mask, self.lengths, seed)
 
-    def batch(
-        self, corpus: Corpus, asked: cloze_batches.Clozes, found: np.ndarray, vectors: Vectors
-    ):
+    def batch(self, corpus: Corpus, asked: cloze_batches.Clozes, found: np.ndarray, served: Served):
         """Neighbours [B,K] of what was asked -> ClozeBatch."""
         chosen = self.choose(found, asked.passages)
         return cloze_batches.with_candidates(corpus, asked, chosen, self.lengths)
@@ -262,6 +261,6 @@ class OpenQuestions:
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> question_batches.Asked:
         return question_batches.ask(corpus, self.annotated, rows, self.lengths)
 
-    def batch(self, corpus: Corpus, asked: question_batches.Asked, found, vectors: Vectors):
+    def batch(self, corpus: Corpus, asked: question_batches.Asked, found, served: Served):
         """Neighbours [B,R] of what was asked -> QuestionBatch."""
-        return question_batches.batch(corpus, self, self.annotated, asked, found, vectors())
+        return question_batches.batch(corpus, self, self.annotated, asked, found, served.vectors())

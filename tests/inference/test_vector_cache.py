@@ -8,13 +8,14 @@ import pytest
 from ralm_jax.batches import Lengths
 from ralm_jax.inference import embedding, vector_cache
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.loaders import retrieval_loader
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
-from ralm_jax.training import finetune, loader, optim
+from ralm_jax.training import finetune, optim
 from ralm_jax.training.schedule import Schedule
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
@@ -107,7 +108,7 @@ def test_fine_tuning_takes_over_what_was_measured(run, tiny, tmp_path, monkeypat
     def fail(*_):
         raise AssertionError("embedded again")
 
-    monkeypatch.setattr(loader, "embed_passages", fail)
+    monkeypatch.setattr(retrieval_loader, "embed_passages", fail)
     tower = optim.by_part(
         optim.towers(query=optim.adamw(1e-3), passage=optim.frozen()), optim.adamw(1e-3)
     )

@@ -15,12 +15,13 @@ from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, features
 from ralm_jax.examples.cloze_batches import sentence_tokens
 from ralm_jax.examples.same_passages import same_passages
+from ralm_jax.loaders.loader import Source
+from ralm_jax.loaders.retrieval_loader import RetrievalLoader
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 from ralm_jax.training import loop, optim, pretrain, schedule
-from ralm_jax.training.loader import RetrievalLoader, Source
 from ralm_jax.training.tasks import Realm
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)

@@ -21,6 +21,7 @@ from ralm_jax.examples.questions import ASKED_TWICE, Question, Questions
 from ralm_jax.inference import answering, embedding, vector_cache
 from ralm_jax.inference.answering import Answer, Answered
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.loaders import retrieval_loader
 from ralm_jax.metrics.intervals import interval
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
@@ -33,8 +34,8 @@ from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.selection.by_answers import spread
 from ralm_jax.training import finetune as finetuning
-from ralm_jax.training import loader, optim
 from ralm_jax.training import loop as training
+from ralm_jax.training import optim
 from ralm_jax.training.schedule import Schedule
 from ralm_jax.weights.exporting import export_model
 
@@ -208,7 +209,7 @@ def test_the_index_is_fitted_to_the_beam(pretrained, tiny, tmp_path, monkeypatch
         fitted.append(given["k"])
         return Exact()
 
-    monkeypatch.setattr(loader, "choose", choose)
+    monkeypatch.setattr(retrieval_loader, "choose", choose)
     finetune(tmp_path / "run", pretrained, tiny, beam=17, steps=1)
     assert fitted == [17]
     logged = read_metrics(metrics_file(tmp_path / "run"))

@@ -1,17 +1,15 @@
-"""Where the batches of a task come from, and for retrieval the index they are found in.
+"""Batches of queries with passages from an index, which stays as fresh as the task says.
 
-A batch is a pure function of (seed, step) and, for REALM, of the index. The queries of the next batch are
-embedded with the parameters at hand *before* the present step is queued, so that they are searched on
-the host while the device trains. Their candidates are thus chosen by parameters one step old; p(z|x)
-itself is always computed afresh in the step.
+The queries of the next batch are embedded with the parameters at hand *before* the present step is queued,
+so that they are searched on the host while the device trains. Their candidates are thus chosen by
+parameters one step old; p(z|x) itself is always computed afresh in the step.
 """
 
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,113 +24,19 @@ from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.lexical.index import LexicalIndex
 from ralm_jax.lexical.mix import DEPTH, Mix
-from ralm_jax.models.openqa import OpenQA
-from ralm_jax.models.ralm import Ralm
+from ralm_jax.loaders.loader import Params, Source, drawn_rows
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.choose import choose
 from ralm_jax.retrieval.refresh import Frozen, Policy, Refresher
 from ralm_jax.retrieval.searcher import Found, Published
 
-# {"retriever": ..., "reader": ...}, nested mappings of arrays.
-Params = Any
-# The index now served, [N,E], mapped.
-Vectors = Callable[[], np.ndarray]
 
+class Served(NamedTuple):
+    """What a batch was found with: vectors [N,E], mapped; the queries' own [global B,E]; BM25, if mixed."""
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What a stage draws its batches from.
-
-    Attributes:
-      corpus: that is retrieved from, Z.
-      asked: whose sentences are asked, X; it may be the same.
-      rows: of `asked`, or of the questions: what may be asked.
-      batch: queries a step, over all devices.
-      index_root: folder of the versions of the index.
-      runs: that may have vectors of the first index already.
-    """
-
-    corpus: Corpus
-    asked: Corpus
-    model: Ralm | OpenQA
-    rows: np.ndarray
-    seed: int
-    batch: int
-    index_root: Path
-    runs: Sequence[Path | None] = ()
-
-
-class Loader(Protocol):
-    """Call `start` or `set_state`, then for each step: `batch(step)`, `prefetch(params, step + 1)`."""
-
-    def start(self, params: Params) -> Published | None:
-        """Makes ready for step 0."""
-        ...
-
-    def prefetch(self, params: Params, step: int) -> Published | None:
-        """Queues the device work that batch `step` needs, and this step's share of refreshing."""
-        ...
-
-    def retrieve(self) -> None:
-        """Waits for what was searched; apart from `batch` so that it can be timed."""
-        ...
-
-    def batch(self, step: int) -> Any:
-        """This process's rows of the batch, [b, ...]."""
-        ...
-
-    def staleness(self) -> int | None:
-        """Steps since the parameters that made the index in which the last batch was searched."""
-        ...
-
-    def get_state(self, params: Params) -> dict:
-        """What a checkpoint must hold for the run to go on exactly; always of the same shapes."""
-        ...
-
-    def set_state(self, state: dict, step: int) -> None:
-        """As after `prefetch(..., step)` in the run that `state` comes from."""
-        ...
-
-    def checkpointed(self) -> None:
-        """A checkpoint has been made that relies on the index as it is."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class ClozeLoader:
-    """Pairs for inverse cloze: nothing is retrieved, nothing need be kept."""
-
-    def __init__(self, source: Source, pairs: Callable[..., Any]):
-        """pairs: (corpus, rows, positions, seed) -> batch."""
-        self._source, self._pairs = source, pairs
-
-    def start(self, params: Params) -> None:
-        return None
-
-    def prefetch(self, params: Params, step: int) -> None:
-        return None
-
-    def retrieve(self) -> None:
-        return None
-
-    def batch(self, step: int) -> Any:
-        return self._pairs(self._source.asked, *drawn_rows(self._source, step), self._source.seed)
-
-    def staleness(self) -> None:
-        return None
-
-    def get_state(self, params: Params) -> dict:
-        return {}
-
-    def set_state(self, state: dict, step: int) -> None:
-        return None
-
-    def checkpointed(self) -> None:
-        return None
-
-    def close(self) -> None:
-        return None
+    vectors: Callable[[], np.ndarray]
+    queries: Any
+    mix: Mix | None
 
 
 class Retrieving(Protocol):
@@ -150,7 +54,7 @@ class Retrieving(Protocol):
     def index_threads(self) -> int: ...
 
     def ask(self, corpus: Corpus, rows: np.ndarray, positions: np.ndarray, seed: int) -> Any: ...
-    def batch(self, corpus: Corpus, asked: Any, found: np.ndarray, vectors: Vectors) -> Any: ...
+    def batch(self, corpus: Corpus, asked: Any, found: np.ndarray, served: Served) -> Any: ...
 
 
 class RetrievalLoader:
@@ -182,6 +86,8 @@ class RetrievalLoader:
         self._drawn: tuple[int, Any] | None = None
         self._search: Callable[[], Found] | None = None
         self._queries: Any = None
+        # The retriever that the stage began with, where it teaches: it asks, and what it finds is taught.
+        self._teacher: Any = None
         self._found = np.full((source.batch, task.neighbours), -1, np.int32)
         # Steps of the indexes that served the batch in the making and the last one.
         self._searched = self._served = 0
@@ -190,6 +96,8 @@ class RetrievalLoader:
         self._own_rows = same_passages(source.asked, corpus) if other else None
 
     def start(self, params: Params) -> Published:
+        if getattr(self._task, "teaches", False):
+            self._teacher = jax.tree.map(jnp.copy, params["retriever"])
         published = self._refresher.start(params["retriever"], *self._first_index(params))
         self._ask(params, 0)
         return published
@@ -220,7 +128,8 @@ class RetrievalLoader:
     def _ask(self, params: Params, step: int) -> None:
         drawn = self._drawn if self._drawn and self._drawn[0] == step else None
         self._asked = drawn[1] if drawn else self._draw(step)
-        self._queries = embed_queries(self._source.model, params["retriever"], self._asked.query)
+        asks = params["retriever"] if self._teacher is None else self._teacher
+        self._queries = embed_queries(self._source.model, asks, self._asked.query)
         self._search = self._searcher.search(self._queries, self._neighbours)
         self._searched = step - self._refresher.staleness(step)
 
@@ -258,7 +167,8 @@ class RetrievalLoader:
         self.retrieve()
         assert self._asked is not None, "prefetch or set_state comes first"
         own = self._found[partition.local_rows(self._source.batch)]
-        batch = self._task.batch(self._source.corpus, self._asked, own, self._vectors)
+        served = Served(self._vectors, self._queries, self._mix)
+        batch = self._task.batch(self._source.corpus, self._asked, own, served)
         self._served = step - self._searched
         self._drawn = step + 1, self._draw(step + 1)
         return batch
@@ -269,7 +179,8 @@ class RetrievalLoader:
     def get_state(self, params: Params) -> dict:
         self.retrieve()
         flying = self._refresher.in_flight
-        snapshot = self._refresher.snapshot if flying is not None else params["retriever"]
+        newest = params["retriever"] if self._teacher is None else self._teacher
+        snapshot = self._refresher.snapshot if flying is not None else newest
         return {
             "found": self._found,
             "snapshot": snapshot,
@@ -281,6 +192,9 @@ class RetrievalLoader:
         snapshot = (state["snapshot"], flying) if flying >= 0 else (None, None)
         self._refresher.resume(*snapshot, step)
         self._asked, self._search = self._draw(step), None
+        if getattr(self._task, "teaches", False):
+            self._teacher = state["snapshot"]
+            self._queries = embed_queries(self._source.model, self._teacher, self._asked.query)
         self._found = np.asarray(state["found"])
         self._searched = self._searcher.step
         self.checkpointed()
@@ -291,10 +205,3 @@ class RetrievalLoader:
     def close(self) -> None:
         self._refresher.close()
         self._searcher.close()
-
-
-def drawn_rows(source: Source, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and positions in the order of a step that fall to this process, [b] each."""
-    rows, positions = cloze_batches.draw(source.rows, source.seed, step, source.batch)
-    own = partition.local_rows(source.batch)
-    return rows[own], positions[own]

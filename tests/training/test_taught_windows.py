@@ -1,0 +1,66 @@
+"""A teacher in place of labels: the start ranks other passages with BM25, and the student follows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ralm_jax.batches import Lengths
+from ralm_jax.examples import windows
+from ralm_jax.losses import marginal
+from ralm_jax.training.passage_windows import PassageWindows, taught
+
+LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
+LEAST = np.finfo(np.float32).min / 2
+
+
+def test_a_teacher_by_hand():
+    dense = np.float32([[1.0, 2.0, 3.0]])
+    lexical = np.float32([[1.0, 0.2, 0.4]])
+    out = np.array([[True, False, False]])
+    # The own passage is left out, and the best of the others has all of the weight.
+    np.testing.assert_allclose(
+        taught(dense, lexical, out, 5.0), np.float32([[LEAST, 2 + 2.5, 3 + 5]])
+    )
+    np.testing.assert_allclose(taught(dense, 0 * lexical, out, 5.0), np.float32([[LEAST, 2, 3]]))
+
+
+def test_listwise_by_hand():
+    teacher = jnp.array([[LEAST, 0.0, jnp.log(3.0)], [0.0, 0.0, LEAST]], jnp.float32)
+    scores = jnp.array([[9.0, 0.0, 0.0], [1.0, 1.0, 5.0]], jnp.float32)
+    (total, count), right = marginal.listwise(scores, teacher)
+    wanted = 0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(0.75 / 0.5)
+    assert float(total) == pytest.approx(wanted, abs=1e-6) and float(count) == 2
+    # Ties go to the first, for both.
+    assert float(right) == 1
+
+
+def test_the_gradient_is_what_the_student_has_too_much():
+    """d KL / d score = p - teacher; and nothing for what is left out."""
+    rng = np.random.default_rng(0)
+    scores, teacher = rng.normal(size=(2, 3, 7)).astype("f")
+    teacher[:, 2] = LEAST
+    found = jax.grad(lambda s: marginal.listwise(s, jnp.array(teacher))[0][0])(jnp.array(scores))
+    p = jax.nn.softmax(np.where(teacher <= LEAST, LEAST, scores))
+    np.testing.assert_allclose(found, p - jax.nn.softmax(teacher), atol=1e-6)
+    assert (np.asarray(found)[:, 2] == 0).all()
+
+
+def test_the_own_passage_is_not_among_the_candidates(tiny):
+    corpus = tiny.corpus
+    task = PassageWindows(LENGTHS, shortest=4, longest=9, teaches=True)
+    plain = dataclasses.replace(task, teaches=False)
+    asked = plain.ask(corpus, np.arange(8), np.arange(8), 3)
+    found = np.tile(np.arange(12, dtype=np.int32), (8, 1))
+    batch = windows.with_others(corpus, asked, found, LENGTHS.passage, 3)
+    for i, rows in enumerate(batch.rows.tolist()):
+        assert i not in rows and len(set(rows)) == 3
+        # The best of the others is always there.
+        assert rows[0] == (1 if i == 0 else 0)
+    none = windows.with_others(corpus, asked, np.full((8, 4), -1, np.int32), LENGTHS.passage, 2)
+    assert none.rows.tolist() == [[i, i] for i in range(8)]
+    out = windows.left_out(asked, batch.rows.reshape(-1))
+    assert out.shape == (8, 24)
+    np.testing.assert_array_equal(out, batch.rows.reshape(-1)[None] == np.arange(8)[:, None])
