@@ -32,6 +32,11 @@ class Windows:
     positions: np.ndarray
     relevant: tuple[frozenset[int], ...] = ()
 
+    @property
+    def questions(self) -> np.ndarray:
+        """bool [B]: which are labelled questions, taken from no passage."""
+        return self.spans[:, 1] == 0
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labelled:
@@ -183,15 +188,18 @@ def with_others(
 ) -> QueryPassages:
     """Windows and neighbours [B,K], best first -> each with the best of the others, and some more.
 
-    They are drawn from the neighbours, each as likely; the own passage stands where there are too few.
+    They are drawn from the neighbours, each as likely; the own passage stands where there are too few. A
+    labelled question has its own passage first.
     """
     rows = np.repeat(asked.passages[:, None], count, axis=1)
     parts = np.zeros((*rows.shape, 2), np.int32)
     out = left_out(asked, found)
     for i, own in enumerate(asked.passages):
         rng = generator(int(own), int(asked.positions[i]))
-        others = found[i][(found[i] >= 0) & ~out[i]]
-        drawn = np.concatenate([others[:1], rng.permutation(others[1:])])[:count]
+        others = found[i][(found[i] >= 0) & (found[i] != own) & ~out[i]]
+        best = [own] if asked.questions[i] else others[:1]
+        rest = rng.permutation(others[len(best) - asked.questions[i] :])
+        drawn = np.concatenate([best, rest])[:count].astype(int)
         rows[i, : len(drawn)] = drawn
         for j, row in enumerate(rows[i]):
             parts[i, j] = _part(corpus, row, length, rng, np.zeros(2, int), np.zeros(2, int))
@@ -204,10 +212,11 @@ def with_others(
 
 
 def left_out(asked: Windows, rows: np.ndarray) -> np.ndarray:
-    """bool [B,n]: which rows, [n] or [B,n], are the own passage of a query or relevant to it."""
+    """bool [B,n]: which of rows [n] or [B,n] are a window's own passage, or others that answer a question."""
     rows = np.broadcast_to(rows, (len(asked.passages), rows.shape[-1]))
     known = asked.relevant or [{int(own)} for own in asked.passages]
-    return np.stack([np.isin(each, list(own)) for each, own in zip(rows, known, strict=True)])
+    out = np.stack([np.isin(each, list(own)) for each, own in zip(rows, known, strict=True)])
+    return out & ~(asked.questions[:, None] & (rows == asked.passages[:, None]))
 
 
 def _part(

@@ -119,8 +119,10 @@ def _by_width(
             rows = np.empty(0, int)
 
 
-def embed_texts(model: Ralm | OpenQA, params: dict, text: Text) -> np.ndarray:
-    """Queries [n,L] -> float32 [n,E]."""
+def embed_texts(
+    model: Ralm | OpenQA, params: dict, text: Text, method: str = "queries"
+) -> np.ndarray:
+    """Queries [n,L], or "passages" [n,P], -> float32 [n,E]."""
     retriever, n, out = partition.replicate(params["retriever"]), len(text.tokens), []
     devices = jax.device_count()
     few = -(-(1 << (n - 1).bit_length()) // devices) * devices
@@ -128,7 +130,8 @@ def embed_texts(model: Ralm | OpenQA, params: dict, text: Text) -> np.ndarray:
     for start in range(0, n, chunk):
         rows = np.arange(start, start + chunk) % n
         part = Text(text.tokens[rows], text.types[rows])
-        out.append(np.asarray(embed_queries(model, retriever, part)))
+        embedded = _embedder(cast(Hashable, model), method)(retriever, partition.shard(part))
+        out.append(np.asarray(embedded))
     return np.concatenate(out)[:n]
 
 

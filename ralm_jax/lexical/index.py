@@ -1,5 +1,7 @@
 """BM25 over wordpieces: the lexical half of a mixed score, in training as in serving."""
 
+from collections.abc import Sequence
+
 import bm25s
 import numpy as np
 
@@ -14,9 +16,10 @@ class LexicalIndex:
     wordpieces, since training asks in them, and text in any script has them.
     """
 
-    def __init__(self, corpus: Corpus):
+    def __init__(self, corpus: Corpus, passages: Sequence[Sequence[int]] | None = None):
+        """Of all passages; or of some texts with the wordpieces of the corpus."""
         lengths = np.asarray(corpus.lengths).astype(int).sum(1)
-        rows = [row[:n].tolist() for row, n in zip(corpus.tokens, lengths, strict=True)]
+        rows = passages or [row[:n].tolist() for row, n in zip(corpus.tokens, lengths, strict=True)]
         pieces = {piece: piece for piece in range(corpus.vocabulary.size)}
         self._index = bm25s.BM25(k1=K1, b=B)
         self._index.index((rows, pieces), create_empty_token=False, show_progress=False)

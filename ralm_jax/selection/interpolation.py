@@ -23,6 +23,7 @@ from ralm_jax.examples import windows
 from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import embed_rows, embed_texts
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.lexical.index import LexicalIndex
 from ralm_jax.runs import directory, selection
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.selection import Choice
@@ -37,13 +38,24 @@ WEIGHTS = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Queries [n,L] with their passages, by row; the rows that are ranked [m]; a name; are they questions."""
+    """What weights are chosen by.
+
+    Attributes:
+      query, gold: queries [n,L], and of each the rows of its passages.
+      pool: rows of the passages that are ranked, [m].
+      labelled: whether they are questions of a person, which can be trusted all the way.
+      weighs: whether they may choose what BM25 weighs.
+      bodies, pieces: the pool as it is read, [m,P], and its wordpieces, where it is not as it is served.
+    """
 
     query: Text
     gold: Sequence[Set[int]]
     pool: np.ndarray
     name: str
     labelled: bool = False
+    weighs: bool = False
+    bodies: Text | None = None
+    pieces: Sequence[Sequence[int]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,14 +149,19 @@ def weigh(default: float, measure: Callable[[float], np.ndarray]) -> float:
 def similarities(opened: OpenRun, probe: Probe) -> np.ndarray:
     """The dense scores of the pool for each query, float [n,m], as they are mixed with BM25."""
     model, params = opened.model, opened.params
-    vectors = _pool_vectors(opened, probe.pool)
+    if probe.bodies is None:
+        vectors = _pool_vectors(opened, probe.pool)
+    else:
+        vectors = embed_texts(model, params, probe.bodies, "passages")
     return model.score_scale * (embed_texts(model, params, probe.query) @ vectors.T)
 
 
 def lexical_scores(opened: OpenRun, probe: Probe) -> np.ndarray:
     """BM25 of the pool for each query, over the query's best in the whole corpus: float [n,m]."""
-    each = [opened.lexical.scores(tokens)[probe.pool] for tokens in probe.query.tokens]
-    return np.stack(each)
+    if probe.pieces is not None:
+        index = LexicalIndex(opened.corpus, probe.pieces)
+        return np.stack([index.scores(tokens) for tokens in probe.query.tokens])
+    return np.stack([opened.lexical.scores(tokens)[probe.pool] for tokens in probe.query.tokens])
 
 
 def reciprocal_ranks(scores: np.ndarray, probe: Probe) -> np.ndarray:
@@ -169,7 +186,7 @@ def _pool_vectors(opened: OpenRun, rows: np.ndarray) -> np.ndarray:
 def keep(run: Path, ended: OpenRun, start: Any, probe: Probe, weight: float) -> Any:
     """Chooses between `start` and a run as it has ended, once; saves the choice as its best, and why.
 
-    weight: of BM25 beside the dense score, unless labelled questions choose another.
+    weight: of BM25 beside the dense score, unless the probe chooses another.
     """
     checkpoints = Checkpoints(directory.checkpoint_folder(run, directory.BEST))
     with contextlib.closing(checkpoints):
@@ -186,7 +203,7 @@ def keep(run: Path, ended: OpenRun, start: Any, probe: Probe, weight: float) -> 
                 return reciprocal_ranks(dense[share], probe)
 
             chosen = choose(shares, measure)
-        if probe.labelled:
+        if probe.weighs:
             ours, lexical = dense[chosen.share], lexical_scores(ended, probe)
             weight = weigh(weight, lambda w: reciprocal_ranks(ours + w * lexical, probe))
         params = kept(start, end, chosen.share)

@@ -79,4 +79,4 @@ def probe(choosing: Labels, corpus: Corpus, lengths: Lengths, size: int) -> Prob
     gold = np.array(sorted(frozenset().union(*choosing.gold)))
     others = np.random.default_rng(0).permutation(np.setdiff1d(np.arange(corpus.size), gold))
     pool = np.concatenate([gold, others[: max(0, size - len(gold))]])
-    return Probe(text, choosing.gold, pool, "labelled questions", labelled=True)
+    return Probe(text, choosing.gold, pool, "labelled questions", labelled=True, weighs=True)

@@ -19,6 +19,8 @@ from ralm_jax.settings import Count, CountOrZero, Rate, Share
 from ralm_jax.training import steps
 
 FROZEN = Frozen()
+# The score of a passage that a teacher gives no probability, and that counts all the same.
+WRONG = np.float32(-1e4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,10 @@ class PassageWindows:
         dense = served.mix.scale * (queries @ served.vectors()[rows].T)  # [B,global B*C]
         out = windows.left_out(asked, rows)
         lexical = [served.mix.lexical.scores(tokens)[rows] for tokens in asked.query.tokens]
-        return batch._replace(teacher=taught(dense, np.stack(lexical), out, self.teacher_weight))
+        scores = taught(dense, np.stack(lexical), out, self.teacher_weight)
+        # Of a labelled question its own passage is right, and no other.
+        own = np.where(out | (rows == asked.passages[:, None]), np.minimum(scores, 0.0), WRONG)
+        return batch._replace(teacher=np.where(asked.questions[:, None], own, scores))
 
 
 def taught(dense: np.ndarray, lexical: np.ndarray, out: np.ndarray, weight: float) -> np.ndarray:

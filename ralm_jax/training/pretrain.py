@@ -12,7 +12,7 @@ from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.selection import labels
+from ralm_jax.selection import labels, titles
 from ralm_jax.selection.interpolation import Interpolation, Probe, keep
 from ralm_jax.settings import ShareBelowOne
 from ralm_jax.training import initialize
@@ -93,7 +93,9 @@ def _chosen_by(
     """The run and its stages, and what chooses its weights: found before anything is made."""
     lengths = stages[-1].task.lengths
     if questions is None:
-        return shared, stages, select.probe(shared.corpus, lengths, shared.held_out)
+        probe = titles.probe(shared.corpus, lengths, select.pool)
+        probe = probe or select.probe(shared.corpus, lengths, shared.held_out)
+        return shared, stages, probe
     halves = labels.read(questions, shared.corpus)
     note = {**(shared.started or {}), "questions": halves.digest}
     stages = [_taught(stage, halves) for stage in stages]

@@ -64,3 +64,34 @@ def test_the_own_passage_is_not_among_the_candidates(tiny):
     out = windows.left_out(asked, batch.rows.reshape(-1))
     assert out.shape == (8, 24)
     np.testing.assert_array_equal(out, batch.rows.reshape(-1)[None] == np.arange(8)[:, None])
+
+
+class Known:
+    """What a loader serves: a vector for each passage, and no BM25."""
+
+    class mix:
+        scale = 20.0
+
+        class lexical:
+            scores = staticmethod(lambda tokens: np.zeros(200, np.float32))
+
+    vectors = staticmethod(lambda: np.eye(200, 8, dtype=np.float32))
+    queries = np.ones((8, 8), np.float32)
+
+
+def test_a_labelled_question_has_its_own_passage_first(tiny):
+    rows = frozenset({3, 5})
+    given = windows.Labelled([np.array([7, 9], np.int32)], [rows], share=1.0)
+    task = PassageWindows(LENGTHS, shortest=4, longest=9, negatives=2, teaches=True, labelled=given)
+    asked = task.ask(tiny.corpus, np.arange(8), np.arange(8), 3)
+    assert asked.questions.all() and set(asked.passages.tolist()) == rows
+    found = np.tile(np.arange(12, dtype=np.int32), (8, 1))
+    batch = task.batch(tiny.corpus, asked, found, Known)
+    for own, listed, teacher in zip(asked.passages, batch.rows, batch.teacher, strict=True):
+        assert listed[0] == own and not rows & set(listed[1:].tolist())
+        flat = batch.rows.reshape(-1)
+        # The other that answers it is left out, and all the rest is wrong.
+        (other,) = rows - {int(own)}
+        np.testing.assert_array_equal(teacher <= LEAST / 2, flat == other)
+        p = np.asarray(jax.nn.softmax(teacher))
+        np.testing.assert_allclose(p[flat == own].sum(), 1, atol=1e-6)
