@@ -1,5 +1,6 @@
 """A teacher in place of labels: the start ranks other passages with BM25, and the student follows."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -9,10 +10,17 @@ import pytest
 
 from ralm_jax.batches import Lengths
 from ralm_jax.examples import windows
+from ralm_jax.loaders.loader import Source
 from ralm_jax.losses import marginal
+from ralm_jax.models import initial
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.retrieval import index
+from ralm_jax.runs import directory
 from ralm_jax.training.passage_windows import PassageWindows, taught
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
+SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=16, positions=64)
 LEAST = np.finfo(np.float32).min / 2
 
 
@@ -95,3 +103,30 @@ def test_a_labelled_question_has_its_own_passage_first(tiny):
         np.testing.assert_array_equal(teacher <= LEAST / 2, flat == other)
         p = np.asarray(jax.nn.softmax(teacher))
         np.testing.assert_allclose(p[flat == own].sum(), 1, atol=1e-6)
+
+
+def test_a_loader_that_is_resumed_gives_the_same_batch(tiny, tmp_path):
+    """The teacher is kept: it goes on asking and teaching as the retriever was when the stage began."""
+    model = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
+    begun, later = (jax.device_put(initial.drawn_params(model, seed)) for seed in (0, 1))
+    task = PassageWindows(LENGTHS, shortest=4, longest=9, neighbours=8, teaches=True)
+    corpus, rows = tiny.corpus, np.arange(40)
+    source = Source(corpus, corpus, model, rows, 0, 8, tmp_path / "index")
+    with contextlib.closing(task.loader(source)) as loader:
+        loader.start(begun)
+        first = loader.batch(0)
+        loader.prefetch(later, 1)
+        state = loader.get_state(later)
+        wanted = loader.batch(1)
+    assert first.teacher.shape == (8, 8 * 2)
+    # Ranked by the start, whatever the retriever has become.
+    queries = model.apply({"params": begun}, wanted.query, method="queries")
+    passages = np.asarray(index.open_version(tmp_path / "index", 0, corpus.fingerprint).vectors)
+    dense = np.asarray(queries) @ passages[wanted.rows.reshape(-1)].T
+    only = wanted.teacher - dense
+    kept = wanted.teacher > LEAST / 2
+    assert (only[kept] >= -1e-4).all() and (only[kept] <= task.teacher_weight + 1e-4).all()
+    with contextlib.closing(task.loader(source)) as loader:
+        loader.set_state(jax.device_put(state), 1)
+        again = loader.batch(1)
+    jax.tree.map(np.testing.assert_array_equal, again, wanted)
