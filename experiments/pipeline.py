@@ -20,7 +20,7 @@ from ralm_jax.evaluation.retrieval import Relevance
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import directory
+from ralm_jax.runs import directory, selection
 from ralm_jax.runs.checkpoint import Checkpoints, newest
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.training import finetune
@@ -58,10 +58,13 @@ def pretrained(training: Training) -> float:
     last = given["stages"][-1]
     words = ["--config", training.config, "--corpus", training.corpus, "--run", training.run]
     start = ["--init", training.start] if training.start else []
-    changes = as_options(training.changes)
-    return trained(
-        training.run, last.name, last.schedule.steps, "pretrain", *words, *start, *changes
-    )
+    labels = ["--questions", training.questions] if training.questions else []
+    words = ["pretrain", *words, *start, *labels, *as_options(training.changes)]
+    seconds = trained(training.run, last.name, last.schedule.steps, *words)
+    # It may have been stopped when all steps were made, and its weights not yet chosen.
+    if given.get("select") and not (training.run / selection.SELECTION).exists():
+        ralm(*words)
+    return seconds
 
 
 def pretrained_all(trainings: Sequence[Training]) -> dict[str, float]:

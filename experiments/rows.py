@@ -15,6 +15,7 @@ class Training(NamedTuple):
         one of the same size.
       start: the run whose parameters it begins with.
       changes: to the configuration, as `--set` takes them.
+      questions: with gold passages, to learn from and to choose by.
     """
 
     run: Path
@@ -23,6 +24,7 @@ class Training(NamedTuple):
     start: Path | None = None
     changes: Sequence[str] = ()
     verb: str = "pretrain"
+    questions: Path | None = None
 
 
 class Finetuning(NamedTuple):

@@ -1,5 +1,7 @@
 """The experiment of domains: what its table says, and how domains are named."""
 
+import json
+
 import pytest
 
 from experiments import domains
@@ -47,3 +49,18 @@ def test_domains_are_named_as_they_are_given(tmp_path):
             domains.domain(word)
     with pytest.raises(UserError, match=r"there is no file of questions no\.jsonl"):
         domains.domain("law=text,no.jsonl")
+
+
+def test_labels_are_drawn_by_seed(tmp_path):
+    file = tmp_path / "train.jsonl"
+    lines = [{"question": f"what is {i}", "gold_ids": [str(i)]} for i in range(30)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    drawn = [
+        domains.labels(file, 10, seed, tmp_path / "some.jsonl").read_text() for seed in (0, 1, 0)
+    ]
+    assert drawn[0] == drawn[2] != drawn[1]
+    each = [json.loads(line) for line in drawn[0].splitlines()]
+    assert len({q["question"] for q in each}) == 10
+    assert all(q["question"] == f"what is {q['gold_ids'][0]}" for q in each)
+    with pytest.raises(UserError, match=r"--labelled 31: .* has 30 questions"):
+        domains.labels(file, 31, 0, tmp_path / "some.jsonl")
