@@ -33,7 +33,7 @@ from ralm_jax.settings import Count, Rate
 SHARES = (0.0, 0.25, 0.5)
 # Labelled questions can be trusted all the way, and with what BM25 weighs.
 LABELLED_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-WEIGHTS = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+WEIGHTS = (0.0, 2.0, 3.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0)
 
 
 @dataclasses.dataclass(frozen=True)
