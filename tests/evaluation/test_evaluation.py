@@ -325,9 +325,9 @@ def test_embeddings_do_not_depend_on_the_chunk(ran, tiny, monkeypatch):
     ("sizes", "length", "rows"),
     [
         ({"hidden": 64, "heads": 4, "intermediate": 256}, 64, 1024),
-        ({"hidden": 384, "heads": 12, "intermediate": 1536}, 256, 128),
-        ({"hidden": 768, "heads": 12, "intermediate": 3072}, 288, 128),
-        ({"hidden": 768, "heads": 12, "intermediate": 3072}, 512, 32),
+        ({"hidden": 384, "heads": 12, "intermediate": 1536}, 256, 16),
+        ({"hidden": 768, "heads": 12, "intermediate": 3072}, 288, 16),
+        ({"hidden": 768, "heads": 12, "intermediate": 3072}, 512, 8),
         ({"hidden": 8192, "heads": 64, "intermediate": 1 << 20}, 512, 8),  # one a device, at least
     ],
 )

@@ -188,6 +188,8 @@ def test_vectors_that_training_wrote_are_not_read_again_for_their_checksum(
     pretrained, tiny, tmp_path, monkeypatch
 ):
     """Neither at a publish nor at a check of development questions, of which there are some here."""
+    # No vectors that another run has left are read to begin with.
+    monkeypatch.setenv("RALM_CACHE", str(tmp_path / "cache"))
     read = []
     original = index._checksum
     monkeypatch.setattr(index, "_checksum", lambda *given: read.append(1) or original(*given))
@@ -401,6 +403,7 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
     writer.commit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_cache, "BAR_DELAY", 0.0)
+        patch.setenv("RALM_CACHE", str(tmp_path / "cache"))
         again = OpenRun.open(other)
         assert len(again.vectors) == tiny.corpus.size
     assert "not by these parameters" in capsys.readouterr().err
