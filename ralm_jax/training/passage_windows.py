@@ -64,6 +64,11 @@ class PassageWindows:
                 f"PassageWindows: windows of {self.shortest} to {self.longest} wordpieces do not fit a query "
                 f"length of {self.lengths.query}, of which 2 are special"
             )
+        if self.teaches and not self.lexical_weight:
+            raise UserError(
+                "PassageWindows: a teacher without BM25 is the student as it begins: raise `lexical_weight` "
+                "above 0, or set `teaches` to False"
+            )
         if self.part is not None and self.part < self.longest + 3:
             raise UserError(
                 f"PassageWindows: a part of {self.part} wordpieces cannot hold a window of {self.longest} "
@@ -100,7 +105,7 @@ class PassageWindows:
             drawn = {"negatives": self.negatives, "kept": self.kept}
             return windows.with_negatives(corpus, asked, found, length, **drawn)
         batch = windows.with_others(corpus, asked, found, length, self.negatives + 1)
-        assert served.mix is not None, "a teacher without BM25 is the student as it begins"
+        assert served.mix is not None
         rows = partition.gather_rows(batch.rows).reshape(-1)  # [global B*C]
         queries = np.asarray(served.queries)[partition.local_rows(len(served.queries))]
         dense = served.mix.scale * (queries @ served.vectors()[rows].T)  # [B,global B*C]
@@ -108,8 +113,9 @@ class PassageWindows:
         lexical = [served.mix.lexical.scores(tokens)[rows] for tokens in asked.query.tokens]
         scores = taught(dense, np.stack(lexical), out, self.teacher_weight)
         # Of a labelled question its own passage is right, and no other.
-        own = np.where(out | (rows == asked.passages[:, None]), np.minimum(scores, 0.0), WRONG)
-        return batch._replace(teacher=np.where(asked.questions[:, None], own, scores))
+        right = np.where(rows == asked.passages[:, None], np.float32(0), WRONG)
+        told = asked.questions[:, None] & ~out
+        return batch._replace(teacher=np.where(told, right, scores))
 
 
 def taught(dense: np.ndarray, lexical: np.ndarray, out: np.ndarray, weight: float) -> np.ndarray:
