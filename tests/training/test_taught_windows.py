@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ralm_jax.batches import Lengths
+from ralm_jax.errors import UserError
 from ralm_jax.examples import windows
 from ralm_jax.loaders.loader import Source
 from ralm_jax.losses import marginal
@@ -33,6 +34,11 @@ def test_a_teacher_by_hand():
         taught(dense, lexical, out, 5.0), np.float32([[LEAST, 2 + 2.5, 3 + 5]])
     )
     np.testing.assert_allclose(taught(dense, 0 * lexical, out, 5.0), np.float32([[LEAST, 2, 3]]))
+
+
+def test_a_teacher_needs_bm25():
+    with pytest.raises(UserError, match="raise `lexical_weight`"):
+        PassageWindows(LENGTHS, shortest=4, longest=9, teaches=True, lexical_weight=0.0)
 
 
 def test_listwise_by_hand():
