@@ -10,6 +10,7 @@ from ralm_jax.evaluation.evaluate import evaluate, table
 from ralm_jax.evaluation.rankings import ROWS
 from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.runs import directory, plots, selection
+from ralm_jax.runs.files import write_atomically
 from ralm_jax.sources.docstrings import read_docstrings
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
@@ -92,7 +93,7 @@ def docstrings(out: Path, say: Callable[[str], object] = print) -> tuple[Path, P
         out.mkdir(parents=True, exist_ok=True)
         for file, records in zip(files, read_docstrings(), strict=True):
             lines = "".join(json.dumps(record) + "\n" for record in records)
-            directory.write_atomically(file, lines)
+            write_atomically(file, lines)
     with files[1].open(encoding="utf-8") as lines:
         count = sum(1 for _ in lines)
     say(

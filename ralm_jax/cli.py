@@ -109,28 +109,30 @@ def _adapt(arguments) -> None:
     """Trains by runs/domain.gin."""
     # Before anything asks which devices there are.
     _spread_over_cores()
-    from ralm_jax import gin_config
     from ralm_jax.adapt import adapt
 
     length = f"PASSAGE_LENGTH = {arguments.passage_tokens}"
-    changes = [f"SEED = {arguments.seed}", length, *arguments.set]
-    configured = gin_config.configure("pretrain.pretrain", "runs/domain.gin", changes)
-    train = functools.partial(configured.call, config=configured.text)
+    train = _training("runs/domain.gin", [f"SEED = {arguments.seed}", length, *arguments.set])
     optional = {"questions": arguments.questions, "measure": arguments.measure}
     given = {"init": arguments.init, "passage_tokens": arguments.passage_tokens, **optional}
     made = functools.partial(adapt, arguments.source, arguments.out, train=train, **given)
     _write_json(arguments.json, _stopping(made))
 
 
+def _training(config: str, changes: Sequence[str]) -> Callable[..., Any]:
+    """`pretrain` with a configuration."""
+    from ralm_jax import gin_config
+
+    configured = gin_config.configure("pretrain.pretrain", config, changes)
+    return functools.partial(configured.call, config=configured.text)
+
+
 def _quickstart_on_real_text(arguments) -> None:
     _spread_over_cores()
-    from ralm_jax import gin_config
     from ralm_jax.adapt import adapt, docstrings
 
     out = Path(arguments.run or f"quickstart-real-{arguments.seed}")
-    changes = [f"SEED = {arguments.seed}", *arguments.set]
-    configured = gin_config.configure("pretrain.pretrain", "runs/real.gin", changes)
-    train = functools.partial(configured.call, config=configured.text)
+    train = _training("runs/real.gin", [f"SEED = {arguments.seed}", *arguments.set])
     documents, questions = docstrings(out)
     given = {"train": train, "passage_tokens": 128, "measure": questions}
     _write_json(arguments.json, _stopping(functools.partial(adapt, documents, out, **given)))

@@ -161,10 +161,10 @@ def with_negatives(
     """
     rows = np.repeat(asked.passages[:, None], 1 + negatives, axis=1)
     parts, cuts = np.zeros((*rows.shape, 2), np.int32), np.zeros((*rows.shape, 2), np.int32)
+    out = left_out(asked, found)
     for i, own in enumerate(asked.passages):
         rng = generator(int(own), int(asked.positions[i]))
-        own_or_alike = asked.relevant[i] if asked.relevant else {int(own)}
-        others = found[i][(found[i] >= 0) & ~np.isin(found[i], list(own_or_alike))]
+        others = found[i][(found[i] >= 0) & (found[i] != own) & ~out[i]]
         drawn = rng.permutation(others)[:negatives]
         rows[i, 1 : 1 + len(drawn)] = drawn
         if rng.random() >= kept:
@@ -174,13 +174,7 @@ def with_negatives(
         for j, row in enumerate(rows[i]):
             span = asked.spans[i] if row == own else np.zeros(2, int)
             parts[i, j] = _part(corpus, row, length, rng, span, cuts[i, j])
-    width = _needed(corpus, rows, length)
-    flat = {"part": parts.reshape(-1, 2), "cut": cuts.reshape(-1, 2)}
-    texts = features.passage_text(corpus, rows.reshape(-1), width, **flat)
-    shape = (*rows.shape, width)
-    return QueryPassages(
-        asked.query, Text(*(x.reshape(shape) for x in texts)), rows.astype(np.int32)
-    )
+    return _read(corpus, asked.query, rows, length, part=parts, cut=cuts)
 
 
 def with_others(
@@ -203,12 +197,18 @@ def with_others(
         rows[i, : len(drawn)] = drawn
         for j, row in enumerate(rows[i]):
             parts[i, j] = _part(corpus, row, length, rng, np.zeros(2, int), np.zeros(2, int))
+    return _read(corpus, asked.query, rows, length, part=parts)
+
+
+def _read(
+    corpus: Corpus, query: Text, rows: np.ndarray, length: int, **spans: np.ndarray
+) -> QueryPassages:
+    """Queries with passages [B,C] as wide as they need; spans [B,C,2] are those of `features.passage_text`."""
     width = _needed(corpus, rows, length)
-    texts = features.passage_text(corpus, rows.reshape(-1), width, part=parts.reshape(-1, 2))
+    flat = {name: each.reshape(-1, 2) for name, each in spans.items()}
+    texts = features.passage_text(corpus, rows.reshape(-1), width, **flat)
     shape = (*rows.shape, width)
-    return QueryPassages(
-        asked.query, Text(*(x.reshape(shape) for x in texts)), rows.astype(np.int32)
-    )
+    return QueryPassages(query, Text(*(x.reshape(shape) for x in texts)), rows.astype(np.int32))
 
 
 def left_out(asked: Windows, rows: np.ndarray) -> np.ndarray:
