@@ -203,7 +203,7 @@ def with_others(
 def _read(
     corpus: Corpus, query: Text, rows: np.ndarray, length: int, **spans: np.ndarray
 ) -> QueryPassages:
-    """Queries with passages [B,C] as wide as they need; spans [B,C,2] are those of `features.passage_text`."""
+    """Queries with passages [B,C], as wide as they need; spans as for `features.passage_text`, [B,C,2]."""
     width = _needed(corpus, rows, length)
     flat = {name: each.reshape(-1, 2) for name, each in spans.items()}
     texts = features.passage_text(corpus, rows.reshape(-1), width, **flat)
