@@ -36,13 +36,23 @@ class Text(NamedTuple):
 class ClozeBatch(NamedTuple):
     """Masked queries with their candidates; leading axis B, or devices x B before a pmapped step."""
 
-    query: Text  # [B,L]      [CLS] masked sentence [SEP]
+    query: Text  # [B,L]      [CLS] masked sentence [SEP], or another view of it
     candidates: Text  # [B,K,P]    [CLS] title [SEP] body [SEP]; candidate 0 is null
     joint: Text  # [B,K,S]    [CLS] masked sentence [SEP] body [SEP]
     valid: Array  # [B,K]      bool; false where fewer than K candidates were found
-    positions: Array  # [B,M]      of the masked tokens in query and joint; 0 where unused
+    positions: Array  # [B,M]      of the masked tokens in joint; 0 where unused
     targets: Array  # [B,M]      the tokens that stood there
     weights: Array  # [B,M]      1 where a token is to be predicted
+    lexical: Array | None = None  # [B,K]      BM25 over the query's best, where the prior has it
+
+
+class ReadClozes(NamedTuple):
+    """Clozes that a frozen reader has read, beside the candidates of all queries of all devices, n in all."""
+
+    clozes: ClozeBatch
+    likelihood: Array | None  # [B,K,M]    log p(y_m|z,x); None where it is to be read in the step
+    others: Array  # [B,n]      bool; candidates of other queries that say nothing of this one
+    lexical: Array | None = None  # [B,n]      BM25 of them
 
 
 class QueryPassages(NamedTuple):

@@ -1,5 +1,6 @@
 """How well held-out masked spans are read, with retrieved passages and without."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ralm_jax.batches import ClozeBatch, Lengths, Text
+from ralm_jax.batches import ClozeBatch, Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches, masking
 from ralm_jax.inference.open_run import OpenRun
@@ -96,13 +97,8 @@ def _read_all(
     for start in range(0, n, READ_BATCH):
         real = np.arange(start, start + READ_BATCH) < n
         rows = np.minimum(np.arange(start, start + READ_BATCH), n - 1)
-        part = cloze_batches.Clozes(
-            query=Text(asked.query.tokens[rows], asked.query.types[rows]),
-            positions=asked.positions[rows],
-            targets=asked.targets[rows],
-            weights=asked.weights[rows] * real[:, None],
-            passages=asked.passages[rows],
-        )
+        part = cloze_batches.taken(asked, rows)
+        part = dataclasses.replace(part, weights=part.weights * real[:, None])
         batch = cloze_batches.with_candidates(corpus, part, chosen[rows], lengths)
         total = total.merge(Mean.of(measure(model, params, batch)))
     return total.compute()

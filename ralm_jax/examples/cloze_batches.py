@@ -12,8 +12,9 @@ import numpy as np
 from ralm_jax.batches import ClozeBatch, Lengths, QueryPassages, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
-from ralm_jax.examples import features
+from ralm_jax.examples import features, views
 from ralm_jax.examples.masking import Mask
+from ralm_jax.examples.views import View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +75,13 @@ def generator(seed: int, position: int) -> np.random.Generator:
 class Clozes:
     """Masked queries of a batch, before any passage is retrieved for them.
 
-    query [B,L]; positions and targets int32 [B,M]; weights float32 [B,M]; passages int32 [B], the row
-    of the passage that each query was taken from.
+    query [B,L], what the retriever sees; masked [B,L], what the reader does; positions and targets int32
+    [B,M] and weights float32 [B,M], of `masked`; passages int32 [B], the row of the passage that each query
+    was taken from.
     """
 
     query: Text
+    masked: Text
     positions: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
@@ -104,14 +107,24 @@ def sentence_tokens(corpus: Corpus, row: int) -> np.ndarray:
     return np.asarray(corpus.tokens[passage, title + start : title + stop])
 
 
-def clozes(corpus: Corpus, rows, positions, mask: Mask, lengths: Lengths, seed: int) -> Clozes:
+def clozes(
+    corpus: Corpus,
+    rows,
+    positions,
+    mask: Mask,
+    lengths: Lengths,
+    seed: int,
+    view: View = views.masked,
+) -> Clozes:
     """Sentence rows [B] -> masked queries. Every masked piece becomes [MASK]; the first M count."""
     v = corpus.vocabulary
-    hidden, where, targets = [], [], []
+    hidden, seen, where, targets = [], [], [], []
     for row, position in zip(rows, positions, strict=True):
         tokens = sentence_tokens(corpus, row)[: lengths.query - 2]
         spans = sentence_spans(corpus, row, lengths.query)
-        chosen = mask(tokens, spans, v, generator(seed, int(position)))
+        rng = generator(seed, int(position))
+        chosen = mask(tokens, spans, v, rng)
+        seen.append(view(tokens, chosen, v, rng))
         index = np.flatnonzero(chosen)[: lengths.masked]
         hidden.append(np.where(chosen, v.mask, tokens))
         # [CLS] stands before the sentence.
@@ -119,7 +132,8 @@ def clozes(corpus: Corpus, rows, positions, mask: Mask, lengths: Lengths, seed: 
         targets.append(tokens[index])
     weights = features.pad([np.ones(len(w)) for w in where], lengths.masked)
     return Clozes(
-        query=features.query_text(corpus, hidden, lengths.query),
+        query=features.query_text(corpus, seen, lengths.query),
+        masked=features.query_text(corpus, hidden, lengths.query),
         positions=features.pad(where, lengths.masked),
         targets=features.pad(targets, lengths.masked),
         weights=weights.astype(np.float32),
@@ -127,8 +141,26 @@ def clozes(corpus: Corpus, rows, positions, mask: Mask, lengths: Lengths, seed: 
     )
 
 
-def with_candidates(corpus: Corpus, asked: Clozes, found: np.ndarray, lengths: Lengths):
-    """Clozes and candidate rows [B,K] -> ClozeBatch. Column 0 is NULL; -2 marks no candidate."""
+def taken(asked: Clozes, rows: np.ndarray) -> Clozes:
+    """Some of the clozes, by their places."""
+    return Clozes(
+        Text(*(x[rows] for x in asked.query)),
+        Text(*(x[rows] for x in asked.masked)),
+        asked.positions[rows],
+        asked.targets[rows],
+        asked.weights[rows],
+        asked.passages[rows],
+    )
+
+
+def with_candidates(
+    corpus: Corpus,
+    asked: Clozes,
+    found: np.ndarray,
+    lengths: Lengths,
+    lexical: np.ndarray | None = None,
+) -> ClozeBatch:
+    """Clozes, candidate rows [B,K], and BM25 of them if the prior has it; column 0 is NULL, -2 none."""
     valid = found > -2
     rows = np.where(valid, found, features.NULL)
     b, k = rows.shape
@@ -136,11 +168,12 @@ def with_candidates(corpus: Corpus, asked: Clozes, found: np.ndarray, lengths: L
     return ClozeBatch(
         query=asked.query,
         candidates=Text(*(x.reshape(b, k, lengths.passage) for x in passages)),
-        joint=features.joint_text(corpus, asked.query, rows, lengths.joint),
+        joint=features.joint_text(corpus, asked.masked, rows, lengths.joint),
         valid=valid,
         positions=asked.positions,
         targets=asked.targets,
         weights=asked.weights,
+        lexical=lexical,
     )
 
 

@@ -173,7 +173,7 @@ def with_negatives(
                 cuts[i, rows[i] == own] = start, stop
         for j, row in enumerate(rows[i]):
             span = asked.spans[i] if row == own else np.zeros(2, int)
-            parts[i, j] = _part(corpus, row, length, rng, span, cuts[i, j])
+            parts[i, j] = part(corpus, row, length, rng, span, cuts[i, j])
     return _read(corpus, asked.query, rows, length, part=parts, cut=cuts)
 
 
@@ -196,7 +196,7 @@ def with_others(
         drawn = np.concatenate([best, rest])[:count].astype(int)
         rows[i, : len(drawn)] = drawn
         for j, row in enumerate(rows[i]):
-            parts[i, j] = _part(corpus, row, length, rng, np.zeros(2, int), np.zeros(2, int))
+            parts[i, j] = part(corpus, row, length, rng)
     return _read(corpus, asked.query, rows, length, part=parts)
 
 
@@ -219,13 +219,13 @@ def left_out(asked: Windows, rows: np.ndarray) -> np.ndarray:
     return out & ~(asked.questions[:, None] & (rows == asked.passages[:, None]))
 
 
-def _part(
+def part(
     corpus: Corpus,
     row: int,
     length: int,
     rng: np.random.Generator,
-    span: np.ndarray,
-    cut: np.ndarray,
+    span: Sequence[int] | np.ndarray = (0, 0),
+    cut: Sequence[int] | np.ndarray = (0, 0),
 ) -> tuple[int, int]:
     """[start, stop) of the body of a passage: as much as fits `length`, with the span unless it is empty.
 

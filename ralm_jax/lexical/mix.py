@@ -29,7 +29,13 @@ class Mix:
     weight: float
 
     def __call__(
-        self, dense: Found, queries: np.ndarray, vectors: np.ndarray, tokens: np.ndarray, k: int
+        self,
+        dense: Found,
+        queries: np.ndarray,
+        vectors: np.ndarray,
+        tokens: np.ndarray,
+        k: int,
+        own: np.ndarray | None = None,
     ) -> Found:
         """The k best passages by the mixed score, among the dense neighbours and as many lexical ones.
 
@@ -37,14 +43,17 @@ class Mix:
           dense: neighbours of the queries, ids and inner products [Q,n].
           queries, vectors: float32 [Q,E] and [N,E], by which the lexical candidates get a dense score.
           tokens: wordpieces of the queries, int [Q,L].
+          own: rows [Q] of passages that are left out, each of its query; below 0 there is none.
         """
         ids = np.full((len(queries), k), -1, np.int32)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         for i, near in enumerate(dense[0]):
-            b = self.lexical.scores(tokens[i])
+            left = () if own is None or own[i] < 0 else (int(own[i]),)
+            b = self.lexical.scores(tokens[i], left)
             depth = min(len(near), len(b))
             sharing = np.argpartition(-b, depth - 1)[:depth]
             rows = np.union1d(near[near >= 0], sharing[b[sharing] > 0])
+            rows = np.setdiff1d(rows, left)
             mixed = self.scale * (vectors[rows] @ queries[i]) + self.weight * b[rows]
             best = np.argsort(-mixed, kind="stable")[:k]
             ids[i, : len(best)], scores[i, : len(best)] = rows[best], mixed[best]

@@ -19,12 +19,12 @@ from ralm_jax import partition
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches
-from ralm_jax.examples.same_passages import same_passages
 from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.lexical.index import LexicalIndex
 from ralm_jax.lexical.mix import DEPTH, Mix
 from ralm_jax.loaders.loader import Params, Source, drawn_rows
+from ralm_jax.loaders.same_passages import same_passages
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.choose import choose
 from ralm_jax.retrieval.refresh import Frozen, Policy, Refresher
@@ -161,7 +161,10 @@ class RetrievalLoader:
         own = partition.local_rows(self._source.batch)
         near, queries = (found[0][own], found[1][own]), np.asarray(self._queries)[own]
         asked, k = self._asked.query.tokens, self._task.neighbours
-        return partition.gather_rows(mix(near, queries, self._vectors(), asked, k)[0])
+        # A cloze is not to find its own passage; a window is.
+        left_out = None if getattr(self._task, "own_passage", True) else self._asked.passages
+        found = mix(near, queries, self._vectors(), asked, k, left_out)
+        return partition.gather_rows(found[0])
 
     def batch(self, step: int) -> Any:
         self.retrieve()

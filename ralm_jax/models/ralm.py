@@ -46,9 +46,14 @@ class Ralm(RetrievalModel):
         logits = self.reader(flat.tokens, flat.types, positions, train)
         return logits.reshape(b, k, *logits.shape[1:])
 
-    def __call__(self, batch: ClozeBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """-> scores [B,K] and log p(y_m | z_k, x) [B,K,M], float32."""
+    def likelihood(self, batch: ClozeBatch, train: bool = False) -> jax.Array:
+        """log p(y_m | z_k, x), float32 [B,K,M]."""
         logits = self.read(batch, train)  # [B,K,M,V]
         targets = jnp.broadcast_to(batch.targets[:, None, :, None], (*logits.shape[:-1], 1))
         chosen = jnp.take_along_axis(logits, targets, axis=-1)[..., 0]  # [B,K,M]
-        return self.scores(batch, train), chosen - jax.nn.logsumexp(logits, axis=-1)
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    def __call__(self, batch: ClozeBatch, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """-> scores [B,K] and log p(y_m | z_k, x) [B,K,M], float32."""
+        likelihood = self.likelihood(batch, train)
+        return self.scores(batch, train), likelihood

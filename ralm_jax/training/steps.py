@@ -16,9 +16,10 @@ import optax
 from flax.training.train_state import TrainState
 
 from ralm_jax import partition
-from ralm_jax.batches import ClozeBatch, QueryPassages, QuestionBatch
+from ralm_jax.batches import ClozeBatch, QueryPassages, QuestionBatch, ReadClozes
 from ralm_jax.losses import marginal, microbatch
 from ralm_jax.losses import spans as span_losses
+from ralm_jax.losses.prior import DENSE, Prior, over_batch
 from ralm_jax.models.base import RetrievalModel
 
 Metrics = dict[str, tuple[Any, Any]]
@@ -90,6 +91,7 @@ def realm_loss(
     train: bool,
     *,
     model: RetrievalModel,
+    prior: Prior = DENSE,
     objective: marginal.Objective = marginal.marginal_per_token,
     freeze_retriever: bool = False,
     freeze_encoder: bool = False,
@@ -104,7 +106,7 @@ def realm_loss(
         examples, keys = rows
         frozen = _frozen(params, freeze_retriever, freeze_encoder)
         scores, log_likelihood = _each(model, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
-        log_prior = marginal.log_prior(scores, examples.valid)
+        log_prior = prior(scores, examples.valid, examples.lexical)
         total, count = objective(log_prior, log_likelihood, examples.weights)
         telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
         return total, (count, telemetry)
@@ -119,6 +121,7 @@ def scorer_loss(
     train: bool,
     *,
     model: RetrievalModel,
+    prior: Prior = DENSE,
     objective: Callable,
     freeze_retriever: bool = False,
     freeze_encoder: bool = False,
@@ -131,13 +134,53 @@ def scorer_loss(
         frozen = _frozen(params, freeze_retriever, freeze_encoder)
         scores, log_likelihood = _each(model, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
         raw = _each(model, frozen, (examples.joint,), keys, train, method="rerank")  # [B,K]
-        log_prior = marginal.log_prior(scores, examples.valid)
+        log_prior = prior(scores, examples.valid, examples.lexical)
         log_scorer = marginal.log_prior(raw, examples.valid)
         total, count = objective(log_prior, log_likelihood, examples.weights, log_scorer)
         telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
         return total, (count, telemetry)
 
     return _in_microbatches(loss, params, batch, key, microbatch_size)
+
+
+def read_loss(
+    params,
+    batch: ReadClozes,
+    key: jax.Array,
+    train: bool,
+    *,
+    model: RetrievalModel,
+    priors: Sequence[tuple[float, Prior]] = ((1.0, DENSE),),
+    objective: marginal.Objective = marginal.marginal_per_span,
+):
+    """What a frozen reader has read teaches the retriever, over a query's candidates and those of the batch.
+
+    Nothing is dropped out. priors: (share of the loss, prior).
+    """
+    clozes, variables = batch.clozes, {"params": _frozen(params, reader=True)}
+    b, k, p = clozes.candidates.tokens.shape
+    call: Any = functools.partial(model.apply, variables)
+    # The null passage is the same for all.
+    passages = jax.tree.map(
+        lambda x: jnp.concatenate([x[:1, 0], x[:, 1:].reshape(b * (k - 1), p)]), clozes.candidates
+    )
+    queries, embedded = call(clozes.query, method="queries"), call(passages, method="passages")
+    null, own = embedded[:1], embedded[1:].reshape(b, k - 1, -1)
+    beside = call(queries[:, None], own, method="similarity")[:, 0]  # [B,K-1]
+    scores = jnp.concatenate([call(queries, null, method="similarity"), beside], axis=1)  # [B,K]
+    all_passages = partition.all_gather(embedded[1:])  # [n,E]
+    others = call(queries, all_passages, method="similarity")  # [B,n]
+    read = batch.likelihood if batch.likelihood is not None else call(clozes, method="likelihood")
+    valid = jnp.concatenate([clozes.valid, batch.others], axis=1)
+    total, count = jnp.float32(0), jnp.float32(0)
+    for share, prior in priors:
+        both = prior.scores(scores, clozes.lexical), prior.scores(others, batch.lexical)
+        listed, likelihood = over_batch(*both, read)
+        log_prior = marginal.log_prior(listed, valid)
+        lost, count = objective(log_prior, likelihood, clozes.weights)
+        total += share * lost
+    log_prior = priors[0][1](scores, clozes.valid, clozes.lexical)
+    return total, count, marginal.retrieval_telemetry(log_prior, read, clozes.weights)
 
 
 def qa_loss(
@@ -206,10 +249,12 @@ def _in_microbatches(loss: microbatch.Loss, params, batch: ClozeBatch, key, size
     return total, count, metrics
 
 
-def _frozen(params, retriever: bool, encoder: bool):
-    """Parameters without a backward pass through the towers, or the reader's encoder and its tied decoder."""
+def _frozen(params, retriever: bool = False, encoder: bool = False, reader: bool = False):
+    """Parameters without a backward pass through the towers, the reader, or its encoder and tied decoder."""
     if retriever:
         params = {**params, "retriever": jax.lax.stop_gradient(params["retriever"])}
+    if reader:
+        params = {**params, "reader": jax.lax.stop_gradient(params["reader"])}
     if encoder:
         frozen = jax.lax.stop_gradient(params["reader"]["encoder"])
         params = {**params, "reader": {**params["reader"], "encoder": frozen}}

@@ -12,12 +12,15 @@ from ralm_jax import settings
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
-from ralm_jax.examples import cloze_batches, question_batches
+from ralm_jax.examples import cloze_batches, question_batches, views
 from ralm_jax.examples.masking import Mask, salient_span
 from ralm_jax.examples.questions import lines_of, note_cuts
+from ralm_jax.examples.recurring import Recurring
+from ralm_jax.examples.views import View
 from ralm_jax.loaders.loader import ClozeLoader, Loader, Source
 from ralm_jax.loaders.retrieval_loader import RetrievalLoader, Served
 from ralm_jax.losses import marginal, microbatch
+from ralm_jax.losses.prior import DENSE, Prior
 from ralm_jax.models.base import RetrievalModel
 from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.settings import Count, Share
@@ -111,6 +114,9 @@ class Realm:
 
     Attributes:
       candidates: K, the null passage included.
+      view: of the query that the retriever sees.
+      prior: p(z|x); with a lexical weight, BM25 finds candidates too.
+      recurring: masks these spans in place of the salient ones of the corpus.
       freeze_encoder: the reader's: its masked-LM head alone learns.
       own_passage: the query's own passage is a candidate, rather than excluded.
       index_threads: cores for ScaNN's process.
@@ -121,6 +127,9 @@ class Realm:
     mask: Mask = salient_span
     candidates: Count = 8
     objective: marginal.Objective = marginal.marginal_per_token
+    view: View = views.masked
+    prior: Prior = DENSE
+    recurring: Recurring | None = None
     freeze_retriever: bool = False
     freeze_encoder: bool = False
     own_passage: bool = False
@@ -141,19 +150,28 @@ class Realm:
         """Whether the objective is one of `distillation`, of which the model's scorer is a part."""
         return "log_scorer" in inspect.signature(self.objective).parameters
 
+    @property
+    def lexical_weight(self) -> float:
+        return self.prior.lexical_weight
+
     def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
+        if self.recurring is not None:
+            return self.recurring.queries(corpus, held_out, self.lengths.query)
         reason = "no salient span within the query length"
         return cloze_batches.queries(
             corpus, held_out, {reason: cloze_batches.with_span(corpus, self.lengths.query)}
         )
 
     def loader(self, source: Source) -> Loader:
+        if self.recurring is not None:
+            source = dataclasses.replace(source, asked=self.recurring(source.asked).corpus)
         return RetrievalLoader(source, self)
 
     def loss(self, model: RetrievalModel) -> steps.Loss:
         return functools.partial(
             steps.scorer_loss if self.needs_reranker else steps.realm_loss,
             model=model,
+            prior=self.prior,
             objective=self.objective,
             freeze_retriever=self.freeze_retriever,
             freeze_encoder=self.freeze_encoder,
@@ -176,12 +194,18 @@ class Realm:
         return self.candidates
 
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> cloze_batches.Clozes:
-        return cloze_batches.clozes(corpus, rows, positions, self.mask, self.lengths, seed)
+        return cloze_batches.clozes(
+            corpus, rows, positions, self.mask, self.lengths, seed, self.view
+        )
 
     def batch(self, corpus: Corpus, asked: cloze_batches.Clozes, found: np.ndarray, served: Served):
         """Neighbours [B,K] of what was asked -> ClozeBatch."""
         chosen = self.choose(found, asked.passages)
-        return cloze_batches.with_candidates(corpus, asked, chosen, self.lengths)
+        lexical = None
+        if served.mix is not None:
+            own = None if self.own_passage else asked.passages
+            lexical = served.mix.lexical.of(asked.query.tokens, chosen, own)
+        return cloze_batches.with_candidates(corpus, asked, chosen, self.lengths, lexical)
 
     def choose(self, found: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Neighbours [B,K] and own passages [B] -> candidate rows [B,K]."""

@@ -14,9 +14,9 @@ from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, features
 from ralm_jax.examples.cloze_batches import sentence_tokens
-from ralm_jax.examples.same_passages import same_passages
 from ralm_jax.loaders.loader import Source
 from ralm_jax.loaders.retrieval_loader import RetrievalLoader
+from ralm_jax.loaders.same_passages import same_passages
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm

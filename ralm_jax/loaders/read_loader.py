@@ -1,0 +1,121 @@
+"""Clozes that a frozen reader has read once: no search and no reading while the retriever learns.
+
+Their candidates are those of the retriever that the stage begins with, and of BM25. What was found and read
+is part of every checkpoint, for the retriever has moved on by then.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ralm_jax.batches import Lengths
+from ralm_jax.data.corpus import Corpus
+from ralm_jax.errors import UserError
+from ralm_jax.examples import cloze_batches
+from ralm_jax.inference import vector_cache
+from ralm_jax.inference.embedding import embed_texts, exact_over, search_with
+from ralm_jax.inference.likelihoods import likelihoods
+from ralm_jax.lexical.index import LexicalIndex
+from ralm_jax.lexical.mix import DEPTH, Mix
+from ralm_jax.loaders.loader import Params, Source
+from ralm_jax.loaders.same_passages import same_passages
+from ralm_jax.retrieval.searcher import Published
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pool:
+    """Clozes with their candidates. rows int32 [n,K]; lexical float32 [n,K], of `Mix`; likelihood [n,K,M]."""
+
+    asked: cloze_batches.Clozes
+    rows: np.ndarray
+    likelihood: np.ndarray
+    lexical: LexicalIndex | None
+
+
+class Reads(Protocol):
+    """What of a task this loader needs; see `training.read_clozes`."""
+
+    @property
+    def lengths(self) -> Lengths: ...
+    @property
+    def clozes(self) -> int: ...
+    @property
+    def candidates(self) -> int: ...
+    @property
+    def lexical_weight(self) -> float: ...
+    @property
+    def cached(self) -> bool: ...
+
+    def ask(self, corpus: Corpus, rows, positions, seed: int) -> cloze_batches.Clozes: ...
+    def batch(
+        self, corpus: Corpus, pool: Pool, drawn: np.ndarray, positions: np.ndarray
+    ) -> Any: ...
+
+
+class ReadLoader:
+    """A pool of clozes, read as the stage begins and asked over and over."""
+
+    def __init__(self, source: Source, task: Reads):
+        """Raises UserError in several processes."""
+        if jax.process_count() > 1:
+            raise UserError(
+                f"clozes are read in one process, and this is one of {jax.process_count()}: train this "
+                "stage in one"
+            )
+        self._source, self._task = source, task
+        self._lexical = LexicalIndex(source.corpus) if task.lexical_weight else None
+        rows, positions = cloze_batches.draw(source.rows, source.seed, 0, task.clozes)
+        asked = task.ask(source.asked, rows, positions, source.seed)
+        if source.asked.fingerprint != source.corpus.fingerprint:
+            own = same_passages(source.asked, source.corpus)[asked.passages]
+            asked = dataclasses.replace(asked, passages=own)
+        self._asked = asked
+        self._rows = np.full((task.clozes, task.candidates), -2, np.int32)
+        self._likelihood = np.zeros((*self._rows.shape, task.lengths.masked), np.float32)
+
+    def start(self, params: Params) -> Published | None:
+        source, task = self._source, self._task
+        model, corpus, lengths = source.model, source.corpus, task.lengths
+        vectors = vector_cache.corpus_vectors(source.runs, model, params, corpus, lengths)
+        queries = embed_texts(model, params, self._asked.query)
+        k = min(task.candidates, corpus.size)
+        found = search_with(exact_over(vectors), queries, min(max(k, DEPTH), corpus.size)).rows
+        if self._lexical is not None:
+            mix = Mix(self._lexical, model.score_scale, task.lexical_weight)
+            given = (queries, vectors, self._asked.query.tokens, k, self._asked.passages)
+            found = mix((found, found), *given)[0]
+        self._rows = cloze_batches.candidates(found, self._asked.passages, task.candidates)
+        if task.cached:
+            given = (corpus, lengths, self._asked, self._rows)
+            self._likelihood = likelihoods(model, params["reader"], *given)
+        return None
+
+    def prefetch(self, params: Params, step: int) -> Published | None:
+        return None
+
+    def retrieve(self) -> None:
+        return None
+
+    def batch(self, step: int) -> Any:
+        pool = Pool(self._asked, self._rows, self._likelihood, self._lexical)
+        drawn = np.arange(len(self._rows))
+        drawn, positions = cloze_batches.draw(drawn, self._source.seed, step, self._source.batch)
+        return self._task.batch(self._source.corpus, pool, drawn, positions)
+
+    def staleness(self) -> int | None:
+        return None
+
+    def get_state(self, params: Params) -> dict:
+        return {"found": self._rows, "likelihood": self._likelihood}
+
+    def set_state(self, state: dict, step: int) -> None:
+        self._rows = np.asarray(state["found"])
+        self._likelihood = np.asarray(state["likelihood"])
+
+    def checkpointed(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
