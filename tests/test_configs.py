@@ -16,11 +16,13 @@ ONE_STEP = (
     "SCORER_STEPS",
     "STEPS",
     "WINDOW_STEPS",
+    "READER_STEPS",
+    "TEACH_STEPS",
 )
 TINY = {name: "1" for name in ONE_STEP} | {
     "HEAD_JOINT_LENGTH": "21", "HEAD_BATCH": "8", "BATCH": "8", "BEAM": "20", "SPAN_WIDTH": "3",
     "DEV_EVERY": "1", "DEV_QUESTIONS": "4", "WINDOW_BATCH": "8", "WINDOW_WARMUP": "0", "WINDOW_SHORTEST": "4",
-    "WINDOW_LONGEST": "9",
+    "WINDOW_LONGEST": "9", "READER_BATCH": "8", "TEACH_BATCH": "8", "TEACH_CLOZES": "16",
 }  # fmt: skip
 FILES = [
     str(file.relative_to(configs()))
