@@ -16,7 +16,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,15 +60,26 @@ def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
         raise UserError("--labels are of one domain: give one --domain")
     counts = given.labelled if given.labels else [0]
     wanted = [row(given, each, s, n) for each in domains for s in given.seeds for n in counts]
-    saved = given.out / "domains"
+    make_rows("domains", wanted, table, given.out, argv)
+
+
+def make_rows(
+    name: str,
+    wanted: Sequence[Row],
+    table: Callable[[Saved], str],
+    out: Path,
+    argv: Sequence[str] | None,
+) -> None:
+    """Makes the missing rows; writes out/NAME.json and out/NAME.md after each, and prints the table."""
+    saved = out / name
     words = shlex.join(str(word) for word in (sys.argv[1:] if argv is None else argv))
 
     def save() -> str:
         found = read_rows(saved)
         seeds = sorted({each["seed"] for each in found})
-        command = f"python -m experiments.domains {words}".replace(str(given.out), "DIR")
-        write(given.out / "domains.json", result(command, seeds=seeds, rows=found))
-        write(given.out / "domains.md", table(found))
+        command = f"python -m experiments.{name} {words}".replace(str(out), "DIR")
+        write(out / f"{name}.json", result(command, seeds=seeds, rows=found))
+        write(out / f"{name}.md", table(found))
         return table(found)
 
     run_rows([r for r in wanted if not (saved / f"{r.name}.json").exists()], saved, save)
@@ -101,40 +112,54 @@ def labels(file: Path, count: int, seed: int, out: Path) -> Path:
 def row(given: argparse.Namespace, each: Domain, seed: int, count: int = 0) -> Row:
     """One domain with one seed, and so many labelled questions."""
     name = f"seed{seed}-{count}" if count else f"seed{seed}"
-    corpus, out = given.out / each.name / "corpus", given.out / each.name / name
-    vocab, settings = directory.vocabulary(given.init)
-    if not corpus.exists():
-        sizes = {"vocab_file": vocab, "settings": settings, "passage_tokens": PASSAGE}
-        prepare(each.source, corpus, **sizes, say=lambda line: None)
+    corpus, out = prepared(each, given.init, given.out), given.out / each.name / name
     asked = labels(given.labels, count, seed, out.with_suffix(".jsonl")) if count else None
     changes = [f"SEED = {seed}", *given.set]
     training = Training(out, CONFIG, corpus, given.init, changes, questions=asked)
+    domain = f"{each.name}, {count} labels" if count else each.name
+    more = {"domain": domain, "seed": seed, "labels": count}
+    named = f"{each.name}-{seed}" + (f"-{count}" if count else "")
+    told = f"{each.name}, seed {seed}" + (f", {count} labels" if count else "")
+    return row_of(named, told, each, [training], more)
+
+
+def row_of(
+    name: str, label: str, each: Domain, trainings: Sequence[Training], more: dict[str, Any]
+) -> Row:
+    """The row of a domain whose last training is measured; `more` says what it is."""
+    last = trainings[-1]
+    assert last.start is not None
+    model = OpenRun.open(last.start).model
+    assert isinstance(model, Ralm)
 
     def make() -> dict[str, Any]:
         # The start's vectors are kept: training begins with them, and evaluation compares with them.
         begun = time.perf_counter()
-        OpenRun.open(given.init, corpus).vectors  # noqa: B018
+        OpenRun.open(last.start, last.corpus).vectors  # noqa: B018
         embedded = time.perf_counter() - begun
-        seconds = embedded + pipeline.pretrained(training)
-        report = evaluate(out, each.questions, clozes=0)
-        measured = {name: report[name]["gold_passage"] for name in ROWS}
-        selection = report["selection"]
+        trained = pipeline.pretrained_all(trainings)
+        trained[last.run.name] = round(embedded + trained[last.run.name], 1)
+        report = evaluate(last.run, each.questions, clozes=0)
         return {
-            "domain": f"{each.name}, {count} labels" if count else each.name,
-            "seed": seed,
-            "labels": count,
+            **more,
             "passages": report["passages"],
-            "seconds": {out.name: round(seconds, 1)},
-            "selection": selection,
-            "measured": measured,
+            "seconds": trained,
+            "selection": report["selection"],
+            "measured": {name: report[name]["gold_passage"] for name in ROWS},
             "differences": report["differences"],
         }
 
-    model = OpenRun.open(given.init).model
-    assert isinstance(model, Ralm)
-    named = f"{each.name}-{seed}" + (f"-{count}" if count else "")
-    told = f"{each.name}, seed {seed}" + (f", {count} labels" if count else "")
-    return Row(named, told, model, [training], None, make)
+    return Row(name, label, model, trainings, None, make)
+
+
+def prepared(each: Domain, init: Path, out: Path) -> Path:
+    """The corpus of a domain, with the vocabulary of the start; prepared once."""
+    corpus = out / each.name / "corpus"
+    if not corpus.exists():
+        vocab, settings = directory.vocabulary(init)
+        sizes = {"vocab_file": vocab, "settings": settings, "passage_tokens": PASSAGE}
+        prepare(each.source, corpus, **sizes, say=lambda line: None)
+    return corpus
 
 
 def table(saved: Saved) -> str:

@@ -58,6 +58,7 @@ def pretrained(training: Training) -> float:
     last = given["stages"][-1]
     words = ["--config", training.config, "--corpus", training.corpus, "--run", training.run]
     start = ["--init", training.start] if training.start else []
+    start += ["--init-reader", training.reader] if training.reader else []
     labels = ["--questions", training.questions] if training.questions else []
     words = ["pretrain", *words, *start, *labels, *as_options(training.changes)]
     seconds = trained(training.run, last.name, last.schedule.steps, *words)

@@ -16,6 +16,7 @@ class Training(NamedTuple):
       start: the run whose parameters it begins with.
       changes: to the configuration, as `--set` takes them.
       questions: with gold passages, to learn from and to choose by.
+      reader: the run whose reader it begins with, where it is not that of `start`.
     """
 
     run: Path
@@ -25,6 +26,7 @@ class Training(NamedTuple):
     changes: Sequence[str] = ()
     verb: str = "pretrain"
     questions: Path | None = None
+    reader: Path | None = None
 
 
 class Finetuning(NamedTuple):

@@ -14,6 +14,7 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.training.passage_windows import PassageWindows
+from ralm_jax.training.read_clozes import TeachingReader
 from ralm_jax.training.tasks import InverseCloze, OpenQuestions, Realm
 
 TRAINED = 3  # forward, and backward at twice that
@@ -27,10 +28,12 @@ class Cost(NamedTuple):
     steps: int
     # How often the index is refreshed, the first one not counted.
     refreshes: int
+    # Before the first step: what a frozen reader reads.
+    once: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.step * self.steps + self.index * self.refreshes
+        return self.step * self.steps + self.index * self.refreshes + self.once
 
 
 def encoder(config: EncoderConfig, texts: int, length: int) -> float:
@@ -48,7 +51,7 @@ def embed(model: Ralm | OpenQA, texts: int, length: int) -> float:
 
 def stage(
     model: Ralm | OpenQA,
-    task: InverseCloze | PassageWindows | Realm | OpenQuestions,
+    task: InverseCloze | PassageWindows | TeachingReader | Realm | OpenQuestions,
     *,
     passages: int,
     batch: int,
@@ -60,11 +63,13 @@ def stage(
         pairs = embed(model, batch, at.query) + embed(model, batch, at.passage)
         return Cost(TRAINED * pairs, 0.0, steps, 0)
     index = embed(model, passages, at.passage)
+    if isinstance(task, TeachingReader):
+        return _teaching(model, task, batch, steps, index)
     refreshes = sum(task.refresh.snapshot_due(step) for step in range(steps))
     if isinstance(task, PassageWindows):
         windows, texts = embed(model, batch, task.longest + 2), batch * (1 + task.negatives)
         searched = windows + 2.0 * batch * passages * model.embedding
-        towers = windows + embed(model, texts, at.passage)
+        towers = windows + embed(model, texts, min(task.part or at.passage, at.passage))
         return Cost(searched + TRAINED * towers, index, steps, refreshes)
     searched = embed(model, batch, at.query) + 2.0 * batch * passages * model.embedding
     read = batch * task.candidates
@@ -78,10 +83,27 @@ def stage(
     step += towers * (1 if task.freeze_retriever else TRAINED)
     if task.needs_reranker:
         step += encoder(model.reader_config, read, at.joint) * TRAINED
+    return Cost(step + TRAINED * _words(model, read, at.masked), index, steps, refreshes)
+
+
+def _teaching(
+    model: Ralm | OpenQA, task: TeachingReader, batch: int, steps: int, index: float
+) -> Cost:
+    """Clozes are read before the first step, unless every step reads its own."""
+    at, learnt = task.lengths, task.candidates - 1
+    learnt = learnt if task.passages is None else min(task.passages, learnt)
+    part = min(task.part or at.passage, at.passage)
+    step = TRAINED * (embed(model, batch, at.query) + embed(model, batch * learnt, part))
+    asked = task.clozes if task.cached else batch
+    read = encoder(model.reader_config, asked * task.candidates, at.joint)
+    read += _words(model, asked * task.candidates, at.masked)
+    return Cost(step + (0 if task.cached else read), index, steps, 0, read if task.cached else 0.0)
+
+
+def _words(model: Ralm | OpenQA, texts: int, masked: int) -> float:
+    """Scores of all words at masked places."""
     d, vocabulary = model.reader_config.hidden, model.reader_config.vocab_size
-    return Cost(
-        step + TRAINED * 2.0 * read * at.masked * d * (d + vocabulary), index, steps, refreshes
-    )
+    return 2.0 * texts * masked * d * (d + vocabulary)
 
 
 def _share(task: Realm | OpenQuestions) -> int:

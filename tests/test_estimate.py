@@ -15,6 +15,7 @@ from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.refresh import Asynchronous
 from ralm_jax.training.passage_windows import PassageWindows
+from ralm_jax.training.read_clozes import TeachingReader
 from ralm_jax.training.tasks import InverseCloze, OpenQuestions, Realm
 
 LENGTHS = Lengths(query=16, passage=32, joint=48, masked=4)
@@ -52,12 +53,24 @@ def test_a_stage_costs_what_it_does():
     searched = 2 * 8 * 1000 * MODEL.embedding
     step = asked + searched + 3 * (asked + texts)
     assert estimate.stage(MODEL, windows, **sizes).step == step
+    part = dataclasses.replace(windows, part=20)
+    shorter = estimate.embed(MODEL, 8 * 3, 20)
+    assert estimate.stage(MODEL, part, **sizes).step == step - 3 * (texts - shorter)
     joint = Realm(LENGTHS, candidates=4, refresh=Asynchronous(4, 2))
     realm = estimate.stage(MODEL, joint, **sizes)
     frozen = estimate.stage(MODEL, dataclasses.replace(joint, freeze_retriever=True), **sizes)
     towers = estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8 * 4, 32)
     assert realm.step - frozen.step == pytest.approx(2 * towers)
     assert realm.refreshes == 2 and realm.index == estimate.embed(MODEL, 1000, 32)
+    # What is read once costs the same however long it teaches; what every step reads does not.
+    teaching = TeachingReader(LENGTHS, clozes=40, candidates=4, passages=2, part=20)
+    read = estimate.encoder(C, 40 * 4, 48) + 2 * 40 * 4 * 4 * 64 * (64 + 99)
+    towers = 3 * (estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8 * 2, 20))
+    assert estimate.stage(MODEL, teaching, **sizes).total == read + 10 * towers
+    again = dataclasses.replace(teaching, cached=False, passages=None)
+    towers = 3 * (estimate.embed(MODEL, 8, 16) + estimate.embed(MODEL, 8 * 3, 20))
+    each = estimate.stage(MODEL, again, **sizes)
+    assert each.total == pytest.approx(10 * (towers + read * 8 / 40)) and not each.once
     assert realm.total == pytest.approx(10 * realm.step + 2 * realm.index)
     twice = estimate.stage(MODEL, joint, passages=1000, batch=16, steps=10)
     assert twice.step == pytest.approx(2 * realm.step)

