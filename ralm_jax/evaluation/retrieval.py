@@ -4,6 +4,7 @@ Everything is measured on what was never asked in training: given questions, and
 (or passage, where the corpus names no facts) is held out.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,8 @@ def notes(report: dict[str, Any]) -> list[str]:
     return lines_of(report.get("left_out", {})) + lines_of(report.get("notes", {}))
 
 
+# Bodies of passages that are kept in memory.
+BODIES = 1 << 14
 UNKNOWN_GOLD = "none of their gold ids is in the corpus"
 TITLES = {
     "holds_answer": "Recall of passages that contain an answer",
@@ -135,6 +138,8 @@ class Relevance:
 
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions
+        # Kept, for the rows of a table find much the same passages.
+        self._body = functools.lru_cache(maxsize=BODIES)(self._read)
         rows: dict[str, set[int]] = {}
         self._documents = [
             [name.decode() for name in self._source[row]["documents"]] for row in range(corpus.size)
@@ -155,9 +160,12 @@ class Relevance:
         records = (self._source[row] for row in range(len(self._source)))
         return [f"{r['title'].decode()} {r['text'].decode()}" for r in records]
 
+    def _read(self, row: int) -> str:
+        return self._source[row]["text"].decode()
+
     def has_answer(self, row: int, question: Question) -> bool:
         """Whether the passage's text (without its title) contains an answer."""
-        return row >= 0 and question.answer_in(self._source[row]["text"].decode())
+        return row >= 0 and question.answer_in(self._body(row))
 
     def score(self, ranking: Ranking) -> dict[str, Any]:
         """Recall at KS and MRR, by answer and by gold passage.
