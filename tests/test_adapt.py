@@ -101,3 +101,36 @@ def test_no_released_model_is_one_line(words, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("ralm: ") and error.count("\n") == 1 and "no_such_package" in error
     assert not (tmp_path / "out" / adapt.RUN).exists()
+
+
+ALONE = "Barstead was a cartographer. Barstead was born in Norford in 1702."
+
+
+@pytest.mark.parametrize(
+    ("text", "labelled", "said"),
+    [
+        (
+            ALONE,
+            None,
+            "is held out to choose weights by: give more text",
+        ),
+        ("ቤት ውሃ ሰው ልጅ " * 40, None, "in words that the vocabulary does not know"),
+        (None, ["nowhere", "neither"], "0 of 2 questions have a gold passage"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_one_line(words, tmp_path, capsys, text, labelled, said):
+    """One document; text that the encoder does not know; questions about another corpus."""
+    given = list(words)
+    if text is not None:
+        record = {"id": "1", "title": "Annals", "text": text}
+        (tmp_path / "almanac.jsonl").write_text(json.dumps(record) + "\n", "utf-8")
+    if labelled is not None:
+        file = tmp_path / "labelled.jsonl"
+        lines = [{"question": f"who is {name}?", "gold_ids": [name]} for name in labelled]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        given += ["--questions", str(file)]
+    assert cli.main(given) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert [line for line in error if said in line] == error[-1:]
+    assert error[-1].startswith("ralm: ") and "Traceback" not in "\n".join(error)
+    assert not (tmp_path / "out" / adapt.RUN / "checkpoints").exists()
