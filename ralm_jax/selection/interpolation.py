@@ -88,8 +88,8 @@ class Interpolation:
         held = np.flatnonzero(windows.held_out_passages(corpus, held_out) & long)
         if not len(held):
             raise UserError(
-                f"{corpus.path} has {corpus.size:,} passages, and none of more than {self.shortest} wordpieces "
-                f"is held out to choose weights by: give more text, or raise HELD_OUT (now {held_out})"
+                f"{corpus.path} has {corpus.size:,} passages, and none of more than {self.shortest} "
+                f"wordpieces is held out to choose weights by: give more text, or raise HELD_OUT (now {held_out})"
             )
         held = rng.permutation(held)[: max(1, self.pool // 2)]
         others = rng.permutation(np.setdiff1d(np.arange(corpus.size), held))
