@@ -13,6 +13,7 @@ FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 # A file imports from its own line of this list and from the lines above it.
 ORDER = [
     {
+        "cache",
         "errors",
         "batches",
         "former_names",

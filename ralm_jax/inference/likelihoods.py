@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ralm_jax import partition
+from ralm_jax import cache, partition
 from ralm_jax.batches import ClozeBatch, Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches
@@ -83,7 +83,7 @@ def _cached(reader: str, batch: ClozeBatch, read) -> np.ndarray:
     # The reader sees neither the retriever's view nor the passages as the retriever reads them.
     for array in (*batch.joint, batch.positions, batch.targets):
         digest.update(np.ascontiguousarray(array).data)
-    file = vector_cache.cache_folder() / "likelihoods" / f"{digest.hexdigest()[:32]}.npy"
+    file = cache.folder() / "likelihoods" / f"{digest.hexdigest()[:32]}.npy"
     shape = (*batch.valid.shape, batch.targets.shape[1])
     try:
         found = np.load(file)

@@ -137,7 +137,7 @@ class OpenRun:
     @functools.cached_property
     def lexical(self) -> LexicalIndex:
         """BM25 over the wordpieces of all passages."""
-        return LexicalIndex(self.corpus)
+        return LexicalIndex.open(self.corpus)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

@@ -5,13 +5,9 @@ are known by their encoder hash: a digest of the tower that embedded, and of all
 gives. The cache lies outside of runs, since whoever opens a run changes nothing in it.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from ralm_jax import cache
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
@@ -133,29 +130,14 @@ def _embed(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.nd
 def cached(encoder: str, corpus: Corpus) -> Path:
     """The folder of the cache for a corpus as embedded by the encoder of that hash."""
     name = encoder.rpartition(" ")[2]
-    return cache_folder() / f"{name[:32]}-{corpus.fingerprint[:16]}"
-
-
-def cache_folder() -> Path:
-    """Where vectors are cached: RALM_CACHE, or ralm_jax/vectors in the user's own cache folder."""
-    if given := os.environ.get("RALM_CACHE"):
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ralm_jax" / "vectors"
+    return cache.folder() / f"{name[:32]}-{corpus.fingerprint[:16]}"
 
 
 def _cache(folder: Path, vectors: np.ndarray, fingerprint: str, made_by: str) -> np.ndarray:
     """Keeps vectors in the cache by one rename, so that processes that embed the same do no harm."""
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing_"))
-        try:
+        with cache.adding(folder) as partial:
             writer = index.create(partial, 0, vectors.shape, fingerprint, made_by)
             writer.write(0, vectors)
             writer.commit()
-            # Another process that embedded the same may have been first.
-            with contextlib.suppress(OSError):
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return index.open_version(folder, 0, fingerprint).vectors

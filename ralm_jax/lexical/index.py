@@ -1,10 +1,12 @@
 """BM25 over wordpieces: the lexical half of a mixed score, in training as in serving."""
 
+import contextlib
 from collections.abc import Sequence
 
 import bm25s
 import numpy as np
 
+from ralm_jax import cache
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.lexical.bm25 import K1, B
 
@@ -23,8 +25,29 @@ class LexicalIndex:
         pieces = {piece: piece for piece in range(corpus.vocabulary.size)}
         self._index = bm25s.BM25(k1=K1, b=B)
         self._index.index((rows, pieces), create_empty_token=False, show_progress=False)
-        v = corpus.vocabulary
-        self._silent = {0, v.cls, v.sep, v.mask}
+        self._silent = _silent(corpus)
+
+    @classmethod
+    def open(cls, corpus: Corpus) -> "LexicalIndex":
+        """Of all passages: mapped from the cache, where it is put when it is first made."""
+        place = cache.folder() / f"bm25-{corpus.fingerprint[:32]}"
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return cls._with(corpus, bm25s.BM25.load(place, mmap=True, show_progress=False))
+        made = cls(corpus)
+        # Without room for it, it is made again the next time.
+        with contextlib.suppress(OSError), cache.adding(place) as partial:
+            made._index.save(partial, show_progress=False)
+        return made
+
+    @classmethod
+    def _with(cls, corpus: Corpus, index: bm25s.BM25) -> "LexicalIndex":
+        """Raises ValueError where it is of other settings or another number of passages."""
+        found = (index.k1, index.b, index.scores["num_docs"])
+        if found != (K1, B, corpus.size):
+            raise ValueError(f"an index of {found}")
+        made = cls.__new__(cls)
+        made._index, made._silent = index, _silent(corpus)
+        return made
 
     def scores(self, query: np.ndarray, out: Sequence[int] = ()) -> np.ndarray:
         """Wordpieces [L] -> float32 [N], of 0 to 1: the best passage has 1, unless none shares a piece.
@@ -49,3 +72,9 @@ class LexicalIndex:
             for query, r, row in given
         ]
         return np.stack(found).astype(np.float32)
+
+
+def _silent(corpus: Corpus) -> frozenset[int]:
+    """Wordpieces of a query that are no words."""
+    v = corpus.vocabulary
+    return frozenset((0, v.cls, v.sep, v.mask))

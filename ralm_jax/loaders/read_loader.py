@@ -65,7 +65,7 @@ class ReadLoader:
                 "stage in one"
             )
         self._source, self._task = source, task
-        self._lexical = LexicalIndex(source.corpus) if task.lexical_weight else None
+        self._lexical = LexicalIndex.open(source.corpus) if task.lexical_weight else None
         rows, positions = cloze_batches.draw(source.rows, source.seed, 0, task.clozes)
         asked = task.ask(source.asked, rows, positions, source.seed)
         if source.asked.fingerprint != source.corpus.fingerprint:

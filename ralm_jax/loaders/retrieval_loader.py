@@ -64,7 +64,9 @@ class RetrievalLoader:
         self._source, self._task = source, task
         corpus, length = source.corpus, task.lengths.passage
         weight, k = getattr(task, "lexical_weight", 0.0), task.neighbours
-        self._mix = Mix(LexicalIndex(corpus), source.model.score_scale, weight) if weight else None
+        self._mix = (
+            Mix(LexicalIndex.open(corpus), source.model.score_scale, weight) if weight else None
+        )
         self._neighbours = min(max(k, DEPTH), corpus.size) if self._mix else k
         self._searcher = choose(
             corpus.size, task.index, k=self._neighbours, threads=task.index_threads

@@ -89,7 +89,8 @@ class Interpolation:
         if not len(held):
             raise UserError(
                 f"{corpus.path} has {corpus.size:,} passages, and none of more than {self.shortest} "
-                f"wordpieces is held out to choose weights by: give more text, or raise HELD_OUT (now {held_out})"
+                "wordpieces is held out to choose weights by: give more text, or raise HELD_OUT "
+                f"(now {held_out})"
             )
         held = rng.permutation(held)[: max(1, self.pool // 2)]
         others = rng.permutation(np.setdiff1d(np.arange(corpus.size), held))

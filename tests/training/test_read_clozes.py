@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ralm_jax import partition
+from ralm_jax import cache, partition
 from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.cloze import holds_span
@@ -102,7 +102,7 @@ def test_nothing_is_read_twice(tiny, model, params, tmp_path, monkeypatch):
 
 def test_a_damaged_file_is_read_anew(tiny, model, params, tmp_path):
     wanted = batches(tiny, model, params, tmp_path, count=1)[0].likelihood
-    for file in (likelihoods.vector_cache.cache_folder() / "likelihoods").glob("*.npy"):
+    for file in (cache.folder() / "likelihoods").glob("*.npy"):
         file.write_bytes(file.read_bytes()[:100])
     found = batches(tiny, model, params, tmp_path, count=1)[0].likelihood
     np.testing.assert_array_equal(found, wanted)
