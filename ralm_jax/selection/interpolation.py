@@ -31,6 +31,8 @@ from ralm_jax.settings import Count, Rate
 
 # Of the way from the start; no more than half, since beyond it windows go on to rise where questions fall.
 SHARES = (0.0, 0.25, 0.5)
+# Where the start and BM25 taught, questions did not fall anywhere on the way (experiments/README.md).
+TAUGHT_SHARES = (0.0, 0.5, 1.0)
 # Labelled questions can be trusted all the way, and with what BM25 weighs.
 LABELLED_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = (0.0, 2.0, 3.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0)
@@ -116,7 +118,7 @@ def kept(start: dict, end: dict, share: float) -> dict:
 
 
 def choose(shares: Sequence[float], measure: Callable[[float], np.ndarray]) -> Choice:
-    """The smallest share within a standard error of the best; 0 unless the gain is significant.
+    """The best share by the mean of the probe; 0 unless its gain is significant.
 
     Args:
       shares: the first is 0, the start.
@@ -127,8 +129,7 @@ def choose(shares: Sequence[float], measure: Callable[[float], np.ndarray]) -> C
     best = max(shares, key=lambda share: figures[share])
     if not exceeds(values[best], values[0.0], errors=2):
         return Choice(0.0, figures)
-    good = [share for share in shares if not exceeds(values[best], values[share], errors=1)]
-    return Choice(min(share for share in good if share > 0), figures)
+    return Choice(best, figures)
 
 
 def exceeds(ours: np.ndarray, theirs: np.ndarray, errors: float) -> bool:
@@ -184,16 +185,20 @@ def _pool_vectors(opened: OpenRun, rows: np.ndarray) -> np.ndarray:
     return embed_rows(model, params, opened.corpus, lengths, rows)
 
 
-def keep(run: Path, ended: OpenRun, start: Any, probe: Probe, weight: float) -> Any:
+def keep(
+    run: Path, ended: OpenRun, start: Any, probe: Probe, weight: float, *, taught: bool
+) -> Any:
     """Chooses between `start` and a run as it has ended, once; saves the choice as its best, and why.
 
     weight: of BM25 beside the dense score, unless the probe chooses another.
+    taught: whether the start and BM25 taught it, so that it may be trusted beyond half of the way.
     """
     checkpoints = Checkpoints(directory.checkpoint_folder(run, directory.BEST))
     with contextlib.closing(checkpoints):
         if (chosen_at := checkpoints.latest()) is not None:
             return checkpoints.load(chosen_at)["state"]["params"]
-        shares = LABELLED_SHARES if probe.labelled else SHARES
+        shares = TAUGHT_SHARES if taught else SHARES
+        shares = LABELLED_SHARES if probe.labelled else shares
         end, dense = jax.tree.map(np.asarray, ended.params), {}
         with tqdm(total=len(shares), desc="choosing weights") as bar:
 

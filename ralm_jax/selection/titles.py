@@ -1,7 +1,8 @@
 """Titles as questions: each is to find its own passages, which are read without it.
 
 A title says in few words what a passage is about, as a question does, and its words need not stand in the
-passage. Windows of a passage do stand in it: by them, whatever matches words looks better than it is.
+passage. Windows of a passage do stand in it: by them, whatever matches words looks better than it is. A title
+of many passages asks for a document instead: on stories it fell where questions about passages rose.
 """
 
 import numpy as np
@@ -13,17 +14,22 @@ from ralm_jax.selection.interpolation import Probe
 
 # Fewer titles than this tell nothing apart, nor do titles of a single wordpiece.
 FEWEST, MOST, SHORTEST = 100, 1000, 2
+# Passages that share a title, as a rule: with more of them it is a document's.
+SHARED = 2
 
 
 def probe(corpus: Corpus, lengths: Lengths, size: int) -> Probe | None:
-    """Up to MOST titles, to be found among `size` passages; None where the corpus has too few."""
+    """Up to MOST titles, to be found among `size` passages.
+
+    None where the corpus has too few titles, or most of them are of more than SHARED passages.
+    """
     rng = np.random.default_rng(0)
     titled = np.asarray(corpus.lengths)[:, 0].astype(int)
     rows: dict[tuple[int, ...], list[int]] = {}
     for row in rng.permutation(np.flatnonzero(titled >= SHORTEST)):
         title = tuple(np.asarray(corpus.tokens[row, : titled[row]]).tolist())
         rows.setdefault(title, []).append(int(row))
-    if len(rows) < FEWEST:
+    if len(rows) < FEWEST or np.median([len(each) for each in rows.values()]) > SHARED:
         return None
     # One passage of each first, so that every title that is asked has one in the pool.
     asked = list(rows)[: min(MOST, size)]

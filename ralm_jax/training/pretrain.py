@@ -84,7 +84,8 @@ def pretrain(
     train_chain(shared, stages, params)
     last = OpenRun.open(run, stage=stages[-1].name)
     ended = dataclasses.replace(last, source=corpus)
-    return model, keep(shared.path, ended, start, probe, select.lexical_weight)
+    taught = getattr(stages[-1].task, "teaches", False)
+    return model, keep(shared.path, ended, start, probe, select.lexical_weight, taught=taught)
 
 
 def _chosen_by(
