@@ -71,6 +71,9 @@ def test_from_text_to_a_model(words, tiny, tmp_path, capsys):
     low, value, high = (measured["intervals"]["bm25"]["recall@5"][i] for i in (1, 0, 2))
     assert low <= value <= high
     assert value == pytest.approx(measured["bm25"]["gold_passage"]["recall"]["5"])
+    # What the start and BM25 taught is trusted all the way.
+    chosen = json.loads((out / adapt.RUN / "selection.json").read_text())
+    assert list(chosen["mean_reciprocal_rank"]) == ["0.0", "0.5", "1.0"]
     assert "the start was kept" in said and f'SentenceTransformer("{out / adapt.MODEL}")' in said
     # Again: nothing is made anew.
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}

@@ -55,6 +55,22 @@ def test_too_few_titles_are_no_probe(tiny):
     assert titles.probe(without, LENGTHS, 40) is None
 
 
+def test_titles_of_documents_are_no_probe(tiny, monkeypatch):
+    monkeypatch.setattr(titles, "FEWEST", 5)
+    corpus = tiny.corpus
+    tokens, lengths = np.array(corpus.tokens), np.array(corpus.lengths)
+    numbers = np.flatnonzero(~corpus.vocabulary.continuation)[8:]
+
+    def titled(each):
+        """Runs of `each` passages share a title of two wordpieces."""
+        tokens[:, :2] = numbers[np.arange(corpus.size) // each][:, None]
+        changed = {"tokens": tokens, "lengths": np.maximum(lengths, [2, 1])}
+        return titles.probe(dataclasses.replace(corpus, **changed), LENGTHS, 40)
+
+    assert titled(titles.SHARED) is not None
+    assert titled(titles.SHARED + 1) is None
+
+
 def test_scores_are_of_the_pool_as_it_is_read(tiny, probe):
     model = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
     opened = OpenRun(model, initial.drawn_params(model, 0), LENGTHS, source=tiny.corpus)
