@@ -59,12 +59,13 @@ def test_titles_of_documents_are_no_probe(tiny, monkeypatch):
     monkeypatch.setattr(titles, "FEWEST", 5)
     corpus = tiny.corpus
     tokens, lengths = np.array(corpus.tokens), np.array(corpus.lengths)
+    lengths[:, 0] = 2
     numbers = np.flatnonzero(~corpus.vocabulary.continuation)[8:]
 
     def titled(each):
         """Runs of `each` passages share a title of two wordpieces."""
         tokens[:, :2] = numbers[np.arange(corpus.size) // each][:, None]
-        changed = {"tokens": tokens, "lengths": np.maximum(lengths, [2, 1])}
+        changed = {"tokens": tokens, "lengths": lengths}
         return titles.probe(dataclasses.replace(corpus, **changed), LENGTHS, 40)
 
     assert titled(titles.SHARED) is not None
