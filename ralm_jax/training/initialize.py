@@ -63,11 +63,11 @@ def starting_point(
     """
     found, params, note = _start(model, runs, corpus, seed)
     if runs.reader is not None:
-        other = _opened(runs.reader, corpus)
+        other = _opened(runs.reader, corpus, "--init-reader")
         found, params = _with_reader(found, params, other)
         note = {**(note or {}), "reader": other.note}
     if runs.reranker is not None:
-        other = _opened(runs.reranker, corpus)
+        other = _opened(runs.reranker, corpus, "--init-reranker")
         found, params = _with_reranker(found, params, other)
         note = {**(note or {}), "reranker": other.note}
     if scorer:
@@ -112,11 +112,20 @@ class Opened(NamedTuple):
     note: dict
 
 
-def _opened(path: str | Path, corpus: Corpus) -> Opened:
+def _opened(path: str | Path, corpus: Corpus, option: str | None = None) -> Opened:
+    """option: of the command line, where the run gives a part that the corpus was not prepared for."""
     opened = OpenRun.open(path)
     if not isinstance(opened.model, Ralm):
         raise UserError(f"{path} answers questions (OpenQA); pretraining starts from a Ralm")
-    directory.check_vocabulary(Path(path), corpus)
+    try:
+        directory.check_vocabulary(Path(path), corpus)
+    except UserError as error:
+        if option is None:
+            raise
+        raise UserError(
+            f"{option} {path}: all parts of a model read the same wordpieces, and these are not those of "
+            f"{corpus.path}: choose a run with the vocabulary of the corpus"
+        ) from error
     return Opened(opened.model, opened.params, {"stage": opened.stage, "step": opened.step})
 
 

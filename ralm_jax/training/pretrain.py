@@ -82,8 +82,7 @@ def pretrain(
     # A copy: the first step takes the buffers of what it is given.
     start = jax.tree.map(np.array, params)
     train_chain(shared, stages, params)
-    last = OpenRun.open(run, stage=stages[-1].name)
-    ended = dataclasses.replace(last, source=corpus)
+    ended = dataclasses.replace(OpenRun.open(run, stage=stages[-1].name), source=corpus)
     taught = getattr(stages[-1].task, "teaches", False)
     return model, keep(shared.path, ended, start, probe, select.lexical_weight, taught=taught)
 

@@ -1,5 +1,7 @@
 """Where a run starts: all of it from one run, or each part from another."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -122,6 +124,18 @@ def test_too_little_and_too_much(tiny, runs, model, given, said):
         starting_point(
             model, Runs(**{part: runs[run] for part, run in given.items()}), tiny.corpus, 0
         )
+
+
+@pytest.mark.parametrize("part", ["reader", "reranker"])
+def test_a_part_of_another_vocabulary_is_refused_by_its_option(tiny, runs, tmp_path, part):
+    other = tmp_path / "other"
+    shutil.copytree(runs[part], other)
+    pieces = (other / "vocab.txt").read_text("utf-8").splitlines()
+    (other / "vocab.txt").write_text("\n".join([*pieces[:-1], "zyzzyva"]) + "\n", "utf-8")
+    with pytest.raises(UserError, match=rf"--init-{part} .*: all parts .* the same wordpieces"):
+        starting_point(None, Runs(runs["whole"], **{part: other}), tiny.corpus, 0)
+    with pytest.raises(UserError, match="prepare it with --vocab"):
+        starting_point(None, Runs(other), tiny.corpus, 0)
 
 
 def test_the_command_line_passes_them_on(tiny, runs, tmp_path, capsys):
