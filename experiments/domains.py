@@ -175,7 +175,9 @@ def table(saved: Saved) -> str:
         means = [_mean(saved, names, r) for r in ROWS]
         lines.append(["mean of domains", "", *(f"{100 * mean:.1f}" for mean in means), ""])
     head = ["gold passage@5", "passages", *ROWS.values(), "minutes"]
-    kept = [[f"{each['domain']}, seed {each['seed']}", *each["selection"]] for each in saved]
+    kept = [
+        [f"{each['domain']}, seed {each['seed']}", "; ".join(each["selection"])] for each in saved
+    ]
     return "\n".join(
         [
             markdown(head, lines),

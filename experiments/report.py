@@ -15,7 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import curve_plots, labels, masks, objectives, quickstart_seeds, table1, table2
+from experiments import (
+    curve_plots,
+    domains,
+    labels,
+    masks,
+    objectives,
+    quickstart_seeds,
+    table1,
+    table2,
+)
 from experiments.record import RESULTS
 from experiments.saved import Saved, gaps, markdown, percent, saved_rows
 
@@ -163,6 +172,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "objectives": lambda: objectives.table(rows("objectives", "objectives.json")),
     "labels": lambda: labels.table(rows("labels", "labels.json")),
     "wikipedia": wikipedia,
+    "domains": lambda: domains.table(rows("domains", "domains.json")),
     "table1": lambda: table1.table(rows("table1", "table1.json")),
     "table2": lambda: table2.table(rows("table2", "table2.json")),
     "uncommitted": uncommitted,

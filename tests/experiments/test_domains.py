@@ -9,14 +9,14 @@ from ralm_jax.errors import UserError
 from ralm_jax.evaluation.rankings import ROWS
 
 
-def made(domain, seed, recalls):
+def made(domain, seed, recalls, *more):
     at = {"difference": 0.042, "low": -0.01, "high": 0.09, "p": 0.1}
     return {
         "domain": domain,
         "seed": seed,
         "passages": 1200,
         "seconds": {"seed0": 600.0},
-        "selection": ["50% of the way from the start was kept"],
+        "selection": ["50% of the way from the start was kept", *more],
         "measured": {
             name: {"recall": {"5": recall}} for name, recall in zip(ROWS, recalls, strict=True)
         },
@@ -26,7 +26,11 @@ def made(domain, seed, recalls):
 
 def test_the_table_by_hand():
     first = [0.7, 0.4, 0.6, 0.7, 0.5, 0.8]
-    rows = [made("law", 0, first), made("law", 1, [*first[:-1], 0.9]), made("tales", 0, [0.1] * 6)]
+    rows = [
+        made("law", 0, first, "BM25 weighs 5"),
+        made("law", 1, [*first[:-1], 0.9]),
+        made("tales", 0, [0.1] * 6),
+    ]
     shown = domains.table(rows)
     assert (
         "| law | 1,200 | 70.0 (70.0 to 70.0) | 40.0 (40.0 to 40.0) | 60.0 (60.0 to 60.0) | "
@@ -37,6 +41,9 @@ def test_the_table_by_hand():
     assert "| mean of domains |  | 40.0 | 25.0 | 35.0 | 40.0 | 30.0 | 47.5 |  |" in shown
     assert "| law, seed 1 | +4.2 (-1.0 to +9.0) |" in shown
     assert "| tales, seed 0 | 50% of the way from the start was kept |" in shown
+    # Every line of a table has as many cells as its head.
+    for block in shown.split("\n\n"):
+        assert len({line.count("|") for line in block.splitlines() if line}) == 1
 
 
 def test_domains_are_named_as_they_are_given(tmp_path):
