@@ -22,6 +22,7 @@ from experiments import (
     masks,
     objectives,
     quickstart_seeds,
+    shares,
     table1,
     table2,
 )
@@ -173,6 +174,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "labels": lambda: labels.table(rows("labels", "labels.json")),
     "wikipedia": wikipedia,
     "domains": lambda: domains.table(rows("domains", "domains.json")),
+    "shares": lambda: shares.table(rows("domains", "shares.json")),
     "table1": lambda: table1.table(rows("table1", "table1.json")),
     "table2": lambda: table2.table(rows("table2", "table2.json")),
     "uncommitted": uncommitted,
