@@ -209,21 +209,30 @@ def _differences(saved: Saved) -> list[list[str]]:
     return lines
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="experiments.domains",
-        description=__doc__,
+def parser(name: str, usage: str | None) -> argparse.ArgumentParser:
+    """What an experiment over domains takes."""
+    made = argparse.ArgumentParser(
+        prog=f"experiments.{name}",
+        description=usage,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--init", type=Path, required=True, metavar="MODEL")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--domain", action="append", required=True, metavar="NAME=SOURCE,QUESTIONS")
-    seeds = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
-    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2])
-    parser.add_argument("--labels", type=Path, metavar="FILE")
-    parser.add_argument("--labelled", type=seeds, default=[0, 50, 300], metavar="N,N")
-    parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
-    return parser
+    made.add_argument("--init", type=Path, required=True, metavar="MODEL")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made.add_argument("--domain", action="append", required=True, metavar="NAME=SOURCE,QUESTIONS")
+    made.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    made.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
+    return made
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser("domains", __doc__)
+    made.add_argument("--labels", type=Path, metavar="FILE")
+    made.add_argument("--labelled", type=_numbers, default=[0, 50, 300], metavar="N,N")
+    return made
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments import domains
 from experiments.domains import Domain
@@ -96,18 +95,8 @@ def table(saved: Saved) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="experiments.teachers",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--init", type=Path, required=True, metavar="MODEL")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--domain", action="append", required=True, metavar="NAME=SOURCE,QUESTIONS")
-    seeds = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
-    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2])
+    parser = domains.parser("teachers", __doc__)
     parser.add_argument("--teachers", type=lambda text: text.split(","), default=list(TEACHERS))
-    parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
     return parser
 
 

@@ -17,6 +17,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches
 from ralm_jax.settings import Count, From
 
+STOPS = frozenset(STOPWORDS_EN_PLUS)
 # Words in more than this share of the passages count as stop words too, in whatever language.
 FREQUENT = 0.3
 # A single word is a span from so many characters on: letters of a word, digits of a number.
@@ -85,7 +86,18 @@ class Recurring:
         return cloze_batches.Queries(asked.rows, asked.left_out | runs)
 
 
-STOPS = frozenset(STOPWORDS_EN_PLUS)
+def queries(
+    recurring: Recurring | None, corpus: Corpus, held_out: float, query_length: int
+) -> cloze_batches.Queries:
+    """Sentences with a span to mask: one that recurs, or a salient one of the corpus.
+
+    Raises UserError where there is none.
+    """
+    if recurring is not None:
+        return recurring.queries(corpus, held_out, query_length)
+    reason = "no salient span within the query length"
+    fits = cloze_batches.with_span(corpus, query_length)
+    return cloze_batches.queries(corpus, held_out, {reason: fits})
 
 
 class Words(NamedTuple):

@@ -26,7 +26,7 @@ from ralm_jax.retrieval.searcher import Published
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """Clozes with their candidates. rows int32 [n,K]; lexical float32 [n,K], of `Mix`; likelihood [n,K,M]."""
+    """Clozes with candidate rows int32 [n,K] and likelihood float32 [n,K,M]; BM25, if the prior has it."""
 
     asked: cloze_batches.Clozes
     rows: np.ndarray
@@ -98,11 +98,13 @@ class ReadLoader:
     def retrieve(self) -> None:
         return None
 
+    def pool(self) -> Pool:
+        return Pool(self._asked, self._rows, self._likelihood, self._lexical)
+
     def batch(self, step: int) -> Any:
-        pool = Pool(self._asked, self._rows, self._likelihood, self._lexical)
         drawn = np.arange(len(self._rows))
         drawn, positions = cloze_batches.draw(drawn, self._source.seed, step, self._source.batch)
-        return self._task.batch(self._source.corpus, pool, drawn, positions)
+        return self._task.batch(self._source.corpus, self.pool(), drawn, positions)
 
     def staleness(self) -> int | None:
         return None

@@ -9,7 +9,7 @@ from ralm_jax import settings
 from ralm_jax.batches import Lengths, ReadClozes, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
-from ralm_jax.examples import cloze_batches, features, views, windows
+from ralm_jax.examples import cloze_batches, features, recurring, views, windows
 from ralm_jax.examples.masking import Mask, salient_span
 from ralm_jax.examples.recurring import Recurring
 from ralm_jax.examples.views import View
@@ -75,11 +75,7 @@ class TeachingReader:
         return self.prior.lexical_weight
 
     def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
-        if self.recurring is not None:
-            return self.recurring.queries(corpus, held_out, self.lengths.query)
-        reason = "no salient span within the query length"
-        fits = cloze_batches.with_span(corpus, self.lengths.query)
-        return cloze_batches.queries(corpus, held_out, {reason: fits})
+        return recurring.queries(self.recurring, corpus, held_out, self.lengths.query)
 
     def loader(self, source: Source) -> Loader:
         if self.recurring is not None:

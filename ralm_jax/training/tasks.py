@@ -12,7 +12,7 @@ from ralm_jax import settings
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
-from ralm_jax.examples import cloze_batches, question_batches, views
+from ralm_jax.examples import cloze_batches, question_batches, recurring, views
 from ralm_jax.examples.masking import Mask, salient_span
 from ralm_jax.examples.questions import lines_of, note_cuts
 from ralm_jax.examples.recurring import Recurring
@@ -155,12 +155,7 @@ class Realm:
         return self.prior.lexical_weight
 
     def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
-        if self.recurring is not None:
-            return self.recurring.queries(corpus, held_out, self.lengths.query)
-        reason = "no salient span within the query length"
-        return cloze_batches.queries(
-            corpus, held_out, {reason: cloze_batches.with_span(corpus, self.lengths.query)}
-        )
+        return recurring.queries(self.recurring, corpus, held_out, self.lengths.query)
 
     def loader(self, source: Source) -> Loader:
         if self.recurring is not None:

@@ -130,8 +130,12 @@ def test_candidates_come_from_both_searches_and_never_from_the_own_passage(
     # With BM25, more of them have the span.
     having = [np.asarray(holds_span(b.clozes))[:, 1:].mean() for b in (plain, mixed)]
     assert having[1] > having[0]
-    # That of the dense search, and none of BM25's, where the prior is dense.
-    assert not (plain.clozes.query.tokens == mixed.clozes.query.tokens).all()
+    for task in (dense, TASK):
+        with contextlib.closing(task.loader(source(tiny, model, tmp_path, task))) as loader:
+            loader.start(params)
+            pool = loader.pool()
+        assert (pool.rows[:, 0] == -1).all() and (pool.rows[:, 1:] >= 0).all()
+        assert not (pool.rows == pool.asked.passages[:, None]).any()
 
 
 def test_others_by_hand(tiny):
