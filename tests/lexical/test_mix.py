@@ -69,3 +69,21 @@ def test_fewer_passages_than_asked_for(tiny, lexical):
     query = np.array([[tiny.corpus.vocabulary.mask]])
     ids, scores = Mix(lexical, 1.0, 1.0)(near, vectors[:1], vectors, query, 3)
     assert ids.tolist() == [[4, -1, -1]] and np.isneginf(scores[0, 1:]).all()
+
+
+def test_a_passage_that_is_left_out_is_not_found_and_is_not_the_best(tiny, lexical):
+    rng = np.random.default_rng(0)
+    n, rows = tiny.corpus.size, np.arange(4)
+    vectors = rng.normal(size=(n, 6)).astype(np.float32)
+    queries = rng.normal(size=(4, 6)).astype(np.float32)
+    tokens = asked(tiny.corpus, rows)
+    # Of the last query none is.
+    own = np.array([0, 1, 2, -1])
+    mix, dense = Mix(lexical, 2.0, 3.0), exact(queries, vectors, n)
+    ids, scores = mix(dense, queries, vectors, tokens, n, own)
+    assert [row in found for row, found in zip(rows, ids, strict=True)] == [False] * 3 + [True]
+    for row, query, found, scored in zip(own, tokens, ids[:3], scores, strict=False):
+        b = lexical.scores(query, [row])
+        wanted = 2.0 * vectors[found[:5]] @ queries[row] + 3.0 * b[found[:5]]
+        np.testing.assert_allclose(scored[:5], wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ids[3], mix(dense, queries, vectors, tokens, n)[0][3])
