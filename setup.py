@@ -19,6 +19,7 @@ DEPENDENCIES = [
     "array_record>=0.8.1; sys_platform == 'linux'",  # the files of those datasets
     "scann>=1.4; sys_platform == 'linux'",  # approximate MIPS; elsewhere the search is exact
     "bm25s>=0.2.13",  # the lexical baseline of every retrieval table
+    "pyarrow>=15",  # Parquet and Arrow as corpora; tensorflow-datasets brings it anyway
     "ir-measures>=0.4",  # nDCG, MRR and MAP as trec_eval takes them
     "gin-config>=0.5",  # experiments as files
     "tensorboardX>=2.6.2",  # event files, without TensorFlow
@@ -27,7 +28,13 @@ DEPENDENCIES = [
 ]
 
 EXTRAS = {
-    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"],
+    # pypdf and selectolax, as in `documents`
+    "test": [
+        *("pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"),
+        *("pypdf>=5", "selectolax>=0.4"),
+    ],
+    # A folder of pages: PDF, and HTML with what EPUB is made of. Neither brings another package.
+    "documents": ["pypdf>=5", "selectolax>=0.4"],
     "torch": ["torch>=2.6"],  # only to read an old pytorch_model.bin, as weights alone
     # jupyterlab to look, nbclient to execute; faiss-cpu: where your_own_corpus ends
     "notebooks": ["jupyterlab>=4.3", "nbclient>=0.10", "faiss-cpu>=1.9"],

@@ -12,14 +12,13 @@ questions with a hit in these articles. Choosing by BM25 leans towards BM25.
 import argparse
 import collections
 import sys
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.datasets import write_records
 from experiments.runner import exit_code
 from ralm_jax.errors import UserError
-from ralm_jax.examples.question_sources import json_lines
+from ralm_jax.formats.json_records import json_records
 
 HITS = "bm25_hits_wiki9k"
 
@@ -45,13 +44,10 @@ def read(path: Path, field: str) -> list[dict]:
     Raises UserError where a file cannot be read, or a line is not a JSON object or lacks the field.
     """
     records = []
-    try:
-        for where, record in json_lines(path):
-            if not isinstance(record, dict) or field not in record:
-                raise UserError(f"{where}: no field {field!r}")
-            records.append(record)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    for where, record in json_records(path):
+        if not isinstance(record, dict) or field not in record:
+            raise UserError(f"{where}: no field {field!r}")
+        records.append(record)
     return records
 
 

@@ -21,9 +21,9 @@ from experiments.runner import run
 from experiments.saved import Saved, markdown, percent
 from experiments.setting import ALMANAC, Setting
 from ralm_jax import gin_config
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.read import read_questions
 from ralm_jax.quickstart import measure
 from ralm_jax.sources.almanac import World
 

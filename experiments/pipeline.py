@@ -17,9 +17,9 @@ from ralm_jax import gin_config
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.cloze import KS
 from ralm_jax.evaluation.retrieval import Relevance
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, selection
 from ralm_jax.runs.checkpoint import Checkpoints, newest
 from ralm_jax.runs.writers import metrics_file, read_metrics
@@ -59,6 +59,7 @@ def pretrained(training: Training) -> float:
     words = ["--config", training.config, "--corpus", training.corpus, "--run", training.run]
     start = ["--init", training.start] if training.start else []
     start += ["--init-reader", training.reader] if training.reader else []
+    start += ["--init-reranker", training.reranker] if training.reranker else []
     labels = ["--questions", training.questions] if training.questions else []
     words = ["pretrain", *words, *start, *labels, *as_options(training.changes)]
     seconds = trained(training.run, last.name, last.schedule.steps, *words)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.rows import Finetuning, Row, Training
-from ralm_jax import estimate, gin_config
+from ralm_jax import gin_config
+from ralm_jax.cost import operations
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.examples.question_batches import AnnotatedQuestions
 from ralm_jax.inference.open_run import OpenRun
@@ -17,18 +18,20 @@ from ralm_jax.training.tasks import OpenQuestions
 SHARE = 0.25
 
 
-def pretraining(training: Training, model: Ralm) -> list[estimate.Cost]:
+def pretraining(training: Training, model: Ralm) -> list[operations.Cost]:
     """The cost of each stage of a run."""
     target = f"{training.verb}.{training.verb}"
     stages = gin_config.bindings(target, training.config, training.changes)["stages"]
     size = open_corpus(training.corpus).size
     return [
-        estimate.stage(model, s.task, passages=size, batch=s.schedule.batch, steps=s.schedule.steps)
+        operations.stage(
+            model, s.task, passages=size, batch=s.schedule.batch, steps=s.schedule.steps
+        )
         for s in stages
     ]
 
 
-def finetuning(given: Finetuning, model: Ralm, corpus: Path) -> estimate.Cost:
+def finetuning(given: Finetuning, model: Ralm, corpus: Path) -> operations.Cost:
     """The cost of fine-tuning without a scorer."""
     settings = gin_config.bindings("finetune.finetune", given.config, given.changes)
     size, schedule = open_corpus(corpus).size, settings["schedule"]
@@ -38,10 +41,12 @@ def finetuning(given: Finetuning, model: Ralm, corpus: Path) -> estimate.Cost:
     empty: dict = {"retriever": {"passage_tower": {}}, "reader": {"encoder": {}}}
     opened = OpenRun(model, empty, settings["lengths"])
     answerer, _ = question_answerer(opened, settings["span_width"], 0)
-    return estimate.stage(answerer, task, passages=size, batch=schedule.batch, steps=schedule.steps)
+    return operations.stage(
+        answerer, task, passages=size, batch=schedule.batch, steps=schedule.steps
+    )
 
 
-def costs(row: Row, without: Collection[Path] = ()) -> list[estimate.Cost]:
+def costs(row: Row, without: Collection[Path] = ()) -> list[operations.Cost]:
     """Of everything a row needs, except the runs `without`, and of its fine-tuning."""
     found = [
         cost
@@ -54,7 +59,7 @@ def costs(row: Row, without: Collection[Path] = ()) -> list[estimate.Cost]:
     return found
 
 
-def operations(row: Row) -> float:
+def total(row: Row) -> float:
     """Of everything a row needs, the runs it shares included."""
     return sum(cost.total for cost in costs(row))
 
@@ -80,4 +85,4 @@ def _rate(finished: Sequence[dict[str, Any]]) -> tuple[float, str]:
     if finished:
         spent = sum(sum(report["seconds"].values()) for report in finished)
         return sum(report["flops"] for report in finished) / spent, "measured on finished rows"
-    return SHARE * estimate.peak(), f"{SHARE:.0%} of the rate of bare matrix products here"
+    return SHARE * operations.peak(), f"{SHARE:.0%} of the rate of bare matrix products here"

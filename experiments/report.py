@@ -22,10 +22,13 @@ from experiments import (
     masks,
     objectives,
     quickstart_seeds,
+    refreshes,
     shares,
     table1,
     table2,
+    teachers,
 )
+from experiments.bench import deep_search
 from experiments.record import RESULTS
 from experiments.saved import Saved, gaps, markdown, percent, saved_rows
 
@@ -145,6 +148,28 @@ def wikipedia() -> str:
     return markdown(["", "seeds", *WIKIPEDIA], lines) + "\n" + compared
 
 
+def searchers() -> str:
+    """Which searcher is quickest at which N, k and device."""
+    saved = result("bench", "mips.json")
+    lines = []
+    for one in saved["measured"]:
+        of = one["searchers"]
+        quickest = min(set(of) - {"rounded"}, key=lambda name: of[name]["times_scann"])
+        lines.append(
+            [
+                f"{saved['hardware']['devices']} x {saved['hardware']['device']}",
+                f"{one['shape'][0]:,} x {one['shape'][1]}",
+                str(one["k"]),
+                *(f"{of[name]['times_scann']:.1f}" for name in ("exact", "faiss")),
+                *(f"{of[name]['recall']:.3f}" for name in ("scann", "rounded")),
+                {"scann": "ScaNN", "exact": "exact", "faiss": "FAISS"}[quickest],
+            ]
+        )
+    times = ["exact, times ScaNN", "FAISS flat, times ScaNN"]
+    recalls = ["recall@k, ScaNN", "recall@k, bfloat16 then float32"]
+    return markdown(["device", "vectors", "k", *times, *recalls, "quickest"], lines)
+
+
 def uncommitted() -> str:
     """The results that name a commit from which code or configurations differed."""
     lines = []
@@ -169,12 +194,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "almanac_answers": almanac_answers,
     "real_answers": real_answers,
     "bench_openqa": bench_openqa,
+    "searchers": searchers,
+    "deep_search": lambda: deep_search.table(result("bench", "deep_search.json")),
     "masks": lambda: masks.table(rows("masks", "masks.json")),
+    "refreshes": lambda: refreshes.table(rows("refreshes", "refreshes.json")),
     "objectives": lambda: objectives.table(rows("objectives", "objectives.json")),
     "labels": lambda: labels.table(rows("labels", "labels.json")),
     "wikipedia": wikipedia,
     "domains": lambda: domains.table(rows("domains", "domains.json")),
     "shares": lambda: shares.table(rows("domains", "shares.json")),
+    "teachers": lambda: teachers.table(rows("domains", "teachers.json")),
     "table1": lambda: table1.table(rows("table1", "table1.json")),
     "table2": lambda: table2.table(rows("table2", "table2.json")),
     "uncommitted": uncommitted,

@@ -16,7 +16,7 @@ class Training(NamedTuple):
       start: the run whose parameters it begins with.
       changes: to the configuration, as `--set` takes them.
       questions: with gold passages, to learn from and to choose by.
-      reader: the run whose reader it begins with, where it is not that of `start`.
+      reader, reranker: the runs whose reader or scorer it begins with, where it is not that of `start`.
     """
 
     run: Path
@@ -27,6 +27,7 @@ class Training(NamedTuple):
     verb: str = "pretrain"
     questions: Path | None = None
     reader: Path | None = None
+    reranker: Path | None = None
 
 
 class Finetuning(NamedTuple):

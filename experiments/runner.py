@@ -101,7 +101,7 @@ def run_rows(rows: Sequence[Row], folder: Path, save: Callable[[], object]) -> N
         start = time.perf_counter()
         report = row.make()
         report["wall_seconds"] = round(time.perf_counter() - start, 1)
-        report |= {"flops": pricing.operations(row), "config": config(row, folder.parent)}
+        report |= {"flops": pricing.total(row), "config": config(row, folder.parent)}
         report |= {"commit": commit(), "hardware": hardware()}
         write(folder / f"{row.name}.json", json.dumps(report, indent=1) + "\n")
         save()

@@ -23,8 +23,8 @@ from experiments.runner import exit_code, write
 from experiments.saved import Saved, markdown, result
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.retrieval import Relevance
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory
 from ralm_jax.selection import interpolation, titles
 from ralm_jax.selection.interpolation import Interpolation, Probe

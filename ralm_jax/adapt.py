@@ -8,10 +8,11 @@ from typing import Any
 from ralm_jax.data.prepare import prepare
 from ralm_jax.evaluation.evaluate import evaluate, table
 from ralm_jax.evaluation.rankings import ROWS
-from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, plots, selection
 from ralm_jax.runs.files import write_atomically
 from ralm_jax.sources.docstrings import read_docstrings
+from ralm_jax.sources.records import USUAL, Columns
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
 
@@ -30,6 +31,7 @@ def adapt(
     passage_tokens: int = 256,
     questions: str | Path | None = None,
     measure: str | Path | None = None,
+    columns: Columns = USUAL,
     say: Callable[[str], object] = print,
 ) -> dict[str, Any] | None:
     """Imports, prepares, trains, chooses, exports and measures; each once, so that it can be resumed.
@@ -42,6 +44,7 @@ def adapt(
       passage_tokens: wordpieces a passage; those of the configuration.
       questions: with gold passages, to learn from and to choose by.
       measure: questions to measure with, before and after.
+      columns: as `prepare` takes them.
 
     Returns:
       The report of `evaluate`, or None where there is nothing to measure with.
@@ -59,7 +62,7 @@ def adapt(
     if not (out / CORPUS).exists():
         vocab, settings = directory.vocabulary(start)
         sizes = {"vocab_file": vocab, "settings": settings, "passage_tokens": passage_tokens}
-        prepare(str(source), out / CORPUS, say=say, **sizes)
+        prepare(str(source), out / CORPUS, columns=columns, say=say, **sizes)
     given = {"questions": questions} if questions else {}
     train(run=out / RUN, corpus=out / CORPUS, init=start, **given)
     if not (out / MODEL).exists():

@@ -6,6 +6,8 @@ Arrays are numpy on the host and jax inside a step. Dimensions are those of `mod
 import dataclasses
 from typing import Annotated, Any, NamedTuple
 
+import jax.numpy as jnp
+
 from ralm_jax import settings
 from ralm_jax.settings import Count, From
 
@@ -32,6 +34,14 @@ class Text(NamedTuple):
     tokens: Array
     types: Array
 
+    def at(self, candidates: slice, width: int | None = None) -> "Text":
+        """Of texts [B,K,length] some candidates, or as many of their wordpieces as `width`."""
+        return Text(*(x[:, candidates, :width] for x in self))
+
+
+def _longest(tokens: Array) -> Array:
+    return jnp.where(tokens != 0, jnp.arange(1, tokens.shape[-1] + 1), 0).max()
+
 
 class ClozeBatch(NamedTuple):
     """Masked queries with their candidates; leading axis B, or devices x B before a pmapped step."""
@@ -44,6 +54,22 @@ class ClozeBatch(NamedTuple):
     targets: Array  # [B,M]      the tokens that stood there
     weights: Array  # [B,M]      1 where a token is to be predicted
     lexical: Array | None = None  # [B,K]      BM25 over the query's best, where the prior has it
+    vectors: Array | None = None  # [B,K,E]    by a retriever that stays; the null's is not used
+    rows: Array | None = (
+        None  # [B,K]      int32, of the candidates, where their vectors are written back
+    )
+
+    def used(self) -> Array:
+        """Wordpieces of the longest text that is read for any of the queries."""
+        texts = (self.joint,) if self.vectors is not None else (self.joint, self.candidates)
+        return jnp.stack([_longest(text.tokens) for text in texts]).max()
+
+    def narrowed(self, width: int) -> "ClozeBatch":
+        """Without what is padding in all of its texts."""
+        every = slice(None)
+        return self._replace(
+            candidates=self.candidates.at(every, width), joint=self.joint.at(every, width)
+        )
 
 
 class ReadClozes(NamedTuple):
@@ -53,16 +79,18 @@ class ReadClozes(NamedTuple):
     likelihood: Array | None  # [B,K,M]    log p(y_m|z,x); None where it is to be read in the step
     others: Array  # [B,n]      bool; candidates of other queries that say nothing of this one
     lexical: Array | None = None  # [B,n]      BM25 of them
+    vectors: Array | None = None  # [B,K,E]    of the candidates, where the passage tower stays
 
 
 class QueryPassages(NamedTuple):
     """Queries and passages to tell apart: the first is the query's own, C - 1 are hard negatives."""
 
     query: Text  # [B,L]
-    passages: Text  # [B,C,P]
+    passages: Text | None  # [B,C,P]; None where their vectors are given
     rows: Array  # [B,C]      int32, of the passages in the corpus
     # [B,C of all devices]  a teacher's scores, or none; the most negative where a passage is left out
     teacher: Array | None = None
+    vectors: Array | None = None  # [B,C,E]    of the passages, where the passage tower stays
 
 
 class QuestionBatch(NamedTuple):

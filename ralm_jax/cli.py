@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ralm_jax import memory
-from ralm_jax.arguments import parser
+from ralm_jax.arguments.parser import parser
+from ralm_jax.arguments.shared import columns
 from ralm_jax.errors import UserError
 from ralm_jax.signals import Terminated, raise_on_sigterm
 
@@ -62,15 +63,17 @@ def _check_folder(file: str | None) -> None:
 def _prepare(arguments) -> None:
     from ralm_jax.data.prepare import prepare
     from ralm_jax.data.tokenizer_settings import TokenizerSettings
+    from ralm_jax.data.tokenizing import is_kept
     from ralm_jax.runs import directory
 
     vocab, settings = arguments.vocab, TokenizerSettings(lowercase=not arguments.cased)
     if vocab and Path(vocab).is_dir():
         vocab, settings = directory.vocabulary(Path(vocab))
         if arguments.cased and settings.lowercase:
-            raise UserError(
-                f"--cased: the run {arguments.vocab} lower-cases text; leave --cased out"
+            does = (
+                "has a tokenizer that is taken as it is" if is_kept(vocab) else "lower-cases text"
             )
+            raise UserError(f"--cased: the run {arguments.vocab} {does}; leave --cased out")
     counts = prepare(
         arguments.source,
         arguments.out,
@@ -78,6 +81,7 @@ def _prepare(arguments) -> None:
         vocab_size=arguments.vocab_size,
         passage_tokens=arguments.passage_tokens,
         settings=settings,
+        columns=columns(arguments),
     )
     _write_json(arguments.json, counts)
 
@@ -105,6 +109,16 @@ def _pretrain(arguments) -> None:
     _until_stopped(configured, **given)
 
 
+def _update(arguments) -> None:
+    from ralm_jax.formats.lines import text_lines
+    from ralm_jax.living.update import update
+
+    given = {"prune": arguments.prune, "columns": columns(arguments)}
+    if arguments.delete is not None:
+        given["delete"] = [id for _, id in text_lines(Path(arguments.delete))]
+    _write_json(arguments.json, update(arguments.corpus, arguments.source, **given))
+
+
 def _adapt(arguments) -> None:
     """Trains by runs/domain.gin."""
     # Before anything asks which devices there are.
@@ -115,6 +129,7 @@ def _adapt(arguments) -> None:
     train = _training("runs/domain.gin", [f"SEED = {arguments.seed}", length, *arguments.set])
     optional = {"questions": arguments.questions, "measure": arguments.measure}
     given = {"init": arguments.init, "passage_tokens": arguments.passage_tokens, **optional}
+    given["columns"] = columns(arguments)
     made = functools.partial(adapt, arguments.source, arguments.out, train=train, **given)
     _write_json(arguments.json, _stopping(made))
 
@@ -163,7 +178,7 @@ def _spread_over_cores() -> None:
 def _finetune(arguments) -> None:
     from ralm_jax import gin_config
     from ralm_jax.evaluation.evaluate import evaluate, table
-    from ralm_jax.examples.question_sources import read_questions
+    from ralm_jax.questions.read import read_questions
 
     dev = read_questions(arguments.dev).asked
     configured = gin_config.configure("finetune.finetune", arguments.config, arguments.set)
@@ -175,11 +190,39 @@ def _finetune(arguments) -> None:
     _write_json(arguments.json, report)
 
 
+def _estimate(arguments) -> None:
+    from ralm_jax import gin_config
+    from ralm_jax.cost import estimate, sizes
+
+    if (arguments.config is None) == (arguments.run is None):
+        raise UserError("give --config FILE, or --run RUN of a run that has been trained")
+    config = arguments.config or str(Path(arguments.run) / "config.gin")
+    given = gin_config.pretraining(config, arguments.set)
+    model = sizes.model(given, arguments.run or arguments.init)
+    passages = sizes.passages(arguments.passages, arguments.corpus, arguments.run)
+    about = {"on": arguments.on, "dollars": arguments.price, "here": arguments.probe}
+    about |= {"compute": given.get("compute")}
+    report = estimate.estimate(model, given["stages"], passages, **about)
+    if arguments.run:
+        sizes.add_measured(report, Path(arguments.run))
+    print(estimate.table(report))
+    _write_json(arguments.json, report)
+
+
 def _ask(arguments) -> None:
     from ralm_jax.inference.ask import ask
 
     given = {"run": arguments.run, "corpus": arguments.corpus}
     ask(**given, question=arguments.question, as_json=arguments.json == "-")
+
+
+def _check(arguments) -> None:
+    from ralm_jax.check import check, require_sound, table
+
+    parts = check(arguments.path)
+    print(table(arguments.path, parts))
+    _write_json(arguments.json, [{**part._asdict(), "path": str(part.path)} for part in parts])
+    require_sound(parts)
 
 
 def _evaluate(arguments) -> None:
@@ -193,6 +236,7 @@ def _evaluate(arguments) -> None:
         predictions=arguments.predictions,
         reference=arguments.reference,
         each=arguments.each,
+        rankings=arguments.rankings,
         bm25=not arguments.no_bm25,
     )
     print(table(report))
@@ -231,11 +275,14 @@ VERBS = {
     "quickstart": _quickstart,
     "adapt": _adapt,
     "prepare": _prepare,
+    "update": _update,
     "import": _import,
     "pretrain": _pretrain,
     "finetune": _finetune,
+    "estimate": _estimate,
     "evaluate": _evaluate,
     "ask": _ask,
+    "check": _check,
     "export": _export,
 }
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import gin
 
 from ralm_jax import settings
-from ralm_jax.arguments import configs, shipped
+from ralm_jax.arguments.shared import configs, shipped
 from ralm_jax.errors import UserError
 
 # Gin also looks for an include inside a Python package of that name, and any folder beside the user's files
@@ -56,6 +56,21 @@ def bindings(target: str, config: str, changes: Sequence[str] = ()) -> dict[str,
     _parse(config, changes)
     with _explained(config):
         return gin.get_bindings(target)
+
+
+def pretraining(config: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """What a configuration gives to pretraining, whichever verb calls it. Raises UserError as `configure`."""
+    for target in ("pretrain.pretrain", "quickstart.quickstart"):
+        try:
+            given = bindings(target, config, changes)
+        except UserError as error:
+            # Of a configuration for another verb.
+            if f"Could not find {target}" not in str(error):
+                raise
+            continue
+        if "stages" in given:
+            return given
+    raise UserError(f"configuration {config} has no stages of pretraining")
 
 
 def _called(bound: Callable[..., Any], name: str, /, **given: Any) -> Any:

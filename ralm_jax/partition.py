@@ -5,6 +5,8 @@ replicated, so checkpoints save directly and nothing is ever indexed by device. 
 passes its own rows with a leading axis of its local devices.
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -15,12 +17,14 @@ from ralm_jax.errors import UserError
 AXIS = "data"
 
 
-def parallelize(step):
+def parallelize(step, devices=None):
     """`step(state, batch, key) -> (state, metrics)` on every device; the state is donated.
 
     Batch leaves have a leading device axis. Inside, use `psum`, `all_gather` and `device_key`.
+    devices: others than those that are here, to compile for.
     """
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
+    axes = {"in_axes": (None, 0, None), "out_axes": None}
+    return jax.pmap(step, axis_name=AXIS, **axes, donate_argnums=0, devices=devices)
 
 
 def gathered(function):
@@ -36,9 +40,28 @@ def gathered(function):
     )
 
 
-def replicate(tree):
-    """Places a tree on this process's devices, where a pmapped step leaves it: else it compiles twice."""
-    sharding = NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec())
+def shared_out(function, devices):
+    """`function(tree, rows) -> found` on some of this process's devices, each its share of the rows.
+
+    Leaves of `rows` are [devices, n, ...], as `on_each` makes them; `found` must be the same on all of them.
+    """
+    return jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
+
+
+def on_each(shards: Sequence[jax.Array], devices: Sequence[jax.Device]) -> jax.Array:
+    """One array [1, ...] on each of the devices -> [devices, ...], where they are."""
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
+    shape = (len(devices), *shards[0].shape[1:])
+    return jax.make_array_from_single_device_arrays(shape, sharding, list(shards))
+
+
+def replicate(tree, devices=None):
+    """Places a tree on this process's devices, where a pmapped step leaves it: else it compiles twice.
+
+    devices: some of them only.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
     return jax.device_put(jax.tree.map(_own, tree), sharding)
 
 

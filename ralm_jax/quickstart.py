@@ -17,13 +17,13 @@ from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.cloze import measure_clozes
 from ralm_jax.examples import cloze_batches
-from ralm_jax.examples.question_sources import read_questions
-from ralm_jax.examples.questions import Question
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.metrics.means import Mean
 from ralm_jax.metrics.ranking import recall_at_k
 from ralm_jax.models import initial
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.question import Question
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, plots
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.sources import almanac

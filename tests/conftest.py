@@ -5,6 +5,7 @@ no accelerator.
 """
 
 import functools
+import gc
 import json
 import os
 from importlib.metadata import version
@@ -27,11 +28,22 @@ from ralm_jax import partition
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.inference import embedding
+from ralm_jax.losses import microbatch
 from ralm_jax.sources import almanac
 from ralm_jax.training import optim
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+WIDTHS = microbatch.widths
+
+# Tracing makes many small objects and little garbage: to look for it as often as Python does by default
+# is a tenth of the time. What is there once the tests are collected stays.
+gc.set_threshold(200_000, 20, 20)
+
+
+def pytest_collection_finish():
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -47,14 +59,21 @@ def compiled_once():
     """Steps alike are traced and compiled once, whichever test takes them.
 
     Optimizers that are made alike are the same one, or a step would be compiled for each. Passages are
-    embedded in small chunks, as corpora are small here.
+    embedded in small chunks, as corpora are small here, and read at one width, for each is a program.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(microbatch, "widths", lambda needed, passages, longest: (longest,))
         patch.setattr(embedding, "CHUNK", 64)
         patch.setattr(partition, "parallelize", compiling.once(partition.parallelize))
         for name in ("warmup_linear", "adamw", "by_part", "towers", "head_only", "frozen"):
             patch.setattr(optim, name, functools.cache(getattr(optim, name)))
         yield
+
+
+@pytest.fixture
+def usual_widths(monkeypatch):
+    """Groups of queries are read at several widths, as in a run outside of tests."""
+    monkeypatch.setattr(microbatch, "widths", WIDTHS)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +116,8 @@ def tiny_settings():
     sizes = {
         "HIDDEN": 8, "LAYERS": 1, "RETRIEVER_LAYERS": 1, "HEADS": 2, "INTERMEDIATE": 16,
         "POSITIONS": 64, "EMBEDDING": 8, "QUERY_LENGTH": 20, "PASSAGE_LENGTH": 56,
-        "JOINT_LENGTH": 64, "MASKED": 4, "HELD_OUT": 0.2, "LOG_EVERY": 1, "CHECKPOINT_EVERY": 2,
+        "JOINT_LENGTH": 64, "DROPOUT": 0.0, "MASKED": 4, "HELD_OUT": 0.2,
+        "LOG_EVERY": 1, "CHECKPOINT_EVERY": 2,
         "ICT_STEPS": 3, "ICT_BATCH": 16, "WARMUP_STEPS": 2, "WARMUP_BATCH": 8, "REALM_STEPS": 12,
         "REALM_BATCH": 8, "CANDIDATES": 3, "REFRESH_EVERY": 4, "REFRESH_LAG": 3,
     }  # fmt: skip

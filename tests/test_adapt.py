@@ -58,6 +58,7 @@ def words(tiny, tmp_path, released):
     return [*map(str, given), "--passage-tokens", "56", *changes]
 
 
+@pytest.mark.slow
 def test_from_text_to_a_model(words, tiny, tmp_path, capsys):
     report = tmp_path / "report.json"
     asked = ["--measure", str(tiny.questions), "--json", str(report)]
@@ -82,6 +83,7 @@ def test_from_text_to_a_model(words, tiny, tmp_path, capsys):
     assert "the start was kept" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_is_started_from_as_it_is(words, tmp_path, released):
     assert cli.main(["import", str(released), "--out", str(tmp_path / "own")]) == 0
     at = words.index("--init")

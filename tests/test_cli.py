@@ -4,12 +4,13 @@ import json
 import math
 import re
 
+import compiling
 import gin
 import jax
 import pytest
 
 from ralm_jax import cli, gin_config
-from ralm_jax.arguments import configs
+from ralm_jax.arguments.shared import configs
 from ralm_jax.data.prepare import prepare
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.reader import Reader
@@ -34,7 +35,8 @@ def pretrain(tiny, tiny_settings):
 @pytest.fixture(scope="module")
 def ran(pretrain, tmp_path_factory):
     run = tmp_path_factory.mktemp("cli") / "run"
-    assert cli.main(pretrain(run)) == 0
+    with compiling.traced():
+        assert cli.main(pretrain(run)) == 0
     return run
 
 
@@ -129,6 +131,7 @@ def test_a_corpus_that_is_not_there(pretrain, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_another_configuration(pretrain, capsys, ran, tmp_path):
     said = fails(capsys, pretrain(ran, "--set", "SEED = 5"))
     assert f"{ran} has a run of another configuration" in said and "SEED" in said
@@ -141,12 +144,14 @@ def test_a_run_of_another_configuration(pretrain, capsys, ran, tmp_path):
     assert "is a file" in fails(capsys, pretrain(source))
 
 
+@pytest.mark.slow
 def test_the_same_command_again_is_done_at_once(pretrain, capsys, ran):
     before = sorted(ran.rglob("*"))
     assert cli.main(pretrain(ran)) == 0
     assert sorted(ran.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_mistakes_of_evaluate(capsys, ran, tiny, tmp_path):
     questions = ["--questions", tiny.questions]
     said = fails(capsys, ["evaluate", "--run", tmp_path / "none", *questions])
@@ -182,6 +187,7 @@ def test_prepare_writes_its_counts(capsys, tmp_path):
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_writes_what_it_shows(capsys, ran, tiny, tmp_path):
     report = tmp_path / "report.json"
     argv = ["evaluate", "--run", str(ran), "--questions", str(tiny.questions)]
@@ -216,13 +222,15 @@ def test_the_quickstart_takes_a_step_in_each_stage(tmp_path, tiny_settings):
     run = tmp_path / "run"
     changes = [word for word in (*tiny_settings, *ONE_STEP) if word != "--set"]
     call, _ = gin_config.configure("quickstart.quickstart", "runs/quickstart.gin", changes)
-    report = call(run=run, world=World(people=20, names=8), clozes=8, say=lambda line: None)
+    with compiling.traced():
+        report = call(run=run, world=World(people=20, names=8), clozes=8, say=lambda line: None)
     assert set(report) >= {"seed", "wall_seconds", "untrained", "ict", "realm"}
     figures = {"question_recall", "cloze_recall", "span_accuracy", "span_accuracy_null"}
     assert figures <= set(report["realm"])
     assert [OpenRun.open(run, stage=stage).step for stage in STAGES] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_the_resolved_configuration_is_saved_and_can_be_run(ran, tmp_path):
     kept = ran / "config.gin"
     assert "HIDDEN = 8" in kept.read_text()

@@ -5,7 +5,7 @@ import gin
 import pytest
 
 from ralm_jax import cli, gin_config
-from ralm_jax.arguments import configs
+from ralm_jax.arguments.shared import configs
 from ralm_jax.inference.open_run import OpenRun
 
 ONE_STEP = (

@@ -7,7 +7,7 @@ import pytest
 
 import ralm_jax
 
-VERBS = ["evaluate", "finetune", "open_run", "prepare", "pretrain"]
+VERBS = ["evaluate", "finetune", "open_run", "prepare", "pretrain", "update"]
 
 
 def test_the_verbs_are_functions_of_the_package():

@@ -39,7 +39,8 @@ def test_gin_is_known_at_the_door_only():
 
 
 def test_arguments_are_known_at_the_door_only():
-    assert importers("argparse", MODULES) == ["ralm_jax/arguments.py"]
+    found = importers("argparse", MODULES)
+    assert found == ["ralm_jax/arguments/parser.py", "ralm_jax/arguments/shared.py"]
 
 
 def test_nothing_imports_tensorflow_or_pickle():

@@ -1,6 +1,8 @@
 """Imports run one way, over files, and in no circle; lazy and type-checking imports count."""
 
 import ast
+import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,18 +23,19 @@ ORDER = [
         "publishing",
         "settings",
         "signals",
+        "versions",
         "memory",
         "metrics",
     },
-    {"models", "losses", "sources"},
-    {"data", "retrieval", "lexical"},
-    {"examples", "runs"},
+    {"formats", "models", "losses", "sources"},
+    {"data", "questions", "retrieval", "lexical"},
+    {"examples", "living", "runs"},
     {"inference"},
     {"evaluation"},
     {"selection", "loaders"},
-    {"training"},
-    {"weights", "quickstart", "estimate"},
-    {"adapt"},
+    {"training", "cost"},
+    {"weights", "quickstart"},
+    {"adapt", "check"},
     {"arguments", "gin_config", "cli", "__init__"},
     {"experiments"},
 ]
@@ -139,6 +142,23 @@ def test_an_arrow_against_the_order_and_a_circle_are_found():
 )
 def test_every_kind_of_import_counts(source):
     assert list(imported(source, "a test")) == [PACKAGE / "losses" / "marginal.py"]
+
+
+@pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=name)
+def test_a_notebook_imports_what_there_is(notebook):
+    """Notebooks run for minutes; what has moved, a module or a name in it, is known at once."""
+    ours = {}
+    for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
+        lines = "".join(cell["source"]).splitlines() if cell["cell_type"] == "code" else []
+        code = ast.parse("\n".join(x for x in lines if not x.startswith(("%", "!"))))
+        for node in ast.walk(code):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("ralm", "exper")):
+                exec(compile(ast.Module([node], []), name(notebook), "exec"), ours)
+        for node in ast.walk(code):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module = ours.get(node.value.id)
+                assert not inspect.ismodule(module) or hasattr(module, node.attr), ast.unparse(node)
+    assert ours
 
 
 @pytest.mark.parametrize("room", sorted(p.parent for p in PACKAGE.rglob("*/__init__.py")), ids=name)

@@ -51,6 +51,21 @@ def test_gathered_returns_all_rows_in_order():
     np.testing.assert_array_equal(found, 2 * rows.reshape(-1))
 
 
+def test_some_devices_share_rows_that_lie_on_them_already():
+    some = jax.local_devices()[2:5]
+    rows = [jnp.full((1, 4), number, jnp.float32, device=d) for number, d in enumerate(some)]
+    placed = partition.on_each(rows, some)
+    assert placed.shape == (3, 4) and placed.sharding.device_set == set(some)
+    scale = partition.replicate(jnp.float32(2), some)
+    assert scale.sharding.device_set == set(some)
+
+    def function(scale, own):
+        return partition.all_gather(scale * own) + partition.psum(partition.first_row(1))
+
+    found = partition.shared_out(function, some)(scale, placed)
+    np.testing.assert_array_equal(found, np.repeat([0, 2, 4], 4) + 3)
+
+
 def test_keys_differ_by_device_and_by_step_and_are_pure():
     def bits(step):
         key = jax.random.key(5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ralm_jax import quickstart
-from ralm_jax.examples.questions import Question
+from ralm_jax.questions.question import Question
 
 
 def test_only_questions_about_unasked_facts_are_measured():

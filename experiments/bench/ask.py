@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.record import RESULTS, commit, hardware
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.questions.read import read_questions
 
 ASK = [sys.executable, "-m", "ralm_jax.cli", "ask", "--json", "-", "--run"]
 

@@ -37,9 +37,9 @@ from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
 from ralm_jax.examples.question_batches import annotate
-from ralm_jax.examples.question_sources import read_questions
-from ralm_jax.examples.questions import Question
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.questions.question import Question
+from ralm_jax.questions.read import read_questions
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.runs.writers import metrics_file, read_metrics

@@ -1,7 +1,8 @@
 """The corpus directory: passages as texts, as a token table, as sentences and as salient spans.
 
     manifest.json     format, counts, the fingerprint, the digest and the size of every other file
-    vocab.txt         the WordPiece vocabulary
+    vocab.txt         the WordPiece vocabulary; or tokenizer.json, a released tokenizer as it is, with
+                      the files beside it that say which of its tokens does what
     texts/            a TFDS dataset in ArrayRecord: id, documents, title, text of each passage
     tokens.npy        [N, T] uint16 (uint32 where V > 65,536): title ids, body ids, then zeros
     lengths.npy       [N, 2] uint16: wordpieces of the title, of the body
@@ -9,6 +10,10 @@
     sentences.npy     [sentences, 3] int32: passage row, start, stop (wordpieces of the body)
     spans.npy         [spans, 4] int32: sentence row, start, stop (wordpieces of the body), kind
     span_groups.npy   [spans] uint64: spans that state one fact, in any passage, have equal groups
+    documents.jsonl   id, digest and content ids of each document of the source
+    tagger.json       what its salient spans were found by, where that was learnt from it
+
+Beside these there may be versions of it; see `versions`.
 
 T is three less than the budget of a passage: special tokens are not stored. Sentences and spans are
 in the order of the text. A directory is complete or it is not there: it is written under another
@@ -17,6 +22,7 @@ name and published by one rename.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +30,20 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ralm_jax.data import tokenizer as wordpiece
+from ralm_jax import versions
+from ralm_jax.data.texts import Texts
+from ralm_jax.data.tokenizer import VOCABULARY, Vocabulary
+from ralm_jax.data.tokenizer_json import FILES
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
+from ralm_jax.data.tokenizing import Tokenizing, open_tokenizer, vocabulary_file
 from ralm_jax.errors import UserError
 
 FORMAT = 1
+DOCUMENTS, TAGGER = "documents.jsonl", "tagger.json"
 ARRAYS = ("tokens", "lengths", "ids", "sentences", "spans", "span_groups")
+
+# Of a corpus that is in memory only.
+IN_MEMORY = versions.Pinned(Path(), 0, None)
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Corpus:
     """A prepared corpus, opened; the arrays are those described above, memory-mapped."""
 
     path: Path
-    vocabulary: wordpiece.Vocabulary
+    vocabulary: Vocabulary
     tokenizer_settings: TokenizerSettings
     # The budget that passages were cut to: 3 special tokens, title and body.
     passage_tokens: int
@@ -51,6 +65,8 @@ class Corpus:
     sentences: np.ndarray
     spans: np.ndarray
     span_groups: np.ndarray
+    # The version that was opened: the folder of its files, its number, and the lock that keeps it there.
+    version: versions.Pinned = IN_MEMORY
 
     @property
     def size(self) -> int:
@@ -62,16 +78,28 @@ class Corpus:
         """Whether text is lower-cased before it is cut into wordpieces."""
         return self.tokenizer_settings.lowercase
 
-    def texts(self) -> Any:
+    def texts(self) -> Texts:
         """Random access: `texts()[row]` has id, documents, title and text, as bytes."""
-        # The import takes half a second, and training needs no texts.
-        import tensorflow_datasets as tfds
+        return Texts(self.version.folder)
 
-        return tfds.builder_from_directory(self.path / "texts").as_data_source(split="train")
+    def ancestors(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Versions before this one, newest first: fingerprint and longest passage (wordpieces) of each, and
+        the row [N] int32 that each passage has there, -1 where it has none."""
+        for about in _manifest(self.version.folder).get("ancestors", ()):
+            yield about, np.load(self.version.folder / about["rows"], mmap_mode="r")
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no newer version has been published since it was opened."""
+        return versions.current(self.path) == (self.version.folder, self.version.number)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the passages were cut with."""
-        return wordpiece.load_tokenizer(self.path / "vocab.txt", self.tokenizer_settings)
+        return self.tokenizing().tokenizer
+
+    def tokenizing(self) -> Tokenizing:
+        """The same, with what its pieces are."""
+        return open_tokenizer(vocabulary_file(self.version.folder), self.tokenizer_settings)
 
 
 def open_corpus(path: str | Path) -> Corpus:
@@ -83,18 +111,18 @@ def open_corpus(path: str | Path) -> Corpus:
       UserError: there is no corpus at `path`, it has another format version, or it is damaged: its
         manifest cannot be read, or a file is missing or has another size.
     """
-    path = Path(path)
-    manifest = _manifest(path)
+    pinned = versions.pin(Path(path))
+    folder = pinned.folder
+    manifest = _manifest(folder)
     try:
-        _check_sizes(path, manifest)
+        _check_sizes(folder, manifest)
         settings = TokenizerSettings.from_record(manifest)
-        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-        _check_rows(path, arrays, manifest["counts"])
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        _check_rows(folder, arrays, manifest["counts"])
         return Corpus(
-            path=path,
-            vocabulary=wordpiece.vocabulary_of(
-                wordpiece.load_tokenizer(path / "vocab.txt", settings)
-            ),
+            path=Path(path),
+            version=pinned,
+            vocabulary=open_tokenizer(vocabulary_file(folder), settings).vocabulary,
             tokenizer_settings=settings,
             kinds=tuple(manifest["kinds"]),
             **{name: manifest[name] for name in ("passage_tokens", "fingerprint", "counts")},
@@ -102,7 +130,7 @@ def open_corpus(path: str | Path) -> Corpus:
         )
     # An empty .npy file is an EOFError.
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, repr(error)) from None
+        raise _damaged(folder, repr(error)) from None
 
 
 def verify_corpus(path: str | Path) -> None:
@@ -112,7 +140,8 @@ def verify_corpus(path: str | Path) -> None:
       UserError: there is no corpus at `path`, it has another format version, or a file is missing
         or has changed; the message names the first such file.
     """
-    path = Path(path)
+    pinned = versions.pin(Path(path))
+    path = pinned.folder
     manifest = _manifest(path)
     try:
         for name, expected in manifest["files"].items():
@@ -188,5 +217,6 @@ def digest(path: Path) -> str:
 
 def fingerprint_of(files: dict[str, str]) -> str:
     """The fingerprint of a corpus by the digests of its files; content ids stand for the texts."""
-    seen = [files["vocab.txt"], *(files[f"{name}.npy"] for name in ARRAYS)]
+    tokenizer = [files[name] for name in (VOCABULARY, *FILES) if name in files]
+    seen = [*tokenizer, *(files[f"{name}.npy"] for name in ARRAYS)]
     return hashlib.sha256("".join(seen).encode()).hexdigest()[:32]

@@ -1,22 +1,20 @@
 """Writes a corpus directory: arrays appended as they come, texts once their documents are known."""
 
 import contextlib
-import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ralm_jax.data.corpus import FORMAT, digest, fingerprint_of
+from ralm_jax.data.corpus import DOCUMENTS, FORMAT, digest, fingerprint_of
 from ralm_jax.data.cutting import Passages, tokens_dtype
+from ralm_jax.data.texts import write_texts
 from ralm_jax.errors import UserError
-
-_TEXTS_PER_SHARD = 1 << 18
 
 
 class ArrayWriter:
@@ -58,13 +56,11 @@ class ArrayWriter:
 class CorpusWriter:
     """Fills the directory `path`, which becomes a corpus when it is renamed."""
 
-    def __init__(self, path: Path, vocabulary: Sequence[str], width: int):
+    def __init__(self, path: Path, vocabulary_size: int, width: int):
+        """The tokenizer is in `path` already."""
         self._path = path
-        (path / "vocab.txt").write_text(
-            "".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8"
-        )
         layout: dict[str, tuple[npt.DTypeLike, tuple[int, ...]]] = {
-            "tokens": (tokens_dtype(len(vocabulary)), (width,)),
+            "tokens": (tokens_dtype(vocabulary_size), (width,)),
             "lengths": (np.uint16, (2,)),
             "ids": ("S32", ()),
             "sentences": (np.int32, (3,)),
@@ -81,6 +77,7 @@ class CorpusWriter:
                 for name, columns in layout.items()
             }
             self._spool = files.enter_context((path / "spool.jsonl").open("w+", encoding="utf-8"))
+            self._sources = files.enter_context((path / DOCUMENTS).open("w", encoding="utf-8"))
             self._files = files.pop_all()
         # Content id -> row; row -> further documents with that passage.
         self._rows: dict[str, int] = {}
@@ -91,6 +88,11 @@ class CorpusWriter:
     def add(self, batch: Passages) -> None:
         """Appends a batch; passages already in the corpus only add to their list of documents."""
         known = len(self._rows)
+        contents: dict[str, list[str]] = {}
+        for content, document in zip(batch.ids, batch.documents, strict=True):
+            contents.setdefault(document, []).append(content)
+        for id, digest_of in batch.sources:
+            self._sources.write(json.dumps([id, digest_of, contents.get(id, [])]) + "\n")
         new = np.zeros(len(batch.ids), bool)
         for i, (content, document) in enumerate(zip(batch.ids, batch.documents, strict=True)):
             if content in self._rows:
@@ -128,6 +130,11 @@ class CorpusWriter:
         arrays["spans"].append(spans)
         arrays["span_groups"].append(batch.span_groups[kept_spans])
 
+    @property
+    def passages(self) -> int:
+        """How many there are so far."""
+        return len(self._rows)
+
     def finish(self, **settings: Any) -> dict[str, int]:
         """Completes every file, the manifest last; returns the counts in it."""
         if not self._rows:
@@ -137,27 +144,14 @@ class CorpusWriter:
         for array in self._arrays.values():
             array.finish()
         write_texts(self._path / "texts", self._texts(), len(self._rows))
+        self._sources.flush()
+        os.fsync(self._sources.fileno())
         self.close()
         (self._path / "spool.jsonl").unlink()
         counts = {name: count for name, count in sorted(self.counts.items()) if count}
         counts |= {"passages": len(self._rows)}
         counts |= {name: self._arrays[name].rows for name in ("sentences", "spans")}
-        written = [file for file in sorted(self._path.rglob("*")) if file.is_file()]
-        files = {str(file.relative_to(self._path)): digest(file) for file in written}
-        sizes = {str(file.relative_to(self._path)): file.stat().st_size for file in written}
-        manifest = {
-            "format": FORMAT,
-            "fingerprint": fingerprint_of(files),
-            **settings,
-            "kinds": list(self._kinds),
-            "counts": counts,
-            "files": files,
-            "sizes": sizes,
-        }
-        with (self._path / "manifest.json").open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_manifest(self._path, counts, **settings, kinds=list(self._kinds))
         return counts
 
     def close(self) -> None:
@@ -172,60 +166,22 @@ class CorpusWriter:
             yield {"id": [content], "documents": documents, "title": [title], "text": [text]}
 
 
-def write_texts(path: Path, records: Iterator[dict[str, list[str]]], size: int) -> None:
-    """Writes `size` records as a TFDS dataset that can be read at random and without TensorFlow."""
-    # Half a second to import, and worker processes have no use for it.
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    # Its classes are made at run time.
-    messages: Any = tf_example_pb2
-    path.mkdir()
-    text = tfds.features.Text()
-    features = tfds.features.FeaturesDict(
-        {"id": text, "documents": tfds.features.Sequence(text), "title": text, "text": text}
-    )
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=path, dataset_name="texts", split="train", filetype_suffix="array_record"
-    )
-    shards = [min(_TEXTS_PER_SHARD, size - first) for first in range(0, size, _TEXTS_PER_SHARD)]
-    num_bytes = 0
-    for shard, length in enumerate(shards):
-        file = template.sharded_filepath(shard_index=shard, num_shards=len(shards))
-        with _record_writer(file) as writer:
-            for record in itertools.islice(records, length):
-                example = messages.Example()
-                for name, values in record.items():
-                    encoded_values = [value.encode() for value in values]
-                    example.features.feature[name].bytes_list.value.extend(encoded_values)
-                encoded = example.SerializeToString(deterministic=True)
-                num_bytes += len(encoded)
-                writer.write(encoded)
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="texts", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=__name__
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
-        features=features,
-        description="The passages of a ralm_jax corpus, in row order.",
-    )
-    info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
-    split = tfds.core.SplitInfo(
-        name="train", shard_lengths=shards, num_bytes=num_bytes, filename_template=template
-    )
-    info.set_splits(tfds.core.SplitDict([split]))
-    info.write_to_directory(path)
-
-
-@contextlib.contextmanager
-def _record_writer(file: Path) -> Iterator[Any]:
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    try:
-        # One record a chunk, for random access.
-        writer = ArrayRecordWriter(str(file), "group_size:1")
-        yield writer
-        writer.close()
-    except RuntimeError as error:
-        # The system's error comes as text: "write() failed: File too large; writing FILE; at byte ..."
-        raise OSError(str(error).split(";")[0]) from error
+def write_manifest(path: Path, counts: dict[str, int], **settings: Any) -> str:
+    """Completes a corpus: digests and sizes of its files, and what it holds; returns its fingerprint."""
+    written = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    files = {str(file.relative_to(path)): digest(file) for file in written}
+    sizes = {str(file.relative_to(path)): file.stat().st_size for file in written}
+    fingerprint = fingerprint_of(files)
+    manifest = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        **settings,
+        "counts": counts,
+        "files": files,
+        "sizes": sizes,
+    }
+    with (path / "manifest.json").open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    return fingerprint

@@ -10,10 +10,13 @@ import numpy as np
 from ralm_jax.data import passages
 from ralm_jax.data.salient import Tagger
 from ralm_jax.data.tokenizer import Encoder, Vocabulary, Wordpieces
+from ralm_jax.data.tokenizer_json import TextEncoder
 from ralm_jax.sources.documents import Document
 
 # [CLS] title [SEP] body [SEP]
 SPECIAL_TOKENS = 3
+# Pieces that a passage has room for beyond those it has within a text: alone its first word may have more.
+SPARE = 2
 
 
 class Passages(NamedTuple):
@@ -36,6 +39,8 @@ class Passages(NamedTuple):
     span_groups: np.ndarray
     kinds: list[str]
     counts: Counter[str]
+    # Id and digest of every document of the batch, of those without a passage too.
+    sources: list[tuple[str, str]]
     # Characters of the batch that are in wordpieces, and in unknown ones.
     characters: int
     unknown_characters: int
@@ -53,7 +58,9 @@ class CharacterSpans(NamedTuple):
 class Cutter:
     """Cuts documents into passages of at most `width` wordpieces (T), title and body together."""
 
-    def __init__(self, encoder: Encoder, vocabulary: Vocabulary, width: int, tagger: Tagger):
+    def __init__(
+        self, encoder: Encoder | TextEncoder, vocabulary: Vocabulary, width: int, tagger: Tagger
+    ):
         self._encoder, self._vocabulary = encoder, vocabulary
         self._width, self._tagger = width, tagger
 
@@ -66,9 +73,14 @@ class Cutter:
         counts["unknown wordpieces"] = int(unknown.sum())
         characters = pieces.stops - pieces.starts
         titles = self._titles(documents, counts)
-        room = self._width - np.array([len(title) for title in titles])
+        whole = self._width - np.array([len(title) for title in titles])
+        room = whole - SPARE if self._encoder.in_context else whole
         bounds, owner = self._sentences(documents, pieces, room, counts)
-        first = passages.pack((bounds[:, 1] - bounds[:, 0]).tolist(), owner.tolist(), room.tolist())
+        if self._encoder.in_context:
+            first = pack_with_blanks(bounds, owner, room)
+        else:
+            sizes = (bounds[:, 1] - bounds[:, 0]).tolist()
+            first = passages.pack(sizes, owner.tolist(), room.tolist())
         # [n], the document of each passage.
         owner = owner[first]
         last = np.append(first, len(bounds))[1:] - 1
@@ -77,6 +89,10 @@ class Cutter:
         ids = [passages.content_id(*text) for text in texts]
         # [m], the passage of each sentence.
         passage = np.repeat(np.arange(len(ids)), last + 1 - first)
+        if self._encoder.in_context:
+            places = pieces.starts[start], [text for _, text in texts], whole[owner]
+            pieces, again, passage = self._by_itself(pieces, bounds, passage, *places)
+            bounds, start, stop = again
         tokens, lengths = self._table([titles[i] for i in owner.tolist()], pieces.ids, start, stop)
         given = self._spans(documents, pieces.begins)
         spans, which = locate(given, pieces, bounds, counts)
@@ -99,6 +115,7 @@ class Cutter:
             span_groups=np.array(groups, np.uint64),
             kinds=kinds,
             counts=counts,
+            sources=[(document.id, document.digest()) for document in documents],
             characters=int(characters.sum()),
             unknown_characters=int(characters[unknown].sum()),
         )
@@ -132,10 +149,44 @@ class Cutter:
         empty = bounds[:, 0] == bounds[:, 1]
         bounds, owner = bounds[~empty], owner[~empty]
         counts["rejected: document without wordpieces"] = len(documents) - len(np.unique(owner))
-        continuation = self._vocabulary.continuation[pieces.ids]
-        bounds, source = passages.cut_long(bounds, room[owner], continuation)
+        goes_on = ~self._vocabulary.begins(pieces.ids)
+        bounds, source = passages.cut_long(bounds, room[owner], goes_on)
         counts["sentences cut"] = int((np.bincount(source) > 1).sum())
         return bounds, owner[source]
+
+    def _by_itself(
+        self,
+        pieces: Wordpieces,
+        bounds: np.ndarray,
+        passage: np.ndarray,
+        begins: np.ndarray,
+        texts: list[str],
+        room: np.ndarray,
+    ) -> tuple[Wordpieces, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+        """The pieces that n passages have when each is tokenized by itself, as any other library does.
+
+        Args:
+          bounds: [m, 2] of sentences in the pieces given; passage: [m] that each is in.
+          begins: [n] the character where each begins; room: [n] the most pieces of each.
+        Returns:
+          (the pieces, at the same characters; [m', 2] sentences, [n] starts and [n] stops of passages in
+          them; [m'] the passage of each sentence). Sentences of which nothing is left are left out.
+        """
+        found = self._encoder.encode(texts)
+        owner = np.searchsorted(found.begins, found.starts, "right") - 1
+        number = np.arange(len(found.ids)) - np.searchsorted(owner, owner)
+        kept = number < room[owner]
+        owner, shift = owner[kept], (begins - found.begins[:-1])[owner[kept]]
+        starts, stops = found.starts[kept] + shift, found.stops[kept] + shift
+        first, end = (
+            np.searchsorted(owner, np.arange(len(texts)), side) for side in ("left", "right")
+        )
+        characters = pieces.starts[bounds[:, 0]], pieces.stops[bounds[:, 1] - 1]
+        again = np.stack([np.searchsorted(starts, each) for each in characters], axis=1)
+        again = np.clip(again, first[passage][:, None], end[passage][:, None])
+        some = again[:, 0] < again[:, 1]
+        made = Wordpieces(pieces.joined, pieces.begins, found.ids[kept], starts, stops)
+        return made, (again[some], first, end), passage[some]
 
     def _spans(self, documents: Sequence[Document], begins: np.ndarray) -> CharacterSpans:
         """Every document's own spans, or the tagger's where it has none of its own."""
@@ -165,6 +216,15 @@ class Cutter:
             row[len(title) : len(title) + b - a] = ids[a:b]
         lengths = np.column_stack(([len(title) for title in titles], stop - start))
         return tokens, lengths.astype(np.uint16)
+
+
+def pack_with_blanks(bounds: np.ndarray, owner: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """`passages.pack` for sentences [m,2] between which pieces of blanks may stand, -> [n]."""
+    sizes = bounds[:, 1] - bounds[:, 0]
+    following = np.append(bounds[1:, 0], bounds[-1:, 1])
+    inside = np.append(owner[1:] == owner[:-1], False)[: len(owner)]
+    sizes = np.where(inside, following - bounds[:, 0], sizes)
+    return passages.pack(sizes.tolist(), owner.tolist(), room.tolist())
 
 
 def locate(

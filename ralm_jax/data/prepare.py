@@ -6,6 +6,7 @@ and writes them in order.
 """
 
 import contextlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,22 +14,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ralm_jax.data import salient, tokenizer
+from ralm_jax.data.corpus import TAGGER
 from ralm_jax.data.corpus_writer import CorpusWriter
 from ralm_jax.data.cutting import SPECIAL_TOKENS
+from ralm_jax.data.tokenizer_json import FAST
 from ralm_jax.data.tokenizer_settings import BERT, TokenizerSettings
+from ralm_jax.data.tokenizing import is_kept, keep, open_tokenizer
 from ralm_jax.data.workers import CutterMaker, cut
 from ralm_jax.errors import UserError
 from ralm_jax.publishing import published
 from ralm_jax.sources.documents import Document, GivenSpan
-from ralm_jax.sources.read import read_documents
+from ralm_jax.sources.read import Source, opened
+from ralm_jax.sources.records import USUAL, Columns
 
 # 16M: enough to know how words are written and to train a vocabulary.
-_SAMPLE_CHARACTERS = 1 << 24
+SAMPLE_CHARACTERS = 1 << 24
 _BATCH_CHARACTERS = 1 << 19
 _MIN_TOKENS = 16
 # Shares of the characters that the vocabulary does not know: above the first there is a warning, above
 # the second no corpus. Text in English has some hundredths of a per cent.
-_MANY_UNKNOWN, _NEARLY_ALL_UNKNOWN = 0.05, 0.9
+MANY_UNKNOWN, _NEARLY_ALL_UNKNOWN = 0.05, 0.9
 
 
 class Survey(NamedTuple):
@@ -50,16 +55,19 @@ def prepare(
     settings: TokenizerSettings = BERT,
     tagger: salient.Tagger | None = None,
     processes: int | None = None,
+    columns: Columns = USUAL,
     say: Callable[[str], object] = print,
 ) -> dict[str, int]:
-    """Prepares the corpus directory `out` from `source` (see `sources.read_documents`).
+    """Prepares the corpus directory `out` from `source` (see `sources.read.recognise`).
 
     Args:
-      vocab_file: a BERT vocab.txt; without one a vocabulary of `vocab_size` is learnt.
+      vocab_file: a BERT vocab.txt, or a tokenizer.json to be taken as it is; without one a vocabulary of
+        `vocab_size` wordpieces is learnt.
       passage_tokens: wordpieces of a passage, its title and three special tokens included.
       settings: what is done to a text before it is cut into wordpieces.
       tagger: finds the salient spans of documents that bring none; by default one is learnt.
       processes: worker processes, by default one a core; none are started for a single batch.
+      columns: which fields of the records are text, title and id, where they have unusual names.
     Returns:
       The counts in the manifest: passages, sentences, spans, and what was rejected, by reason.
     Raises:
@@ -72,26 +80,26 @@ def prepare(
             f"a passage of {passage_tokens} wordpieces is too short; give at least {_MIN_TOKENS}"
         )
     width = passage_tokens - SPECIAL_TOKENS
-    with published(out) as partial:
-        say(f"Reading {source}")
-        survey = _survey(source)
-        pieces = _vocabulary(vocab_file, survey.sample, vocab_size, settings, say)
+    with published(out) as partial, opened(source, columns) as found:
+        say(f"Reading {found.name}: {found.kind}")
+        survey = _survey(found)
+        vocabulary = _tokenizer(partial, vocab_file, survey.sample, vocab_size, settings, say)
         rejected: Counter[str] = Counter()
-        documents = _documents(source, rejected)
+        documents = found.read(rejected)
         if tagger is None:
-            fitted: salient.Tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
+            fitted: salient.Tagger = _learnt(survey, partial / TAGGER)
         else:
             fitted, documents = salient.no_spans, _tag(documents, tagger)
         del survey
         say(f"Cutting passages of at most {passage_tokens} wordpieces")
-        cutting = CutterMaker(partial / "vocab.txt", settings, width, fitted)
-        unknown, characters = 0, 0
-        with contextlib.closing(CorpusWriter(partial, pieces, width)) as writer:
-            for passages in cut(_batches(documents), cutting, processes or os.cpu_count() or 1):
+        cutting = CutterMaker(vocabulary, settings, width, fitted)
+        unknown, characters, size = 0, 0, open_tokenizer(vocabulary, settings).vocabulary.size
+        with contextlib.closing(CorpusWriter(partial, size, width)) as writer:
+            for passages in cut(batches(documents), cutting, processes or os.cpu_count() or 1):
                 writer.add(passages)
                 unknown += passages.unknown_characters
                 characters += passages.characters
-            _check_unknown(unknown / max(1, characters), source, say)
+            _check_unknown(unknown / max(1, characters), found.name, say)
             writer.counts.update(rejected)
             counts = writer.finish(passage_tokens=passage_tokens, **settings.as_record())
     for name, count in counts.items():
@@ -99,17 +107,16 @@ def prepare(
     return counts
 
 
-def _documents(source: str, rejected: Counter[str]) -> Iterator[Document]:
-    """The documents of `source`. A failure to read them must not pass for one to write the corpus."""
-    try:
-        yield from read_documents(source, rejected)
-    except OSError as error:
-        raise UserError(f"{source} cannot be read: {error.strerror or error}") from error
+def _learnt(survey: Survey, file: Path) -> salient.CorpusTagger:
+    """A tagger, kept in a file for the documents that an update adds."""
+    tagger = salient.fit_tagger(survey.sample if survey.untagged else ())
+    file.write_text(json.dumps(tagger.record(), ensure_ascii=False), "utf-8")
+    return tagger
 
 
 def _check_unknown(share: float, source: str, say: Callable[[str], object]) -> None:
     """Says so where much of the text is unknown to the vocabulary, and refuses where nearly all is."""
-    if share <= _MANY_UNKNOWN:
+    if share <= MANY_UNKNOWN:
         return
     problem = (
         f"{share:.0%} of the characters in {source} are in words that the vocabulary does not know: "
@@ -121,33 +128,40 @@ def _check_unknown(share: float, source: str, say: Callable[[str], object]) -> N
     say(f"warning: {problem}")
 
 
-def _survey(source: str) -> Survey:
+def _survey(source: Source) -> Survey:
     sample: list[str] = []
     stride, characters, untagged = 1, 0, False
-    for number, document in enumerate(_documents(source, Counter())):
+    for number, document in enumerate(source.read()):
         untagged |= document.spans is None
         if number % stride == 0:
             sample.append(document.text)
             characters += len(document.text)
-            if characters > _SAMPLE_CHARACTERS and len(sample) > 1:
+            if characters > SAMPLE_CHARACTERS and len(sample) > 1:
                 sample, stride = sample[::2], 2 * stride
                 characters = sum(map(len, sample))
     return Survey(sample, untagged)
 
 
-def _vocabulary(
+def _tokenizer(
+    out: Path,
     vocab_file: str | Path | None,
     sample: list[str],
     size: int,
     settings: TokenizerSettings,
     say: Callable[[str], object],
-) -> list[str]:
-    """The pieces of the vocabulary in `vocab_file`, or of one trained on the sample."""
+) -> Path:
+    """The file of the tokenizer, put into `out`: that of `vocab_file`, or of one trained on the sample."""
+    if vocab_file is not None and is_kept(vocab_file):
+        keep(Path(vocab_file).parent, out)
+        return out / FAST
     if vocab_file is not None:
-        pieces = tokenizer.load_tokenizer(vocab_file, settings).get_vocab()
-        return sorted(pieces, key=pieces.__getitem__)
-    say(f"Training a vocabulary of at most {size:,} wordpieces")
-    return tokenizer.train_vocabulary(sample, size, settings)
+        pieces = tokenizer.pieces_of(tokenizer.load_tokenizer(vocab_file, settings))
+    else:
+        say(f"Training a vocabulary of at most {size:,} wordpieces")
+        pieces = tokenizer.train_vocabulary(sample, size, settings)
+    text = "".join(f"{piece}\n" for piece in pieces)
+    (out / tokenizer.VOCABULARY).write_text(text, encoding="utf-8")
+    return out / tokenizer.VOCABULARY
 
 
 def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Document]:
@@ -160,7 +174,8 @@ def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Docu
         yield document
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents as many at a time as a worker process cuts."""
     batch, characters = [], 0
     for document in documents:
         batch.append(document)

@@ -110,6 +110,18 @@ class CorpusTagger:
     # Whether the corpus uses capitals.
     cased: bool
 
+    def record(self) -> dict[str, Any]:
+        """As JSON; `CorpusTagger.of` takes it back."""
+        return {
+            name: sorted(value) if isinstance(value, frozenset) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "CorpusTagger":
+        words = {n: frozenset(found) for n, found in record.items() if n != "cased"}
+        return cls(**words, cased=bool(record["cased"]))
+
     def __call__(self, text: str) -> list[Span]:
         first = {m.start(1) for m in _FIRST_WORD.finditer(text) if m[1]}
         first.add(len(text) - len(text.lstrip(" \n\"'“‘([")))

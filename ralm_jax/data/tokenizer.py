@@ -39,7 +39,11 @@ _MAX_CACHED = 1 << 21  # wordpieces; about 150 MB with the words they belong to
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The special ids, V, and which pieces go on a word ([V] bool)."""
+    """The special ids, V, which pieces go on a word, and where that hangs on more ([V] bool each).
+
+    breaks: pieces such as "(", behind which a word begins that nothing marks. None where a word always begins
+      with a piece of its own kind, as BERT's do.
+    """
 
     pad: int
     unk: int
@@ -48,6 +52,15 @@ class Vocabulary:
     mask: int
     size: int
     continuation: np.ndarray
+    breaks: np.ndarray | None = None
+
+    def begins(self, tokens: np.ndarray) -> np.ndarray:
+        """Which tokens [n] of a text begin a word; the first of them always does. -> bool [n]."""
+        begins = ~self.continuation[tokens]
+        if self.breaks is not None:
+            begins[1:] |= self.breaks[tokens[:-1]]
+        begins[:1] = True
+        return begins
 
 
 class Wordpieces(NamedTuple):
@@ -161,6 +174,16 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(pad, unk, cls, sep, mask, size, continuation)
 
 
+def piece_texts(tokenizer: Tokenizer) -> list[str]:
+    """What each wordpiece stands for, by id; special tokens are no words."""
+    pieces = tokenizer.get_vocab()
+    texts = [""] * (max(pieces.values()) + 1)
+    for piece, number in pieces.items():
+        special = piece.startswith("[") and piece.endswith("]") and len(piece) > 2
+        texts[number] = "" if special else piece.removeprefix(CONTINUATION)
+    return texts
+
+
 def _tokenizer(pieces: dict[str, int], settings: TokenizerSettings) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=UNK, max_input_chars_per_word=100))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer_of(settings)
@@ -185,6 +208,9 @@ class Encoder:
 
     The pieces and offsets of `tokenizer.encode`, twice as fast where blanks are between the words.
     """
+
+    # A word has the same pieces wherever it stands.
+    in_context = False
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer

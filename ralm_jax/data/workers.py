@@ -13,9 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from ralm_jax.data import salient, tokenizer
+from ralm_jax.data import salient
 from ralm_jax.data.cutting import Cutter, Passages
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
+from ralm_jax.data.tokenizing import open_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.sources.read import Document
 
@@ -30,10 +31,8 @@ class CutterMaker(NamedTuple):
 
     def make(self) -> Cutter:
         """The cutter, which contains what cannot be sent to another process."""
-        loaded = tokenizer.load_tokenizer(self.vocab_file, self.settings)
-        return Cutter(
-            tokenizer.Encoder(loaded), tokenizer.vocabulary_of(loaded), self.width, self.tagger
-        )
+        loaded = open_tokenizer(self.vocab_file, self.settings)
+        return Cutter(loaded.encoder(), loaded.vocabulary, self.width, self.tagger)
 
 
 def cut(

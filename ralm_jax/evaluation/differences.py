@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ralm_jax.evaluation.rankings import ROWS
-from ralm_jax.examples.questions import Question
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.metrics.intervals import interval, paired
+from ralm_jax.questions.question import Question
 
 # Of the run, and what each is compared with.
 OURS = {"retriever": ("start",), "mixed": ("bm25", "start", "rrf", "fixed_mix")}

@@ -5,8 +5,8 @@ from typing import Any
 
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation import qa, retrieval
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory
 
 
@@ -19,19 +19,21 @@ def evaluate(
     predictions: str | Path | None = None,
     reference: str | Path | None = None,
     each: str | Path | None = None,
+    rankings: str | Path | None = None,
     bm25: bool = True,
     clozes: int = 1000,
 ) -> dict[str, Any]:
     """Measures a run on questions: retrieval and masked spans, or answers where it was fine-tuned.
 
     Args:
-      questions: see `question_sources.read_questions`.
+      questions: see `questions.read.read_questions`.
       corpus: stands in for the run's own; it must have been prepared with the run's vocabulary.
       stage: whose newest checkpoint to measure; by default the parameters that were selected.
       predictions: a file that gets a JSON line for each question answered.
       reference: a run to compare with, of the same wordpieces; by default the one that this run began from,
         where it is still there.
       each: a file that gets a JSON line for each question with a gold passage: what every row makes of it.
+      rankings: a folder that gets what every row found, as files of TREC and BEIR.
       bm25: also measures BM25 on the same questions; its index keeps every word of the corpus in memory.
       clozes: held-out sentences, at most, whose masked spans are read; 0 where the reader is of no interest.
 
@@ -40,12 +42,16 @@ def evaluate(
 
     Raises:
       UserError: no run, no corpus, a corpus tokenized with a different vocabulary, a bad file of questions,
-        or predictions asked of a run that does not answer questions.
+        or predictions asked of a run that does not answer questions, or rankings of one that does.
     """
     opened = OpenRun.open(run, corpus, stage=stage)
     if predictions is not None and not opened.answers:
         raise UserError(
             f"--predictions: the run {run} does not answer questions; ralm finetune makes one that does"
+        )
+    if rankings is not None and opened.answers:
+        raise UserError(
+            f"--rankings: the run {run} answers questions; give the run that it was fine-tuned from"
         )
     given = read_questions(questions)
     if opened.answers:
@@ -53,8 +59,9 @@ def evaluate(
         return qa.evaluate_answers(opened, given, predictions=file, bm25=bm25)
     start = began_from(opened, reference)
     file = None if each is None else Path(each)
+    saved = None if rankings is None else Path(rankings)
     return retrieval.evaluate_retrieval(
-        opened, given, start=start, bm25=bm25, each=file, clozes=clozes
+        opened, given, start=start, bm25=bm25, each=file, saved=saved, clozes=clozes
     )
 
 

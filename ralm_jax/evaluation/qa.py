@@ -10,13 +10,13 @@ import numpy as np
 
 from ralm_jax.evaluation.retrieval import TITLES, Relevance, notes
 from ralm_jax.examples.matching import wordpieces
-from ralm_jax.examples.questions import Questions, counted, cut_notes
 from ralm_jax.inference.answering import Answered, read, reranked
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
 from ralm_jax.lexical.bm25 import Bm25
 from ralm_jax.metrics.intervals import interval
+from ralm_jax.questions.question import Questions, counted, cut_notes
 
 ROWS = {
     "retriever": "fine-tuned retriever",

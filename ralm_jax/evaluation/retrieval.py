@@ -5,23 +5,24 @@ Everything is measured on what was never asked in training: given questions, and
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.evaluation import run_files
 from ralm_jax.evaluation.cloze import KS, measure_clozes
 from ralm_jax.evaluation.differences import by_question, differences, intervals, said, write_each
 from ralm_jax.evaluation.rankings import ROWS, rankings
-from ralm_jax.examples.questions import Question, Questions, counted, cut_notes, lines_of
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.lexical.bm25 import Bm25
 from ralm_jax.metrics.means import Mean
 from ralm_jax.metrics.ranking import all_ranked, judged, mrr, recall_at_k
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.question import Question, Questions, counted, cut_notes, lines_of
 from ralm_jax.runs import directory, selection
 
 
@@ -33,6 +34,7 @@ def evaluate_retrieval(
     clozes: int = 1000,
     bm25: bool = True,
     each: Path | None = None,
+    saved: Path | None = None,
 ) -> dict[str, Any]:
     """Measures a run on questions, beside what a person could have for nothing, and on held-out masked spans.
 
@@ -42,9 +44,10 @@ def evaluate_retrieval(
       clozes: the most held-out sentences to read.
       bm25: False leaves out BM25 and every row that has it.
       each: a file that gets a JSON line for each question, with what every row makes of it.
+      saved: a folder that gets the ranking of every row, as TREC and BEIR have them.
 
     Raises:
-      UserError: as `OpenRun.open` says of its corpus.
+      UserError: as `OpenRun.open` says of its corpus, and where rankings cannot be saved.
     """
     corpus = opened.corpus
     report: dict[str, Any] = {
@@ -52,10 +55,13 @@ def evaluate_retrieval(
         "stage": opened.stage,
         "step": opened.step,
         "passages": corpus.size,
+        "corpus_version": corpus.version.number,
     }
     if opened.path is not None and opened.stage == directory.BEST:
         report["selection"] = selection.said(opened.path)
     if given is not None:
+        if saved is not None:
+            run_files.check(given.asked, saved)
         questions = [q.question for q in given.asked]
         relevance = Relevance(corpus, given.asked)
         report["questions"], report["left_out"] = len(questions), given.notes
@@ -63,6 +69,7 @@ def evaluate_retrieval(
         report["notes"] = relevance.notes | cuts
         lexical = Bm25(relevance.texts()) if bm25 else None
         found = rankings(opened, start, questions, lexical, max(KS))
+        found = {name: relevance.without_itself(ranking) for name, ranking in found.items()}
         report |= {name: relevance.score(ranking) for name, ranking in found.items()}
         values = by_question(relevance, found)
         report["differences"] = differences(values)
@@ -70,6 +77,8 @@ def evaluate_retrieval(
         if each is not None:
             known = [q for q, gold in zip(given.asked, relevance.gold, strict=True) if gold]
             write_each(each, known, values)
+        if saved is not None:
+            run_files.write_rankings(saved, given.asked, relevance.documents, found)
     if isinstance(opened.model, Ralm) and clozes:
         report["clozes"] = measure_clozes(opened, limit=clozes)
     return report
@@ -127,6 +136,7 @@ def notes(report: dict[str, Any]) -> list[str]:
 # Bodies of passages that are kept in memory.
 BODIES = 1 << 14
 UNKNOWN_GOLD = "none of their gold ids is in the corpus"
+ITSELF = "a document of the corpus too, by id and text, which is left out of what they find"
 TITLES = {
     "holds_answer": "Recall of passages that contain an answer",
     "gold_passage": "Recall of gold passages",
@@ -141,10 +151,10 @@ class Relevance:
         # Kept, for the rows of a table find much the same passages.
         self._body = functools.lru_cache(maxsize=BODIES)(self._read)
         rows: dict[str, set[int]] = {}
-        self._documents = [
+        self.documents = [
             [name.decode() for name in self._source[row]["documents"]] for row in range(corpus.size)
         ]
-        for row, documents in enumerate(self._documents):
+        for row, documents in enumerate(self.documents):
             for document in documents:
                 rows.setdefault(document, set()).add(row)
         self._known = rows.keys()
@@ -154,11 +164,30 @@ class Relevance:
         unknown = sum(bool(q.gold_ids) and not gold for q, gold in pairs)
         # Questions of which no figure by gold passage can be taken, for the person who reads the report.
         self.notes = {UNKNOWN_GOLD: unknown} if unknown else {}
+        # In ArguAna and Quora a query is a document, and would find itself.
+        self._itself = [self._own_rows(q, rows.get(q.id, ())) for q in questions]
+        if known := sum(map(bool, self._itself)):
+            self.notes[ITSELF] = known
 
     def texts(self) -> list[str]:
         """Title and body of every passage, in row order."""
         records = (self._source[row] for row in range(len(self._source)))
         return [f"{r['title'].decode()} {r['text'].decode()}" for r in records]
+
+    def _own_rows(self, question: Question, rows: Iterable[int]) -> set[int]:
+        """Those of some passages that the question is made of."""
+        return {row for row in rows if self._read(row) in question.question}
+
+    def without_itself(self, ranking: Ranking) -> Ranking:
+        """A ranking in which no question finds the document that it is."""
+        rows, scores = ranking.rows.copy(), ranking.scores.copy()
+        for i, own in enumerate(self._itself):
+            if own:
+                kept = ~np.isin(rows[i], list(own))
+                order = np.argsort(~kept, kind="stable")
+                rows[i] = np.where(kept, rows[i], -1)[order]
+                scores[i] = np.where(kept, scores[i], -np.inf)[order]
+        return Ranking(rows, scores)
 
     def _read(self, row: int) -> str:
         return self._source[row]["text"].decode()
@@ -199,7 +228,7 @@ class Relevance:
         ranked, gold = [], []
         for rows, wanted, question in zip(ranking.rows, self.gold, self._questions, strict=True):
             if wanted:
-                names = (name for row in rows.tolist() if row >= 0 for name in self._documents[row])
+                names = (name for row in rows.tolist() if row >= 0 for name in self.documents[row])
                 ranked.append(list(dict.fromkeys(names)))
                 gold.append({name for name in question.gold_ids if name in self._known})
         return judged(ranked, gold)

@@ -1,6 +1,6 @@
 """Corpus and questions in, batches out: masks, clozes, questions, and where their answers stand.
 
-In: rows of a corpus, files of questions.
+In: rows of a corpus, questions.
 Out: the batches of `ralm_jax.batches`, pure in (seed, step).
-Imports: errors, batches, metrics, data.
+Imports: errors, batches, metrics, data, questions.
 """

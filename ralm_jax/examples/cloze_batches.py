@@ -177,6 +177,14 @@ def with_candidates(
     )
 
 
+def needed(corpus: Corpus, longest: int, *, titles: bool) -> np.ndarray:
+    """Wordpieces of each passage behind a sentence of mean length, or with its title if that is more: [N]."""
+    sentences = np.asarray(corpus.sentences)
+    asked = int((sentences[:, 2] - sentences[:, 1]).mean()) if len(sentences) else 0
+    title, body = np.asarray(corpus.lengths).astype(int).T
+    return np.minimum(body + 3 + (np.maximum(title, asked) if titles else asked), longest)
+
+
 def candidates(found: np.ndarray, own: np.ndarray | None, k: int) -> np.ndarray:
     """Neighbours [B,n], best first -> candidate rows [B,K]: null, then the best that are not own.
 
@@ -191,6 +199,14 @@ def candidates(found: np.ndarray, own: np.ndarray | None, k: int) -> np.ndarray:
     missing = k - 1 - best.shape[1]
     best = np.pad(best, ((0, 0), (0, max(0, missing))), constant_values=-2)
     return np.concatenate([np.full((len(found), 1), features.NULL), best], axis=1).astype(np.int32)
+
+
+def candidates_with_own(found: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
+    """As `candidates`, but the query's own passage is always one: if need be, in the place of the worst."""
+    chosen = candidates(found, None, k)
+    absent = ~(chosen == own[:, None]).any(1)
+    chosen[absent, -1] = own[absent]
+    return chosen
 
 
 def inverse_cloze_pairs(

@@ -64,9 +64,7 @@ def random_uniform(
 
 def word_starts(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """Where the words of a sentence begin, [w] int; its first wordpiece always begins one."""
-    begins = ~vocabulary.continuation[tokens]
-    begins[:1] = True
-    return np.flatnonzero(begins)
+    return np.flatnonzero(vocabulary.begins(tokens))
 
 
 def _number_to_mask(length: int) -> int:

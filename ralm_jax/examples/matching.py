@@ -14,8 +14,8 @@ import numpy as np
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples.answer_spans import Spans, join
 from ralm_jax.examples.pattern_matching import pattern_spans
-from ralm_jax.examples.questions import Question
 from ralm_jax.metrics.plain_text import plain
+from ralm_jax.questions.question import Question
 
 # (corpus, questions) -> for each question the rows of the passages that have an answer, ascending
 Rule = Callable[[Corpus, Sequence[Question]], list[np.ndarray]]
@@ -65,7 +65,11 @@ def _places(corpus: Corpus, answers: Collection[str]) -> dict[str, Spans]:
     """Every place of each answer, written with its accents composed or apart."""
     tokenizer, index = corpus.tokenizer(), BodyIndex(corpus)
     # A vocabulary that keeps accents has other wordpieces for the one form than for the other.
-    forms = {a: sorted({a, plain(a), unicodedata.normalize("NFD", plain(a))}) for a in answers}
+    forms = {a: {a, plain(a), unicodedata.normalize("NFD", plain(a))} for a in answers}
+    # A byte-level one has others within a text, behind a blank.
+    forms = {
+        a: sorted({*several, *(f" {form}" for form in several)}) for a, several in forms.items()
+    }
     written = sorted({form for several in forms.values() for form in several})
     encoded = tokenizer.encode_batch(written, add_special_tokens=False)
     pieces = {form: tuple(e.ids) for form, e in zip(written, encoded, strict=True)}

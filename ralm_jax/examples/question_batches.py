@@ -9,7 +9,7 @@ from ralm_jax.batches import Lengths, QuestionBatch, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import features, matching
 from ralm_jax.examples.answer_spans import Spans
-from ralm_jax.examples.questions import Question
+from ralm_jax.questions.question import Question
 
 
 class AnnotatedQuestions(NamedTuple):

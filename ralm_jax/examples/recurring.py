@@ -127,12 +127,12 @@ class Words(NamedTuple):
         column = np.arange(int(sizes.sum())) - offsets[sentence]
         column += (start + np.asarray(corpus.lengths)[rows, 0])[sentence]
         pieces = corpus.tokens[rows[sentence], column].astype(np.int64)
-        begins = ~corpus.vocabulary.continuation[pieces]
+        begins = corpus.vocabulary.begins(pieces)
         begins[offsets[sizes > 0]] = True
         begins = np.flatnonzero(begins)
         ends = np.append(begins[1:], len(pieces))[: len(begins)]
         word = np.repeat(np.arange(len(begins)), ends - begins)
-        texts = _texts(corpus)
+        texts = corpus.tokenizing().texts
         summed = lambda values: np.add.reduceat(values, begins) if len(begins) else values  # noqa: E731
         rough = np.array([not text.isalnum() for text in texts], np.int64)
         characters = np.array([len(text) for text in texts])
@@ -192,13 +192,3 @@ def scattered(numbers: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-def _texts(corpus: Corpus) -> list[str]:
-    """What each wordpiece stands for, by id; special tokens are no words."""
-    pieces = corpus.tokenizer().get_vocab()
-    texts = [""] * corpus.vocabulary.size
-    for piece, number in pieces.items():
-        special = piece.startswith("[") and piece.endswith("]") and len(piece) > 2
-        texts[number] = "" if special else piece.removeprefix("##")
-    return texts

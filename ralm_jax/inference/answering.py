@@ -121,8 +121,10 @@ def _distinct(opened: Reading, front: int, likely) -> list[Answer]:
             text = opened.texts[row]["text"].decode()
             texts[row] = text, opened.tokenizer.encode(text, add_special_tokens=False).offsets
         text, offsets = texts[row]
-        begin = offsets[start - front][0]
-        end = with_accents(text, offsets[start - front + wide][1])
+        begin, end = offsets[start - front][0], offsets[start - front + wide][1]
+        # Pieces of some tokenizers hold the blank before a word too.
+        begin = end - len(text[begin:end].lstrip())
+        end = with_accents(text, end)
         name = normalise(text[begin:end])
         if name not in found:
             found[name] = Answer(text[begin:end], float(np.exp(log_p)), row, begin, end)

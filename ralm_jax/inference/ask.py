@@ -38,6 +38,8 @@ def ask(
         _answer(opened, question, as_json)
         return
     for line in _typed() if sys.stdin.isatty() else _piped():
+        # The corpus may have been updated since the last question.
+        opened = opened.current()
         _answer(opened, line, as_json)
 
 
@@ -67,6 +69,7 @@ def _answer(opened: OpenRun, question: str, as_json: bool) -> None:
         rounded = {part: round(took, 4) for part, took in seconds.items()}
         record = {"question": question, **as_record(opened, found), "seconds": rounded}
         record |= {"cut_to": opened.lengths.query} if cut else {}
+        record["corpus_version"] = opened.corpus.version.number
         print(json.dumps(record, ensure_ascii=False), flush=True)
         return
     if cut:

@@ -110,6 +110,11 @@ def _by_width(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(width, places in `passages` that fit it); too few to fill a chunk go with the next longer ones."""
     needed = np.asarray(corpus.lengths)[passages].astype(int).sum(1) + 3  # special tokens
+    yield from _narrow_first(model, needed, length)
+
+
+def _narrow_first(model, needed: np.ndarray, length: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(width, places of texts that need no more); too few to fill a chunk go with the next longer ones."""
     rows = np.empty(0, int)
     below = 0
     for quarter in range(1, 5):
@@ -124,17 +129,25 @@ def _by_width(
 def embed_texts(
     model: Ralm | OpenQA, params: dict, text: Text, method: str = "queries"
 ) -> np.ndarray:
-    """Queries [n,L], or "passages" [n,P], -> float32 [n,E]."""
-    retriever, n, out = partition.replicate(params["retriever"]), len(text.tokens), []
+    """Queries [n,L], or "passages" [n,P], which are embedded no wider than they are -> float32 [n,E]."""
+    retriever, (n, length) = partition.replicate(params["retriever"]), text.tokens.shape
     devices = jax.device_count()
     few = -(-(1 << (n - 1).bit_length()) // devices) * devices
-    chunk = min(few, chunk_rows(model, text.tokens.shape[1]))
-    for start in range(0, n, chunk):
-        rows = np.arange(start, start + chunk) % n
-        part = Text(text.tokens[rows], text.types[rows])
-        embedded = _embedder(cast(Hashable, model), method)(retriever, partition.shard(part))
-        out.append(np.asarray(embedded))
-    return np.concatenate(out)[:n]
+    vectors = np.empty((n, model.embedding), np.float32)
+    needed = (text.tokens != 0).sum(1)
+    groups = (
+        _narrow_first(model, needed, length) if method == "passages" else [(length, np.arange(n))]
+    )
+    for width, places in groups:
+        chunk = min(few, chunk_rows(model, width))
+        for start in range(0, len(places), chunk):
+            # All chunks are of one size: the last one is filled up.
+            rows = places[start : start + chunk]
+            filled = np.resize(rows, chunk)
+            part = Text(text.tokens[filled, :width], text.types[filled, :width])
+            embedded = _embedder(cast(Hashable, model), method)(retriever, partition.shard(part))
+            vectors[rows] = np.asarray(embedded)[: len(rows)]
+    return vectors
 
 
 def search(queries: np.ndarray, vectors: np.ndarray, k: int) -> Ranking:

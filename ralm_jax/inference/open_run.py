@@ -98,6 +98,12 @@ class OpenRun:
                 )
         raise UserError(f"{path} has no checkpoint yet; let its training run on")
 
+    def current(self) -> OpenRun:
+        """This run over the newest version of its corpus: itself, unless the corpus has been updated."""
+        if self.embedded is not None or isinstance(self.source, Corpus) or self.corpus.is_current:
+            return self
+        return dataclasses.replace(self, source=self.corpus.path)
+
     @property
     def folder(self) -> Path:
         """The folder of a run that was opened from disk."""

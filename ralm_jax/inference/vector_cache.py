@@ -7,21 +7,23 @@ gives. The cache lies outside of runs, since whoever opens a run changes nothing
 
 import dataclasses
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from ralm_jax import cache
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
+from ralm_jax.data.cutting import SPECIAL_TOKENS
 from ralm_jax.errors import UserError
-from ralm_jax.inference.embedding import embed_corpus
+from ralm_jax.examples import features
+from ralm_jax.inference.embedding import embed_corpus, embed_texts
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import imported, index
@@ -31,12 +33,15 @@ BAR_DELAY = 1.0  # seconds before embedding shows that it goes on
 
 def encoder_hash(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
     """Tells apart whatever would embed the corpus otherwise; `length` beyond its passages is all one."""
-    longest = int(np.asarray(corpus.lengths).astype(int).sum(1).max()) + 3  # special tokens
+    longest = int(np.asarray(corpus.lengths).astype(int).sum(1).max())
+    return _hash(model, retriever, min(length, longest + SPECIAL_TOKENS))
+
+
+def _hash(model: Ralm | OpenQA, retriever: Any, length: int) -> str:
     config = dataclasses.replace(model.retriever_config, dropout=0.0, attention_dropout=0.0)
-    shape = {**dataclasses.asdict(config), "dtype": jnp.dtype(config.dtype).name}
-    kind = (shape, model.embedding, model.pooling, model.head, model.norm_eps)
+    kind = (config.record(), model.embedding, model.pooling, model.head, model.norm_eps)
     kind += (model.passage_prompt,) if model.passage_prompt else ()
-    digest = hashlib.sha256(repr((kind, min(length, longest))).encode())
+    digest = hashlib.sha256(repr((kind, length)).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(retriever["passage_tower"]):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).data)
@@ -111,12 +116,49 @@ def corpus_vectors(
         return found.vectors
     vectors = found.vectors
     if vectors is None:
+        vectors = _updated(runs, model, params, corpus, lengths)
+    if vectors is None:
         vectors = _embed(runs, model, params, corpus, lengths)
     try:
-        return _cache(cached(found.encoder, corpus), vectors, corpus.fingerprint, found.encoder)
+        kept = _cache(cached(found.encoder, corpus), vectors, corpus.fingerprint, found.encoder)
     except (OSError, UserError):
         # Without room for a copy the run can still be measured.
         return vectors
+    # What this encoder made of versions before the last.
+    for encoder, fingerprint, _ in list(_earlier(model, params, corpus, lengths))[1:]:
+        shutil.rmtree(_place(encoder, fingerprint), ignore_errors=True)
+    return kept
+
+
+def _updated(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray | None:
+    """The vectors of an earlier version of a corpus that was updated, with those of its new passages.
+
+    None where there are none by this encoder.
+    """
+    for encoder, fingerprint, rows in _earlier(model, params, corpus, lengths):
+        roots = [*folders(*runs), _place(encoder, fingerprint)]
+        version = index.made_by(roots, encoder, fingerprint)
+        if version is None:
+            continue
+        vectors = np.empty((corpus.size, version.vectors.shape[1]), np.float32)
+        known = rows >= 0
+        vectors[known] = version.vectors[rows[known]]
+        new = np.flatnonzero(~known)
+        if len(new):
+            text = features.passage_text(corpus, new, lengths.passage)
+            vectors[new] = embed_texts(model, params, text, "passages")
+        return vectors
+    return None
+
+
+def _earlier(
+    model, params: dict, corpus: Corpus, lengths: Lengths
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Versions of a corpus before this one, newest first: the hash of the encoder there, the fingerprint, and
+    the row [N] there of each passage, -1 where it has none."""
+    for about, rows in corpus.ancestors():
+        length = min(lengths.passage, about["longest"] + SPECIAL_TOKENS)
+        yield _hash(model, params["retriever"], length), about["fingerprint"], rows
 
 
 def _embed(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
@@ -129,8 +171,12 @@ def _embed(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.nd
 
 def cached(encoder: str, corpus: Corpus) -> Path:
     """The folder of the cache for a corpus as embedded by the encoder of that hash."""
+    return _place(encoder, corpus.fingerprint)
+
+
+def _place(encoder: str, fingerprint: str) -> Path:
     name = encoder.rpartition(" ")[2]
-    return cache.folder() / f"{name[:32]}-{corpus.fingerprint[:16]}"
+    return cache.folder() / f"{name[:32]}-{fingerprint[:16]}"
 
 
 def _cache(folder: Path, vectors: np.ndarray, fingerprint: str, made_by: str) -> np.ndarray:

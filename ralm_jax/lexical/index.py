@@ -1,7 +1,9 @@
 """BM25 over wordpieces: the lexical half of a mixed score, in training as in serving."""
 
 import contextlib
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import bm25s
 import numpy as np
@@ -30,13 +32,16 @@ class LexicalIndex:
     @classmethod
     def open(cls, corpus: Corpus) -> "LexicalIndex":
         """Of all passages: mapped from the cache, where it is put when it is first made."""
-        place = cache.folder() / f"bm25-{corpus.fingerprint[:32]}"
+        place = _place(corpus.fingerprint)
         with contextlib.suppress(OSError, ValueError, KeyError):
             return cls._with(corpus, bm25s.BM25.load(place, mmap=True, show_progress=False))
         made = cls(corpus)
         # Without room for it, it is made again the next time.
         with contextlib.suppress(OSError), cache.adding(place) as partial:
             made._index.save(partial, show_progress=False)
+        # Those of versions before the last.
+        for about, _ in list(corpus.ancestors())[1:]:
+            shutil.rmtree(_place(about["fingerprint"]), ignore_errors=True)
         return made
 
     @classmethod
@@ -72,6 +77,10 @@ class LexicalIndex:
             for query, r, row in given
         ]
         return np.stack(found).astype(np.float32)
+
+
+def _place(fingerprint: str) -> Path:
+    return cache.folder() / f"bm25-{fingerprint[:32]}"
 
 
 def _silent(corpus: Corpus) -> frozenset[int]:

@@ -5,11 +5,19 @@ scores by convex combination. Candidates come from both searches, and each gets 
 """
 
 import dataclasses
+from typing import Any, Protocol
 
 import numpy as np
 
 from ralm_jax.lexical.index import LexicalIndex
 from ralm_jax.retrieval.searcher import Found
+
+
+class Rows(Protocol):
+    """Vectors [N,E], indexed by rows."""
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
+
 
 # Candidates that each of the two searches gives, at least.
 DEPTH = 100
@@ -32,7 +40,7 @@ class Mix:
         self,
         dense: Found,
         queries: np.ndarray,
-        vectors: np.ndarray,
+        vectors: Rows,
         tokens: np.ndarray,
         k: int,
         own: np.ndarray | None = None,
@@ -41,7 +49,7 @@ class Mix:
 
         Args:
           dense: neighbours of the queries, ids and inner products [Q,n].
-          queries, vectors: float32 [Q,E] and [N,E], by which the lexical candidates get a dense score.
+          queries, vectors: float32 [Q,E] and [N,E], by which candidates get their dense scores.
           tokens: wordpieces of the queries, int [Q,L].
           own: rows [Q] of passages that are left out, each of its query; below 0 there is none.
         """

@@ -63,8 +63,12 @@ class Loader(Protocol):
         """This process's rows of the batch, [b, ...]."""
         ...
 
-    def staleness(self) -> int | None:
-        """Steps since the parameters that made the index in which the last batch was searched."""
+    def staleness(self) -> dict[str, float]:
+        """How many steps old the vectors were by which the last batch was found; empty without an index."""
+        ...
+
+    def write_back(self, step: int, rows: Any, vectors: Any) -> None:
+        """Takes vectors [n,E] of passages [n] that the step from `step` on made for their gradient."""
         ...
 
     def get_state(self, params: Params) -> dict:
@@ -101,7 +105,10 @@ class ClozeLoader:
     def batch(self, step: int) -> Any:
         return self._pairs(self._source.asked, *drawn_rows(self._source, step), self._source.seed)
 
-    def staleness(self) -> None:
+    def staleness(self) -> dict[str, float]:
+        return {}
+
+    def write_back(self, step: int, rows: Any, vectors: Any) -> None:
         return None
 
     def get_state(self, params: Params) -> dict:

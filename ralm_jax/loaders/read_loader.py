@@ -13,10 +13,9 @@ import numpy as np
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
-from ralm_jax.examples import cloze_batches
+from ralm_jax.examples import cloze_batches, features
 from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import embed_texts, exact_over, search_with
-from ralm_jax.inference.likelihoods import likelihoods
 from ralm_jax.lexical.index import LexicalIndex
 from ralm_jax.lexical.mix import DEPTH, Mix
 from ralm_jax.loaders.loader import Params, Source
@@ -26,12 +25,16 @@ from ralm_jax.retrieval.searcher import Published
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """Clozes with candidate rows int32 [n,K] and likelihood float32 [n,K,M]; BM25, if the prior has it."""
+    """Clozes with candidate rows int32 [n,K] and likelihood float32 [n,K,M]; BM25, if the prior has it.
+
+    vectors: of the candidates, float32 [n,K,E], where the passage tower stays.
+    """
 
     asked: cloze_batches.Clozes
     rows: np.ndarray
     likelihood: np.ndarray
     lexical: LexicalIndex | None
+    vectors: np.ndarray
 
 
 class Reads(Protocol):
@@ -47,7 +50,12 @@ class Reads(Protocol):
     def lexical_weight(self) -> float: ...
     @property
     def cached(self) -> bool: ...
+    @property
+    def train_passages(self) -> bool: ...
 
+    def judged(
+        self, model, params: Params, corpus: Corpus, asked: cloze_batches.Clozes, found
+    ) -> np.ndarray: ...
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> cloze_batches.Clozes: ...
     def batch(
         self, corpus: Corpus, pool: Pool, drawn: np.ndarray, positions: np.ndarray
@@ -74,6 +82,8 @@ class ReadLoader:
         self._asked = asked
         self._rows = np.full((task.clozes, task.candidates), -2, np.int32)
         self._likelihood = np.zeros((*self._rows.shape, task.lengths.masked), np.float32)
+        width = 0 if task.train_passages else source.model.embedding
+        self._vectors = np.zeros((*self._rows.shape, width), np.float32)
 
     def start(self, params: Params) -> Published | None:
         source, task = self._source, self._task
@@ -87,9 +97,14 @@ class ReadLoader:
             given = (queries, vectors, self._asked.query.tokens, k, self._asked.passages)
             found = mix((found, found), *given)[0]
         self._rows = cloze_batches.candidates(found, self._asked.passages, task.candidates)
+        if not task.train_passages:
+            null = features.passage_text(corpus, np.array([features.NULL]), lengths.passage)
+            known = embed_texts(model, params, null, "passages")[0]
+            found = vectors[np.maximum(self._rows, 0)]
+            self._vectors = np.where((self._rows == features.NULL)[..., None], known, found)
         if task.cached:
-            given = (corpus, lengths, self._asked, self._rows)
-            self._likelihood = likelihoods(model, params["reader"], *given)
+            given = (model, params, corpus, self._asked, self._rows)
+            self._likelihood = np.asarray(task.judged(*given), np.float32)
         return None
 
     def prefetch(self, params: Params, step: int) -> Published | None:
@@ -99,22 +114,28 @@ class ReadLoader:
         return None
 
     def pool(self) -> Pool:
-        return Pool(self._asked, self._rows, self._likelihood, self._lexical)
+        return Pool(self._asked, self._rows, self._likelihood, self._lexical, self._vectors)
 
     def batch(self, step: int) -> Any:
         drawn = np.arange(len(self._rows))
         drawn, positions = cloze_batches.draw(drawn, self._source.seed, step, self._source.batch)
         return self._task.batch(self._source.corpus, self.pool(), drawn, positions)
 
-    def staleness(self) -> int | None:
+    def staleness(self) -> dict[str, float]:
+        return {}
+
+    def write_back(self, step: int, rows: Any, vectors: Any) -> None:
         return None
 
     def get_state(self, params: Params) -> dict:
-        return {"found": self._rows, "likelihood": self._likelihood}
+        kept = {"found": self._rows, "likelihood": self._likelihood}
+        return kept if self._task.train_passages else {**kept, "vectors": self._vectors}
 
     def set_state(self, state: dict, step: int) -> None:
         self._rows = np.asarray(state["found"])
         self._likelihood = np.asarray(state["likelihood"])
+        if not self._task.train_passages:
+            self._vectors = np.asarray(state["vectors"])
 
     def checkpointed(self) -> None:
         return None

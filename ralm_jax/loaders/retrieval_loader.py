@@ -22,19 +22,23 @@ from ralm_jax.examples import cloze_batches
 from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import chunk_rows, embed_passages, embed_queries
 from ralm_jax.lexical.index import LexicalIndex
-from ralm_jax.lexical.mix import DEPTH, Mix
+from ralm_jax.lexical.mix import DEPTH, Mix, Rows
 from ralm_jax.loaders.loader import Params, Source, drawn_rows
+from ralm_jax.loaders.refresher import Refresher
 from ralm_jax.loaders.same_passages import same_passages
+from ralm_jax.loaders.written import Newest, Written
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.choose import choose
-from ralm_jax.retrieval.refresh import Frozen, Policy, Refresher
+from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.retrieval.searcher import Found, Published
 
 
 class Served(NamedTuple):
-    """What a batch was found with: vectors [N,E], mapped; the queries' own [global B,E]; BM25, if mixed."""
+    """What the batch of a step was found with: the newest vectors there are [N,E], indexed by rows; the
+    queries' own [global B,E]; BM25, if mixed."""
 
-    vectors: Callable[[], np.ndarray]
+    step: int
+    vectors: Callable[[], Rows]
     queries: Any
     mix: Mix | None
 
@@ -67,9 +71,15 @@ class RetrievalLoader:
         self._mix = (
             Mix(LexicalIndex.open(corpus), source.model.score_scale, weight) if weight else None
         )
+        k = min(k * task.refresh.over, max(k, corpus.size))
         self._neighbours = min(max(k, DEPTH), corpus.size) if self._mix else k
         self._searcher = choose(
-            corpus.size, task.index, k=self._neighbours, threads=task.index_threads
+            corpus.size,
+            task.index,
+            width=source.model.embedding,
+            k=self._neighbours,
+            threads=task.index_threads,
+            tables=1 if isinstance(task.refresh, Frozen) else 2,
         )
         self._refresher = Refresher(
             task.refresh,
@@ -91,8 +101,13 @@ class RetrievalLoader:
         # The retriever that the stage began with, where it teaches: it asks, and what it finds is taught.
         self._teacher: Any = None
         self._found = np.full((source.batch, task.neighbours), -1, np.int32)
-        # Steps of the indexes that served the batch in the making and the last one.
-        self._searched = self._served = 0
+        kept, shape = task.refresh.written, (corpus.size, source.model.embedding)
+        self._written = Written(kept, shape) if kept else None
+        # Steps of the parameters that made the vectors by which these were found.
+        self._made = np.zeros_like(self._found)
+        # Step of the index that served the batch in the making, and how stale the last one was.
+        self._searched = 0
+        self._stale: dict[str, float] = {}
         self._version: index.Version | None = None
         other = source.asked is not corpus
         self._own_rows = same_passages(source.asked, corpus) if other else None
@@ -143,8 +158,14 @@ class RetrievalLoader:
             drawn = dataclasses.replace(drawn, passages=self._own_rows[drawn.passages])
         return drawn
 
+    def _newest(self) -> Rows:
+        """Vectors of the version now served, and in their places those that were written back."""
+        vectors = self._vectors()
+        if self._written is None:
+            return vectors
+        return Newest(vectors, self._written, self._refresher.made)
+
     def _vectors(self) -> np.ndarray:
-        """Of the version now served."""
         step = self._searcher.step
         if self._version is None or self._version.step != step:
             # Written by this process, or verified when the run was resumed.
@@ -154,32 +175,62 @@ class RetrievalLoader:
 
     def retrieve(self) -> None:
         """Neighbours of the queries last asked, of all processes: int32 [B,K]."""
-        if self._search is not None:
-            found, self._search = self._search(), None
-            self._found = self._mixed(self._mix, found) if self._mix else found[0]
+        if self._search is None:
+            return
+        found, self._search = self._search(), None
+        if self._written is not None:
+            about = np.asarray(self._queries), found, self._refresher.made(found[0])
+            found = self._written.rescore(*about, self._neighbours)
+        k = self._task.neighbours
+        self._found = self._mixed(self._mix, found) if self._mix else found[0][:, :k]
+        self._made = self._made_of(self._found)
+
+    def _made_of(self, rows: np.ndarray) -> np.ndarray:
+        """Steps of the newest vectors there are of passages: [...] -> [...]."""
+        made = self._refresher.made(rows)
+        return made if self._written is None else self._written.steps(rows, made)
 
     def _mixed(self, mix: Mix, found: Found) -> np.ndarray:
         """Dense neighbours of all processes' queries -> those by the mixed score, int32 [B,K]."""
         own = partition.local_rows(self._source.batch)
         near, queries = (found[0][own], found[1][own]), np.asarray(self._queries)[own]
-        asked, k = self._asked.query.tokens, self._task.neighbours
+        asked, k, vectors = self._asked.query.tokens, self._task.neighbours, self._newest()
         # A cloze is not to find its own passage; a window is.
         left_out = None if getattr(self._task, "own_passage", True) else self._asked.passages
-        found = mix(near, queries, self._vectors(), asked, k, left_out)
+        found = mix(near, queries, vectors, asked, k, left_out)
         return partition.gather_rows(found[0])
 
     def batch(self, step: int) -> Any:
         self.retrieve()
         assert self._asked is not None, "prefetch or set_state comes first"
         own = self._found[partition.local_rows(self._source.batch)]
-        served = Served(self._vectors, self._queries, self._mix)
+        served = Served(step, self._newest, self._queries, self._mix)
         batch = self._task.batch(self._source.corpus, self._asked, own, served)
-        self._served = step - self._searched
+        self._stale = self._ages(step)
         self._drawn = step + 1, self._draw(step + 1)
         return batch
 
-    def staleness(self) -> int:
-        return self._served
+    def staleness(self) -> dict[str, float]:
+        return self._stale
+
+    def write_back(self, step: int, rows: Any, vectors: Any) -> None:
+        assert self._written is not None
+        rows, vectors = np.asarray(rows), np.asarray(vectors)
+        self._written.add(step, rows.reshape(-1), vectors.reshape(rows.size, -1))
+
+    @property
+    def _aged(self) -> bool:
+        """Whether vectors may be of other steps than the index is."""
+        return self._written is not None or self._task.refresh.parts > 1
+
+    def _ages(self, step: int) -> dict[str, float]:
+        """Of the index; and of the vectors of the candidates, where these are not all as old as it is."""
+        stale: dict[str, float] = {"staleness": step - self._searched}
+        if not self._aged:
+            return stale
+        ages = step - self._made[self._found >= 0]
+        half, most = np.percentile(ages, [50, 90]) if len(ages) else (0, 0)
+        return {**stale, "candidate_age": half, "candidate_age_90": most}
 
     def get_state(self, params: Params) -> dict:
         self.retrieve()
@@ -190,6 +241,8 @@ class RetrievalLoader:
             "found": self._found,
             "snapshot": snapshot,
             "snapshot_step": np.array([-1 if flying is None else flying], np.int32),
+            **({} if self._written is None else {"written": self._written.get_state()}),
+            **({} if not self._aged else {"made": self._made}),
         }
 
     def set_state(self, state: dict, step: int) -> None:
@@ -201,6 +254,10 @@ class RetrievalLoader:
             self._teacher = state["snapshot"]
             self._queries = embed_queries(self._source.model, self._teacher, self._asked.query)
         self._found = np.asarray(state["found"])
+        if self._aged:
+            self._made = np.asarray(state["made"])
+        if self._written is not None:
+            self._written.set_state(state["written"])
         self._searched = self._searcher.step
         self.checkpointed()
 

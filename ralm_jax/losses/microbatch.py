@@ -4,15 +4,21 @@ What couples queries (in-batch negatives) cannot be taken apart so; marginal lik
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from ralm_jax.settings import Count
 
 CACHED = 2048  # wordpieces
 
-# (params, learnt rows, fixed rows) -> (sum of losses over the rows, metrics as sums)
-Loss = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
+# Queries read at a time; "auto": on an accelerator as many as its memory holds, see `cost.fitting`.
+Microbatch = Count | Literal["auto"] | None
+
+# (params, learnt rows, fixed rows) -> (sum of losses over the rows, (metrics as sums, kept of each row))
+Loss = Callable[[Any, Any, Any], tuple[jax.Array, tuple[Any, Any]]]
 
 
 def in_groups(losses: Sequence[Loss], choose: Callable[[Any], jax.Array | int], size: int) -> Loss:
@@ -25,22 +31,26 @@ def in_groups(losses: Sequence[Loss], choose: Callable[[Any], jax.Array | int], 
 
     Returns:
       A function of (params, learnt, fixed), differentiable in the first two; trees of arrays with rows
-      in front, but for `params`. The loss must be a sum over rows, its metrics sums too.
+      in front, but for `params`. The loss must be a sum over rows, its metrics sums too; what it keeps has
+      rows in front.
     """
     ways = [jax.value_and_grad(loss, argnums=(0, 1), has_aux=True) for loss in losses]
 
     def summed(params, learnt, fixed):
         groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (learnt, fixed))
         one = jax.tree.map(lambda x: x[0], groups)
-        shapes, (grads, _) = jax.eval_shape(ways[0], params, *one)
+        # Gradients are as large as what they are of, and would be traced for long.
+        value, (metrics, _) = jax.eval_shape(losses[0], params, *one)
 
         def add(sums, group):
-            found, (grads, rows) = jax.lax.switch(choose(group[1]), ways, params, *group)
-            return jax.tree.map(jnp.add, sums, (found, grads)), rows
+            found = jax.lax.switch(choose(group[1]), ways, params, *group)
+            (value, (metrics, kept)), (grads, rows) = found
+            return jax.tree.map(jnp.add, sums, (value, metrics, grads)), (kept, rows)
 
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes, grads))
-        (found, grads), rows = jax.lax.scan(add, zeros, groups)
-        return found, (grads, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, metrics, params))
+        (value, metrics, grads), each = jax.lax.scan(add, zeros, groups)
+        kept, rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), each)
+        return (value, (metrics, kept)), (grads, rows)
 
     @jax.custom_vjp
     def loss(params, learnt, fixed):
@@ -71,12 +81,31 @@ def each_example(
     return jax.vmap(one)(inputs, keys)
 
 
-def few(wordpieces: int) -> int | None:
-    """How many queries of so many wordpieces to take at a time: what a layer makes of them should stay in the
-    cache of a CPU; None, for all, on an accelerator."""
+def few(wordpieces: int, given: Microbatch = None) -> int | None:
+    """How many queries of so many wordpieces to take at a time, where no number is given.
+
+    What a layer makes of them should stay in the cache of a CPU; None, for all, on an accelerator.
+    """
+    if isinstance(given, int):
+        return given
     return max(1, CACHED // wordpieces) if jax.default_backend() == "cpu" else None
 
 
 def divisor(rows: int, most: int) -> int:
     """The greatest number up to `most` (at least 1) that divides `rows`."""
     return next(n for n in range(max(1, min(most, rows)), 0, -1) if rows % n == 0)
+
+
+def widths(needed: np.ndarray, passages: int, longest: int) -> tuple[int, ...]:
+    """Widths that groups of `passages` are read at, ascending, the last one `longest`: one program each.
+
+    Args:
+      needed: wordpieces of each joint input there may be; one group in three needs no more than the first
+        width, one in three more than the second. A width that would save less than a tenth is none.
+    """
+    kept = [longest]
+    for share in (2 / 3, 1 / 3):
+        width = 8 * int(np.ceil(np.quantile(needed, share ** (1 / passages)) / 8))
+        if width <= 0.9 * kept[0]:
+            kept.insert(0, width)
+    return tuple(kept)

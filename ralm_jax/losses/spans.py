@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ralm_jax.batches import Array, QuestionBatch, Text
 from ralm_jax.losses import marginal, microbatch
@@ -31,8 +30,8 @@ def passages(batch: QuestionBatch, key: jax.Array) -> Passages:
 
 
 def reading(model: RetrievalModel, microbatch_size: int, widths: Sequence[int]) -> microbatch.Loss:
-    """(reader, scores of the passages [B,K], Passages) -> (sum of losses, (questions that have a right span,
-    those answered with one)), differentiable in the first two.
+    """(reader, scores of the passages [B,K], Passages) -> (sum of losses, ((questions that have a right span,
+    those answered with one), ())), differentiable in the first two.
 
     Args:
       model: an OpenQA.
@@ -43,7 +42,7 @@ def reading(model: RetrievalModel, microbatch_size: int, widths: Sequence[int]) 
     def nothing(reader, scores, part):
         del reader, part
         zero = 0.0 * scores.sum()
-        return zero, (zero, zero)
+        return zero, ((zero, zero), ())
 
     def at(width: int) -> microbatch.Loss:
         def loss(reader, scores, part: Passages):
@@ -63,7 +62,7 @@ def reading(model: RetrievalModel, microbatch_size: int, widths: Sequence[int]) 
             gold = part.gold[:, :, :width].reshape(logits.shape)
             total, readable = marginal.answer_likelihood(logits, gold)
             right = jnp.take_along_axis(gold, logits.argmax(1)[:, None], axis=1).sum()
-            return total, (readable, right.astype(jnp.float32))
+            return total, ((readable, right.astype(jnp.float32)), ())
 
         return loss
 
@@ -72,18 +71,3 @@ def reading(model: RetrievalModel, microbatch_size: int, widths: Sequence[int]) 
         return jnp.where(part.gold.any(), 1 + (used > jnp.array(widths[:-1], int)).sum(), 0)
 
     return microbatch.in_groups([nothing, *map(at, widths)], way, microbatch_size)
-
-
-def widths(needed: np.ndarray, passages: int, longest: int) -> tuple[int, ...]:
-    """Widths that groups of `passages` are read at, ascending, the last one `longest`.
-
-    Args:
-      needed: wordpieces of each joint input there may be; one group in three needs no more than the first
-        width, one in three more than the second. A width that would save less than a tenth is none.
-    """
-    kept = [longest]
-    for share in (2 / 3, 1 / 3):
-        width = 8 * int(np.ceil(np.quantile(needed, share ** (1 / passages)) / 8))
-        if width <= 0.9 * kept[0]:
-            kept.insert(0, width)
-    return tuple(kept)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.transformer import Encoder, dense
+from ralm_jax.models.encoder.layers import dense
+from ralm_jax.models.encoder.transformer import Encoder
 
 POOLINGS = ("cls", "first", "mean")
 HEADS = ("layer_norm", "unit", "plain")

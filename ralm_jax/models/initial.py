@@ -1,5 +1,9 @@
 """Parameters to begin with: drawn on the device as the modules say, or by numpy without compiling."""
 
+import functools
+from collections.abc import Hashable
+from typing import Any, cast
+
 import jax
 import numpy as np
 
@@ -14,9 +18,18 @@ def initial_params(model: Ralm | OpenQA, key: jax.Array) -> dict:
     return init(key)
 
 
+def shapes(model: Ralm | OpenQA) -> dict:
+    """Shapes and types of `initial_params`: a model is traced for long, and but once."""
+    return _shapes(cast(Hashable, model))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(model: Any) -> dict:
+    return jax.eval_shape(lambda key: initial_params(model, key), jax.random.key(0))
+
+
 def drawn_params(model: Ralm | OpenQA, seed: int) -> dict:
     """The same as numpy arrays, drawn by numpy: most will be written over, and nothing is compiled."""
-    shapes = jax.eval_shape(lambda key: initial_params(model, key), jax.random.key(0))
     rng = np.random.default_rng(seed)
 
     def one(path, leaf):
@@ -33,7 +46,7 @@ def drawn_params(model: Ralm | OpenQA, seed: int) -> dict:
             return rng.standard_normal(leaf.shape, np.float32) * spread
         return np.full(leaf.shape, 1 if kind == "scale" else 0, np.float32)
 
-    return jax.tree_util.tree_map_with_path(one, shapes)
+    return jax.tree_util.tree_map_with_path(one, shapes(model))
 
 
 def _everything(model: Ralm | OpenQA):

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.encoder.layers import activated, dense, layer_norm
+from ralm_jax.models.encoder.transformer import Encoder
 from ralm_jax.models.pointer import Pointer
-from ralm_jax.models.transformer import Encoder, dense, gelu, layer_norm
 
 
 class Reader(nn.Module):
@@ -33,7 +34,9 @@ class Reader(nn.Module):
         masked = states
         if self.copies:
             masked = jnp.take_along_axis(states, positions[..., None], axis=1)
-        x = layer_norm(c, "head_norm")(gelu(c, dense(c, c.hidden, name="head")(masked)))
+        biased = c.family != "modernbert"
+        head = dense(c, c.hidden, name="head", use_bias=biased)
+        x = layer_norm(c, "head_norm")(activated(c, head(masked)))
         bias = self.param("head_bias", nn.initializers.zeros, (c.vocab_size,))
         logits = encoder.attend(x) + bias[None, None, :]
         if not self.copies:

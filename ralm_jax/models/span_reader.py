@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from ralm_jax.models.config import EncoderConfig
-from ralm_jax.models.transformer import Encoder, dense
+from ralm_jax.models.encoder.layers import dense
+from ralm_jax.models.encoder.transformer import Encoder
 
 
 class SpanReader(nn.Module):

@@ -2,5 +2,5 @@
 
 In: vectors of queries [B,E] and passages [N,E].
 Out: rows [B,K] and scores [B,K], best first; versions on disk.
-Imports: errors, metrics.
+Imports: errors, metrics, partition.
 """

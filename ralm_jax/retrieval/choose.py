@@ -1,34 +1,54 @@
-"""Which searcher serves a corpus: exact search on the device while it is small, ScaNN beyond that."""
+"""Which searcher serves a corpus: exact search on the devices while it is small, ScaNN beyond that."""
 
 from typing import Literal
 
-from ralm_jax.retrieval.exact import Exact
+import jax
+import jax.numpy as jnp
+
+from ralm_jax.retrieval.exact import Exact, Rounded
 from ralm_jax.retrieval.scann_index import ScannConfig
 from ralm_jax.retrieval.scann_process import ScannProcess
 from ralm_jax.retrieval.searcher import Searcher
+from ralm_jax.retrieval.sharded import check_room
 
 # Passages. Below this, a full search on the device costs less than the trip to the host.
 EXACT_BELOW = 20_000
 
+Kind = Literal["auto", "exact", "scann"]
+
+
+def form(passages: int, kind: Kind, platform: str) -> Literal["exact", "rounded", "scann"]:
+    """What a setting gives for N passages, on devices of that platform ("cpu", "gpu", "tpu")."""
+    if kind == "scann" or (kind == "auto" and passages >= EXACT_BELOW):
+        return "scann"
+    return "exact" if platform == "cpu" or passages < EXACT_BELOW else "rounded"
+
 
 def choose(
     passages: int,
-    kind: Literal["auto", "exact", "scann"] = "auto",
+    kind: Kind = "auto",
     *,
+    width: int,
     k: int = 8,
     threads: int = 1,
+    tables: int = 2,
 ) -> Searcher:
     """The searcher for a corpus of `passages` passages: exact below 20,000, ScaNN from there on.
 
     Args:
       passages: N.
-      kind: "auto", or the searcher to use whatever N is.
-      k: how many passages each search asks for. ScaNN reaches and reports recall@k at every publish.
+      kind: "auto", or the searcher to use whatever N is. Exact search of 20,000 passages and more on
+        accelerators is in bfloat16 and in float32 among the best; see `exact.Rounded`.
+      width: E.
+      k: how many passages each search asks for. Recall@k is reported at every publish; ScaNN reaches 0.98.
       threads: cores that the ScaNN process may use.
+      tables: versions that devices hold at a time: the one served, and the next where there is one.
 
     Raises:
-      UserError: ScaNN is needed and is not installed.
+      UserError: ScaNN is needed and is not installed, or the devices have no room for exact search.
     """
-    if kind == "scann" or (kind == "auto" and passages >= EXACT_BELOW):
+    found = form(passages, kind, jax.local_devices()[0].platform)
+    if found == "scann":
         return ScannProcess(ScannConfig(k=k, threads=threads))
-    return Exact()
+    check_room(passages, width, jnp.float32 if found == "exact" else jnp.bfloat16, tables)
+    return Exact() if found == "exact" else Rounded(k)

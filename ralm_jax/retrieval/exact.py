@@ -1,4 +1,4 @@
-"""Exact search on the device; its work is queued there like any other, so the host does not wait."""
+"""Search of every passage on the devices: in float32, or in bfloat16 and then in float32 among the best."""
 
 from __future__ import annotations
 
@@ -10,90 +10,149 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ralm_jax.retrieval import sharded
 from ralm_jax.retrieval.index import Version
-from ralm_jax.retrieval.searcher import Found, Published
+from ralm_jax.retrieval.searcher import Found, Published, recall
 
-# Vectors scored at a time, which bounds the scores in memory to [B, BLOCK].
-BLOCK = 1 << 14
+# For each passage asked for, so many are found in bfloat16.
+RESCORED = 2
+# Queries that recall is measured with.
+SAMPLE = 256
 
 
 class Exact:
-    """The `mips.Searcher` that scores every passage, on the first local device."""
+    """The `searcher.Searcher` that scores every passage in float32, on the local devices."""
 
     def __init__(self) -> None:
         self.step = -1
-        self._device = jax.local_devices()[0]
-        self._served: tuple[jax.Array, int] | None = None
-        self._next: tuple[int, jax.Array, int, float] | None = None
+        self._served: sharded.Table | None = None
+        self._next: tuple[int, sharded.Table, float] | None = None
 
     def search(self, queries: jax.Array | np.ndarray, k: int) -> Callable[[], Found]:
-        """See `mips.Searcher`; queues device work and returns."""
+        """See `searcher.Searcher`; queues device work and returns."""
         if self._served is None:
             raise ValueError("search before the first publish")
-        blocks, passages = self._served
-        ids, scores = top_k(jax.device_put(queries, self._device), blocks, passages, k=k)
-        ids.copy_to_host_async()
-        scores.copy_to_host_async()
+        ids, scores = sharded.search(self._served, queries, k)
         return lambda: (np.asarray(ids), np.asarray(scores))
 
     def build(self, version: Version) -> None:
-        """See `mips.Searcher`; the vectors start their way to the device."""
+        """See `searcher.Searcher`; the vectors start their way to the devices."""
         began = time.perf_counter()
-        passages, width = version.vectors.shape
-        block = min(BLOCK, passages)
-        blocks = np.zeros((-(-passages // block) * block, width), np.float32)
-        blocks[:passages] = version.vectors
-        on_device = jax.device_put(blocks.reshape(-1, block, width), self._device)
-        self._next = version.step, on_device, passages, time.perf_counter() - began
+        table = sharded.placed(version.vectors, np.float32)
+        self._next = version.step, table, time.perf_counter() - began
 
     def publish(self) -> Published:
-        """See `mips.Searcher`; recall is 1 by construction."""
+        """See `searcher.Searcher`; recall is 1 by construction."""
         if self._next is None:
             raise ValueError("publish without a build")
-        self.step, blocks, passages, seconds = self._next
-        self._served, self._next = (blocks, passages), None
+        self.step, self._served, seconds = self._next
+        self._next = None
         return Published(self.step, 1.0, seconds, 0.0)
 
     def restore(self, version: Version) -> None:
-        """See `mips.Searcher`."""
+        """See `searcher.Searcher`."""
         self.build(version)
         self.publish()
 
     def close(self) -> None:
-        """See `mips.Searcher`."""
+        """See `searcher.Searcher`."""
         self._served = self._next = None
 
 
-@functools.partial(jax.jit, static_argnames="k")
-def top_k(
-    queries: jax.Array, blocks: jax.Array, passages: int | jax.Array, *, k: int
-) -> tuple[jax.Array, jax.Array]:
-    """The k greatest inner products, scored block by block; of equal ones the lower id comes first.
+class Rounded:
+    """The `searcher.Searcher` for accelerators: 2k passages by bfloat16, the k best of them by float32.
+
+    The devices hold half of what `Exact` has there; float32 vectors are read where the version is mapped.
+    On a TPU the 2k are found approximately. So recall is measured, with the queries of late.
 
     Args:
-      queries: [B, E] float32.
-      blocks: [blocks, block, E] float32, the passages in order with rows of padding at the end.
-      passages: how many rows are passages.
-      k: how many to find.
-
-    Returns:
-      ids [B, k] int32 (-1 where there are fewer than k passages), scores [B, k] float32.
+      k: how many passages searches ask for; recall@k is measured.
     """
-    batch, block = len(queries), blocks.shape[1]
-    none = jnp.full((batch, k), -1, jnp.int32), jnp.full((batch, k), -jnp.inf, jnp.float32)
 
-    def merge(best, numbered):
-        number, vectors = numbered
-        ids = number * block + jnp.arange(block, dtype=jnp.int32)
-        # Full precision: an accelerator's default would make the search less exact than its name.
-        scores = jnp.einsum("be,ne->bn", queries, vectors, precision=jax.lax.Precision.HIGHEST)
-        scores = jnp.where((ids < passages)[None, :], scores, -jnp.inf)
-        few, where = jax.lax.top_k(scores, min(k, block))
-        # The best so far stand first, and top_k keeps the order of equals: so -1 outlasts padding.
-        scores = jnp.concatenate([best[1], few], axis=1)
-        ids = jnp.concatenate([best[0], ids[where]], axis=1)
-        scores, where = jax.lax.top_k(scores, k)
-        return (jnp.take_along_axis(ids, where, axis=1), scores), None
+    def __init__(self, k: int) -> None:
+        self.step, self._k = -1, k
+        self._approximate = jax.local_devices()[0].platform == "tpu"
+        self._asked: jax.Array | np.ndarray | None = None
+        self._served: tuple[sharded.Table, np.ndarray] | None = None
+        self._next: tuple[Version, sharded.Table, _Wanted, float] | None = None
 
-    (ids, scores), _ = jax.lax.scan(merge, none, (jnp.arange(len(blocks), dtype=jnp.int32), blocks))
-    return ids, scores
+    def search(self, queries: jax.Array | np.ndarray, k: int) -> Callable[[], Found]:
+        """See `searcher.Searcher`; queues device work and returns."""
+        if self._served is None:
+            raise ValueError("search before the first publish")
+        self._asked = queries
+        return self._search(queries, k)
+
+    def _search(self, queries: jax.Array | np.ndarray, k: int) -> Callable[[], Found]:
+        assert self._served is not None
+        table, vectors = self._served
+        ids, _ = sharded.search(table, queries, RESCORED * k, approximate=self._approximate)
+        if isinstance(queries, jax.Array):
+            queries.copy_to_host_async()
+        return lambda: rescored(np.asarray(queries, np.float32), vectors, np.asarray(ids), k)
+
+    def build(self, version: Version) -> None:
+        """See `searcher.Searcher`; the vectors start their way to the devices."""
+        began, vectors = time.perf_counter(), version.vectors
+        few = min(SAMPLE, max(1, SAMPLE**2 // self._k))
+        rows = np.random.default_rng(0).permutation(len(vectors))[:few]
+        queries = vectors[np.sort(rows)] if self._asked is None else np.asarray(self._asked)[:few]
+        wanted = _Wanted(np.asarray(queries, np.float32), len(vectors), self._k)
+        table = sharded.placed(vectors, jnp.bfloat16, wanted.watch)
+        self._next = version, table, wanted, time.perf_counter() - began
+
+    def publish(self) -> Published:
+        """See `searcher.Searcher`."""
+        if self._next is None:
+            raise ValueError("publish without a build")
+        began = time.perf_counter()
+        version, table, wanted, seconds = self._next
+        self.step, self._served, self._next = version.step, (table, version.vectors), None
+        found, _ = self._search(wanted.queries, self._k)()
+        reached = recall(found, wanted.ids())
+        return Published(self.step, reached, seconds, time.perf_counter() - began)
+
+    def restore(self, version: Version) -> None:
+        """See `searcher.Searcher`."""
+        self.build(version)
+        self.publish()
+
+    def close(self) -> None:
+        """See `searcher.Searcher`."""
+        self._served = self._next = self._asked = None
+
+
+def rescored(queries: np.ndarray, vectors: np.ndarray, ids: np.ndarray, k: int) -> Found:
+    """Queries [B,E], vectors [N,E] and ids [B,j] of them, -1 for none -> the k best; ties: lower id first."""
+    found = np.full((len(queries), k), -1, np.int32)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    for row, own in enumerate(ids):
+        own = np.sort(own[own >= 0])
+        fresh = vectors[own] @ queries[row]
+        best = np.argsort(-fresh, kind="stable")[:k]
+        found[row, : len(best)], scores[row, : len(best)] = own[best], fresh[best]
+    return found, scores
+
+
+class _Wanted:
+    """What the vectors say in float32 for some queries [B,E], found while they pass by on their devices."""
+
+    def __init__(self, queries: np.ndarray, passages: int, k: int):
+        self.queries, self._passages, self._k = queries, np.int32(passages), k
+        self._best: dict[object, tuple[jax.Array, jax.Array]] = {}
+
+    def watch(self, first: int, block: jax.Array) -> None:
+        """Block [block,E] whose first row is `first`; of a device, in order."""
+        (device,) = block.devices()
+        best = self._best.get(device) or sharded.nothing(len(self.queries), self._k)
+        given = (best, self.queries, np.int32(first), block, self._passages)
+        self._best[device] = _merged(*given, k=self._k)
+
+    def ids(self) -> np.ndarray:
+        """Of the best, int32 [B,k]."""
+        ids, scores = (np.concatenate(x, axis=1) for x in zip(*self._best.values(), strict=True))
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
+        return np.take_along_axis(ids, best, axis=1)
+
+
+_merged = functools.partial(jax.jit, static_argnames="k")(sharded.merged)

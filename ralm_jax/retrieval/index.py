@@ -198,6 +198,16 @@ def open_version(
     return Version(step, vectors, path)
 
 
+def verify(root: str | os.PathLike, step: int) -> None:
+    """Reads all of a version. Raises UserError where it is not as it was written."""
+    manifest = folder(root, step) / MANIFEST
+    try:
+        fingerprint = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        fingerprint = ""
+    open_version(root, step, fingerprint)
+
+
 def made_by(
     roots: Iterable[str | os.PathLike], encoder_hash: str, fingerprint: str
 ) -> Version | None:

@@ -2,15 +2,15 @@
 
 How well ScaNN does depends on the vectors: with one setting, recall@8 was 0.99 on some and 0.04 on
 others (all pointing nearly one way, as those of an untrained encoder do). So recall is measured
-before anything is served, and the search works harder until it is right: it rescores more
-candidates, and at last all of them. Runs in the ScaNN process: numpy and scann only, never jax.
+before anything is served, at the k that searches ask for, and the search works harder until it is
+right: it looks into more leaves and rescores more candidates, and at last all of them. Runs in the
+ScaNN process: numpy and scann only, never jax.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -20,19 +20,26 @@ from typing import Any
 import numpy as np
 
 from ralm_jax.retrieval.index import VECTORS, sync
-from ralm_jax.retrieval.searcher import Found, exact, recall
+from ralm_jax.retrieval.scann_build import (
+    all_leaves,
+    brute,
+    build,
+    dimensions_a_code,
+    nearest,
+    scann,
+)
+from ralm_jax.retrieval.searcher import Found, recall
 
 FOLDER, SETTINGS, WRITING = "scann", "settings.json", ".scann_"
 # Queries that recall is measured with: half to choose the effort, half to report. Each tells of k
 # passages, so for a large k fewer do, which bounds the time that the exact search takes.
 SAMPLE, FEWEST = 512, 64
-# The least effort rescores so many candidates, or as many as k needs; each of the others rescores
-# twice the candidates, in twice the leaves, of the one before.
-RESCORED, EFFORTS = 100, 6
-# Passages. Below, there is no tree: it builds 5 to 10 times slower and misses more.
-TREE_FROM = 500_000
-# Passages. Below, there is too little to learn a code from.
-FEW = 1024
+# The least effort rescores so many candidates, or as many as k needs; the others, so many times that.
+RESCORED, MORE = 100, (1, 1.25, 1.5, 2, 3, 4, 8, 16, 32)
+# The least effort looks into one leaf in so many; each of the others, into sqrt(2) times as many.
+LEAST_LEAVES = 256
+# To rescore a candidate takes as long as scoring so many codes of one dimension each.
+CODES = 32
 # Passages. Above, scoring all of them would stall the training.
 BRUTE_UP_TO = 1_000_000
 
@@ -44,7 +51,7 @@ class ScannConfig:
     Attributes:
       k: how many passages searches ask for; recall@k is measured, and the effort is fitted to it.
       recall: the recall@k to reach. The least effort that reaches it is used.
-      threads: cores for building and for searching.
+      threads: cores for learning the partition and for searching.
       leaves: partitions of the vectors; None for sqrt(N), and below 500,000 passages for no
         partition at all.
     """
@@ -64,6 +71,7 @@ class Settings:
       leaves: partitions looked into; 0 without a tree.
       reorder: candidates rescored exactly; 0 for "brute".
       recall: recall@k on queries that had no part in choosing the effort.
+      k: that of the recall; 0 where an earlier release did not say.
       seconds: it took to build, fit and store.
       files: the sizes of the stored files in bytes, so that a cut one is noticed.
     """
@@ -72,6 +80,7 @@ class Settings:
     leaves: int
     reorder: int
     recall: float
+    k: int = 0
     seconds: float = 0.0
     files: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -88,13 +97,13 @@ class ScannIndex:
         """Queries [B, E] float32 -> ids [B, k] int32, scores [B, k] float32, best first."""
         settings, few = self.settings, min(k, self._passages)
         how: dict[str, int] = {}
-        # Fitted at k as configured; finding more takes more candidates, and leaves that have them.
-        reorder = settings.reorder * max(1, -(-few // self._config.k))
+        # Finding more than was fitted to takes more candidates, and leaves that have them.
+        times = max(1, -(-few // (settings.k or self._config.k)))
         if settings.reorder:
-            how["pre_reorder_num_neighbors"] = reorder
+            how["pre_reorder_num_neighbors"] = times * settings.reorder
         if settings.leaves:
-            enough = _leaves(self._passages, reorder, self._config)
-            how["leaves_to_search"] = max(settings.leaves, enough)
+            enough = _leaves(self._passages, times * settings.reorder, self._config)
+            how["leaves_to_search"] = max(settings.leaves, enough if times > 1 else 0)
         if self._config.threads > 1:
             share = -(-len(queries) // self._config.threads)
             found = self._searcher.search_batched_parallel(queries, few, batch_size=share, **how)
@@ -111,6 +120,9 @@ class ScannIndex:
 def open_or_build(version: pathlib.Path, queries: np.ndarray, config: ScannConfig) -> ScannIndex:
     """The index of the version in that folder: the stored one if it is whole, else a new one, stored.
 
+    What serves is read back from disk, so it is what a restart will serve, and a bad copy is found
+    now; it takes its place by one rename. Any exception is passed on; the stored part is gone by then.
+
     Args:
       version: folder of a committed version.
       queries: [n, E] float32, recent ones, to measure recall with; if they are too few, vectors
@@ -119,105 +131,16 @@ def open_or_build(version: pathlib.Path, queries: np.ndarray, config: ScannConfi
     """
     for leftover in version.glob(WRITING + "*"):
         shutil.rmtree(leftover)
-    vectors = np.load(version / VECTORS, mmap_mode="r")
-    stored = _load(version / FOLDER, vectors, config)
+    file = version / VECTORS
+    stored = _load(version / FOLDER, file, config)
     if stored:
         return stored
-    began = time.perf_counter()
-    vectors = np.array(vectors)
-    searcher, form = _build(vectors, config)
-    settings = _fit(searcher, form, vectors, _sample(queries, vectors, config.k), config)
-    return _store(searcher, settings, began, version, vectors, config)
-
-
-def _build(vectors: np.ndarray, config: ScannConfig) -> tuple[Any, str]:
-    passages = len(vectors)
-    builder = _scann().builder(vectors, config.k, "dot_product")
-    builder = builder.set_n_training_threads(config.threads)
-    if passages < FEW:
-        return builder.score_brute_force().build(), "brute"
-    leaves = _all_leaves(passages, config) if config.leaves or passages >= TREE_FROM else 0
-    if leaves:
-        builder = builder.tree(leaves, leaves, training_sample_size=100_000, soar_lambda=1.5)
-    # Two dimensions to a code of 4 bits; 20,000 vectors taught the codes as well as 100,000 did.
-    builder = builder.score_ah(2, training_sample_size=20_000).reorder(100)
-    return builder.build(), "tree" if leaves else "hash"
-
-
-def _sample(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
-    """Queries [n, E] to measure recall@k with, the order of which has no meaning."""
-    rng = np.random.default_rng(0)
-    source = queries if len(queries) >= FEWEST else vectors
-    return source[rng.permutation(len(source))[: max(FEWEST, min(SAMPLE, SAMPLE**2 // k))]]
-
-
-def _all_leaves(passages: int, config: ScannConfig) -> int:
-    return config.leaves or math.isqrt(passages)
-
-
-def _leaves(passages: int, candidates: int, config: ScannConfig) -> int:
-    """Of a tree, leaves that hold twice the candidates: not all of them will be among the best."""
-    leaves = _all_leaves(passages, config)
-    return min(leaves, -(-2 * candidates * leaves // passages))
-
-
-def _fit(
-    searcher: Any, form: str, vectors: np.ndarray, queries: np.ndarray, config: ScannConfig
-) -> Settings:
-    """The settings of least effort that reach the recall asked for."""
-    everything = Settings("brute", 0, 0, 1.0)
-    if form == "brute":
-        return everything
-    passages, k = len(vectors), min(config.k, len(vectors))
-    wanted, _ = exact(queries, vectors, k)
-    half = max(len(queries) // 2, 1)
-    settings, reorder = everything, RESCORED
-    # ScaNN gives at most as many passages as it rescores.
-    while reorder < k:
-        reorder *= 2
-    for effort in range(EFFORTS):
-        leaves = 0
-        if form == "tree":
-            all_leaves = _all_leaves(passages, config)
-            leaves = min(all_leaves, math.ceil(all_leaves * 0.05 * 2**effort))
-        settings = Settings(form, leaves, reorder, 0.0)
-        found, _ = ScannIndex(searcher, settings, passages, config).search(queries, k)
-        settings = dataclasses.replace(settings, recall=recall(found[half:], wanted[half:]))
-        if recall(found[:half], wanted[:half]) >= config.recall:
-            return settings
-        reorder *= 2
-        if 4 * reorder >= passages:
-            # To rescore a quarter of the passages one by one takes longer than to score all at once.
-            return everything
-    return everything if passages <= BRUTE_UP_TO else settings
-
-
-def _store(
-    searcher: Any,
-    settings: Settings,
-    began: float,
-    version: pathlib.Path,
-    vectors: np.ndarray,
-    config: ScannConfig,
-) -> ScannIndex:
-    """Stores the searcher by one rename, and gives it as read back from there.
-
-    So what serves is what a restart will serve, and a bad copy is found now. Any exception is
-    passed on; the stored part is gone by then.
-    """
     partial = version / f"{WRITING}{os.getpid()}"
     partial.mkdir()
     try:
-        if settings.form != "brute":
-            searcher.serialize(str(partial), relative_path=True)
-        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-        settings = dataclasses.replace(
-            settings, files=sizes, seconds=round(time.perf_counter() - began, 3)
-        )
-        (partial / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2))
-        for path in [*partial.iterdir(), partial]:
-            sync(path)
-        stored = _load(partial, vectors, config)
+        _make(partial, file, queries, config)
+        # By now the one that was built is gone: there is no room for it beside this and the served.
+        stored = _load(partial, file, config)
         if stored is None:
             raise OSError(f"{partial}: what was stored cannot be read back")
         # There may be a damaged one.
@@ -233,8 +156,102 @@ def _store(
     return stored
 
 
-def _load(folder: pathlib.Path, vectors: np.ndarray, config: ScannConfig) -> ScannIndex | None:
+def _make(
+    partial: pathlib.Path, file: pathlib.Path, queries: np.ndarray, config: ScannConfig
+) -> None:
+    """Builds, fits and stores in the folder `partial`."""
+    began = time.perf_counter()
+    searcher, form = build(file, config.k, config.threads, config.leaves)
+    settings = _fit(searcher, form, file, _sample(queries, _mapped(file), config.k), config)
+    if settings.form != "brute":
+        searcher.serialize(str(partial), relative_path=True)
+    sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+    seconds = round(time.perf_counter() - began, 3)
+    settings = dataclasses.replace(settings, files=sizes, seconds=seconds)
+    (partial / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2))
+    for path in [*partial.iterdir(), partial]:
+        sync(path)
+
+
+def _mapped(file: pathlib.Path) -> np.ndarray:
+    return np.load(file, mmap_mode="r")
+
+
+def _sample(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
+    """Queries [n, E] to measure recall@k with, the order of which has no meaning."""
+    rng = np.random.default_rng(0)
+    source = queries if len(queries) >= FEWEST else vectors
+    return source[rng.permutation(len(source))[: max(FEWEST, min(SAMPLE, SAMPLE**2 // k))]]
+
+
+def _leaves(passages: int, candidates: int, config: ScannConfig) -> int:
+    """Of a tree, leaves that hold twice the candidates: not all of them will be among the best."""
+    leaves = all_leaves(passages, config.leaves)
+    return min(leaves, -(-2 * candidates * leaves // passages))
+
+
+def _fit(
+    searcher: Any, form: str, file: pathlib.Path, queries: np.ndarray, config: ScannConfig
+) -> Settings:
+    """The settings of least effort that reach the recall asked for.
+
+    What reaches it with few leaves reaches it with more. So the more leaves are looked into, the
+    fewer candidates are rescored, and most pairs of the two need no search.
+    """
+    passages = len(_mapped(file))
+    k = min(config.k, passages)
+    everything = Settings("brute", 0, 0, 1.0, config.k)
+    reorders = _reorders(passages, k)
+    if form == "brute" or not reorders:
+        return everything
+    wanted = nearest(file, queries, k)
+    half = max(len(queries) // 2, 1)
+    settings, best, least = everything, None, float("inf")
+    for leaves in _all_efforts(passages, k, config) if form == "tree" else [0]:
+        if _effort(passages, leaves, reorders[0], config) >= least:
+            break
+        while reorders:
+            settings = Settings(form, leaves, reorders[-1], 0.0, config.k)
+            found, _ = ScannIndex(searcher, settings, passages, config).search(queries, k)
+            settings = dataclasses.replace(settings, recall=recall(found[half:], wanted[half:]))
+            if recall(found[:half], wanted[:half]) < config.recall:
+                break
+            effort = _effort(passages, leaves, reorders.pop(), config)
+            if effort < least:
+                best, least = settings, effort
+        if not reorders:
+            break
+    if best:
+        return best
+    return everything if passages <= BRUTE_UP_TO else settings
+
+
+def _reorders(passages: int, k: int) -> list[int]:
+    """How many candidates may be rescored, in ascending order; ScaNN gives no more than those."""
+    tried = [int(max(RESCORED, k) * times) for times in MORE]
+    # To rescore a quarter of the passages one by one takes longer than to score all at once.
+    return [reorder for reorder in tried if 4 * reorder < passages]
+
+
+def _all_efforts(passages: int, k: int, config: ScannConfig) -> list[int]:
+    """How many leaves may be looked into, in ascending order."""
+    every = all_leaves(passages, config.leaves)
+    least = max(_leaves(passages, k, config), every / LEAST_LEAVES)
+    tried = {
+        min(every, round(least * 2 ** (step / 2))) for step in range(2 * LEAST_LEAVES.bit_length())
+    }
+    return sorted(tried - {0})
+
+
+def _effort(passages: int, leaves: int, reorder: int, config: ScannConfig) -> float:
+    """How long a search takes, in candidates rescored."""
+    share = leaves / all_leaves(passages, config.leaves) if leaves else 1.0
+    return share * passages / (CODES * dimensions_a_code(config.k)) + reorder
+
+
+def _load(folder: pathlib.Path, file: pathlib.Path, config: ScannConfig) -> ScannIndex | None:
     """The stored index, or None if there is none or it is not whole."""
+    vectors = _mapped(file)
     try:
         settings = Settings(**json.loads((folder / SETTINGS).read_text()))
         names = {path.name: path.stat().st_size for path in folder.iterdir()}
@@ -243,20 +260,13 @@ def _load(folder: pathlib.Path, vectors: np.ndarray, config: ScannConfig) -> Sca
         if names != settings.files or any(name.endswith(".pkl") for name in names):
             return None
         # Fitted to a smaller k, or by a release that rescored less than k.
-        if settings.form != "brute" and settings.reorder < min(config.k, len(vectors)):
+        fewer = settings.reorder < min(config.k, len(vectors)) or 0 < settings.k < config.k
+        if settings.form != "brute" and fewer:
             return None
         if settings.form == "brute":
-            builder = _scann().builder(np.array(vectors), config.k, "dot_product")
-            searcher = builder.score_brute_force().build()
+            searcher = brute(vectors)
         else:
-            searcher = _scann().load_searcher(str(folder), assets_backcompat_shim=False)
+            searcher = scann().load_searcher(str(folder), assets_backcompat_shim=False)
     except (OSError, ValueError, TypeError, RuntimeError):
         return None
     return ScannIndex(searcher, settings, len(vectors), config)
-
-
-def _scann() -> Any:
-    # Imported at need: the training process reads ScannConfig from here, and has no use for the rest.
-    from scann import scann_ops_pybind
-
-    return scann_ops_pybind

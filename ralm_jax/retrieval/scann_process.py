@@ -37,7 +37,7 @@ ATTEMPTS = 3
 
 
 class ScannProcess:
-    """The `mips.Searcher` that asks a ScaNN process.
+    """The `searcher.Searcher` that asks a ScaNN process.
 
     If the process dies it is started again, loads what it served from disk, and answers the request
     that was under way; `restarts` counts that. It ends with its parent, however the parent ends.
@@ -63,17 +63,17 @@ class ScannProcess:
         return self._child.pid if self._child else None
 
     def search(self, queries: Any, k: int) -> Callable[[], Found]:
-        """See `mips.Searcher`. Queries still being computed on a device are waited for elsewhere."""
+        """See `searcher.Searcher`. Queries still being computed on a device are waited for elsewhere."""
         if self.step < 0:
             raise ValueError("search before the first publish")
         return self._thread.submit(self._search, queries, k).result
 
     def build(self, version: Version) -> None:
-        """See `mips.Searcher`."""
+        """See `searcher.Searcher`."""
         self._building = version, self._thread.submit(self._build, version)
 
     def publish(self) -> Published:
-        """See `mips.Searcher`.
+        """See `searcher.Searcher`.
 
         Raises:
           UserError: the disk was too full to store the searcher. What was served is served on.
@@ -89,7 +89,7 @@ class ScannProcess:
         return Published(self.step, settings["recall"], settings["seconds"], waited)
 
     def restore(self, version: Version) -> None:
-        """See `mips.Searcher`."""
+        """See `searcher.Searcher`."""
         self.build(version)
         self.publish()
 

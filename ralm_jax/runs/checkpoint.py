@@ -35,7 +35,7 @@ def newest(directory: str | Path) -> tuple[int, Any] | None:
     while (step := max(_sealed(Path(directory)) - gone, default=None)) is not None:
         where = Path(directory).absolute() / str(step)
         try:
-            _verify(where)
+            verify(where)
             return step, _read(where)
         except Exception:
             # Its owner removes it file by file, and only where there are newer ones.
@@ -109,7 +109,7 @@ class Checkpoints:
           UserError: there is no such checkpoint, it is damaged, or it is of another kind of state.
         """
         where = self._at(step)
-        saved = _verify(where)
+        saved = verify(where)
         former = {new: old for old, new in CHECKPOINT.items() if _has(saved, old)}
         there = {former.get(name, name): part for name, part in like.items()}
         _check_same_kind(saved, _kinds(there), where)
@@ -126,7 +126,7 @@ class Checkpoints:
           UserError: there is no such checkpoint, or it is damaged.
         """
         where = self._at(step)
-        _verify(where)
+        verify(where)
         return _read(where)
 
     def _at(self, step: int) -> Path:
@@ -191,7 +191,7 @@ def _sealed(directory: Path) -> set[int]:
     }
 
 
-def _verify(where: Path) -> dict[str, str]:
+def verify(where: Path) -> dict[str, str]:
     """Dtypes and shapes of the leaves of a checkpoint. Raises UserError unless it is as it was written."""
     if not where.is_dir():
         raise UserError(f"there is no checkpoint at {where}")

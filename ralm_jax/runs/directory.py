@@ -3,6 +3,7 @@
 config.gin        the configuration, resolved          model.json   sizes of the model
 run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
 vocab.txt, tokenizer_config.json: its wordpieces       checkpoints/STAGE/STEP, index/STAGE/step_STEP
+(or tokenizer.json, as it was released)
 vectors/CORPUS/step_STEP: of a corpus it was measured on, where no index of a stage has the same
 """
 
@@ -15,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from ralm_jax.data.corpus import Corpus, fingerprint
-from ralm_jax.data.tokenizer import VOCABULARY, pieces_of, read_vocabulary, write_vocabulary
-from ralm_jax.data.tokenizer_settings import SETTINGS, TokenizerSettings, read_settings
+from ralm_jax.data.tokenizer_settings import BERT, SETTINGS, TokenizerSettings, read_settings
+from ralm_jax.data.tokenizing import is_kept, same, vocabulary_file, write_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
@@ -50,7 +51,7 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     for name, record in _records(model, corpus, parts).items():
         if not (run / name).exists():
             write_atomically(run / name, json.dumps(record, indent=1) + "\n")
-            write_vocabulary(run, pieces_of(corpus.tokenizer()), corpus.tokenizer_settings)
+            write_tokenizer(run, vocabulary_file(corpus.path), corpus.tokenizer_settings)
 
 
 def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
@@ -65,7 +66,9 @@ def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None
             # A run of an earlier release lacks what has been added since, and had it as the default is.
             saved = _with_defaults(saved, type(model))
         # A corpus may be moved, and so may the run it began from; the corpus's fingerprint may not change.
-        for key in record.keys() - {"corpus", "began_from"}:
+        for key in record.keys() - {"corpus", "corpus_version", "began_from"}:
+            if key == "fingerprint" and saved.get(key) != record[key]:
+                _check_version(run, corpus, saved)
             if saved.get(key) != record[key]:
                 raise UserError(
                     f"{run} has a run of another configuration: {key} is {saved.get(key)} there and "
@@ -73,9 +76,19 @@ def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None
                 )
 
 
+def _check_version(run: Path, corpus: Corpus, saved: dict[str, Any]) -> None:
+    """Raises UserError where the corpus is a later version of that a run is trained on."""
+    if any(about["fingerprint"] == saved.get("fingerprint") for about, _ in corpus.ancestors()):
+        raise UserError(
+            f"{run} is trained on version {saved.get('corpus_version', 0)} of the corpus {corpus.path}, "
+            f"which has version {corpus.version.number} now: train another run on it, with --init {run}"
+        )
+
+
 def _records(model: Ralm | OpenQA, corpus: Corpus, parts: dict[str, Any]) -> dict[str, dict]:
     """What describes a run, by file."""
-    own = {"corpus": str(corpus.path.resolve()), "fingerprint": corpus.fingerprint}
+    own: dict[str, Any] = {"corpus": str(corpus.path.resolve()), "fingerprint": corpus.fingerprint}
+    own["corpus_version"] = corpus.version.number
     return {RUN: {**own, **parts}, MODEL: _model_record(model)}
 
 
@@ -85,8 +98,9 @@ def save_model(run: Path, model: Ralm | OpenQA) -> None:
 
 
 def vocabulary(run: Path) -> tuple[Path, TokenizerSettings]:
-    """The vocab.txt of a run, and the settings of its tokenizer."""
-    return run / VOCABULARY, read_settings(run / SETTINGS)
+    """The vocab.txt of a run, and the settings of its tokenizer; or its tokenizer.json, which has none."""
+    file = vocabulary_file(run)
+    return file, BERT if is_kept(file) else read_settings(run / SETTINGS)
 
 
 def check_vocabulary(run: Path, corpus: Corpus) -> None:
@@ -96,7 +110,7 @@ def check_vocabulary(run: Path, corpus: Corpus) -> None:
 
 def check_same_vocabulary(corpus: Corpus, other: Corpus) -> None:
     """Raises UserError where two corpora were not tokenized alike."""
-    file = corpus.path / VOCABULARY
+    file = vocabulary_file(corpus.path)
     _check_tokenized_alike(
         other, f"the corpus {corpus.path}", file, corpus.tokenizer_settings, file
     )
@@ -105,7 +119,7 @@ def check_same_vocabulary(corpus: Corpus, other: Corpus) -> None:
 def _check_tokenized_alike(
     corpus: Corpus, than: str, file: Path, settings: TokenizerSettings, vocab: Path
 ) -> None:
-    if read_vocabulary(file) != read_vocabulary(corpus.path / VOCABULARY):
+    if not same(file, vocabulary_file(corpus.path)):
         raise UserError(
             f"the corpus {corpus.path} was tokenized with a different vocabulary than {than}: prepare it "
             f"with --vocab {vocab}"
@@ -176,8 +190,7 @@ def _with_defaults(record: dict[str, Any], kind: type[Ralm | OpenQA]) -> dict[st
     whole = {**defaults, **record}
     for part in CONFIGS:
         if record.get(part):
-            fields: dict[str, Any] = {**dataclasses.asdict(EncoderConfig()), **record[part]}
-            whole[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
+            whole[part] = {**EncoderConfig().record(), **record[part]}
     return _with_tuples(whole)
 
 
@@ -194,6 +207,5 @@ def _model_record(model: Ralm | OpenQA) -> dict[str, Any]:
     }
     for part in CONFIGS:
         if record[part] is not None:
-            fields = dataclasses.asdict(record[part])
-            record[part] = {**fields, "dtype": jnp.dtype(fields["dtype"]).name}
+            record[part] = record[part].record()
     return record

@@ -13,11 +13,11 @@ import numpy as np
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
-from ralm_jax.examples.questions import Question
 from ralm_jax.inference import answering
 from ralm_jax.inference.embedding import Ranking, embed_texts
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.openqa import OpenQA
+from ralm_jax.questions.question import Question
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.retrieval.searcher import exact

@@ -12,8 +12,8 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.retrieval import Relevance
 from ralm_jax.examples import features
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.examples.windows import Labelled
+from ralm_jax.questions.read import read_questions
 from ralm_jax.selection.interpolation import Probe
 
 # A batch has at most this share of questions, and each is asked about this often in all: few questions

@@ -1,4 +1,4 @@
-"""Documents of a folder of text files: which files are read, and where their titles come from."""
+"""Documents of a folder of texts and pages: which files are read, and where their titles come from."""
 
 import json
 import os
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ralm_jax.errors import UserError
+from ralm_jax.formats import pages
 from ralm_jax.sources.documents import Document
 
 _MARKDOWN = (".md", ".markdown")
-SUFFIXES = (".txt", ".text", *_MARKDOWN, ".rst")
+SUFFIXES = (".txt", ".text", *_MARKDOWN, ".rst", *pages.LIBRARIES)
 
 # A folder of code or of downloads can have hundreds of suffixes; the count names the most frequent.
 _SUFFIXES_NAMED = 8
@@ -37,7 +38,10 @@ def read_folder(folder: Path, counts: Counter[str]) -> Iterator[Document]:
         if reason:
             counts[f"rejected: {reason}"] += 1
         elif path.suffix.lower() in SUFFIXES:
-            yield _read_file(path, folder)
+            try:
+                yield _document(path, folder)
+            except pages.UnreadPage as error:
+                counts[f"rejected: {error}"] += 1
         else:
             other_kinds[_without_surrogates(path.suffix.lower()) or "no suffix"] += 1
     if other_kinds:
@@ -81,11 +85,30 @@ def _unreadable(path: str | Path, error: OSError) -> UserError:
     )
 
 
-def _read_file(path: Path, folder: Path) -> Document:
+def read_file(path: Path, folder: Path) -> Document:
+    """The one document of a file; its id is the path below `folder`. Raises UserError as `read_folder`."""
     try:
-        data = path.read_bytes()
+        return _document(path, folder)
+    except pages.UnreadPage as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _document(path: Path, folder: Path) -> Document:
+    # A name that is not UTF-8 has its stray bytes escaped, so that two such names stay different.
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+    try:
+        if path.suffix.lower() in pages.LIBRARIES:
+            title, body = pages.read_page(path)
+        else:
+            title, body = _text(path)
     except OSError as error:
         raise _unreadable(path, error) from None
+    return Document(name, title or _title_of_name(path, folder), body)
+
+
+def _text(path: Path) -> tuple[str, str]:
+    """Title, "" where the text has none of its own, and body."""
+    data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -94,12 +117,10 @@ def _read_file(path: Path, folder: Path) -> Document:
     is_markdown = path.suffix.lower() in _MARKDOWN
     front, body = split_front_matter(text) if is_markdown else ("", text)
     heading, rest = _split_heading(body, path.suffix.lower())
-    title = front or heading or _title_of_name(path, folder)
+    title = front or heading or ""
     # A heading that differs from the title in the front matter is text that would otherwise be lost.
     body = rest if title == heading else body
-    # A name that is not UTF-8 has its stray bytes escaped, so that two such names stay different.
-    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-    return Document(name, title, body)
+    return title, body
 
 
 # The lines of YAML as front matter has them: a key of one or two words or in quotes; after it a list

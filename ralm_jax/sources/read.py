@@ -1,65 +1,182 @@
-"""Where documents come from: JSON lines, a folder of text files, a TFDS dataset.
+"""Where documents come from: files and folders in the formats people have, data sets by name.
 
-Whatever is wrong with a source is a `UserError` that names the file and the line.
+What a file holds is told by its first bytes and its first record, not by its name. Whatever is wrong with a
+source is a `UserError` that names the file and the line.
 """
 
-import gzip
-import json
-import math
+import contextlib
+import functools
 import os
-import zlib
+import shutil
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from ralm_jax.errors import UserError
+from ralm_jax.formats import arrow, tables
+from ralm_jax.formats.json_records import json_records
+from ralm_jax.formats.lines import Records, first_line
+from ralm_jax.formats.sets import corpus_files
 from ralm_jax.metrics.plain_text import blank
-from ralm_jax.sources.documents import Document, GivenSpan
-from ralm_jax.sources.folder import SUFFIXES, read_folder
+from ralm_jax.sources.documents import Document
+from ralm_jax.sources.folder import SUFFIXES, read_file, read_folder
+from ralm_jax.sources.records import TEXTS, USUAL, Columns, documents_of
 
-_FORMS = "a .jsonl[.gz] file, a folder or tfds:NAME"
+FORMS = (
+    "a file or a folder of JSON, CSV, TSV, Parquet, Arrow or text, tfds:NAME, hf:OWNER/NAME, or - for "
+    "standard input"
+)
+STDIN = "-"
 
 
-def read_documents(source: str, counts: Counter[str] | None = None) -> Iterator[Document]:
-    """The documents of a source that have text, in an order that depends on the source alone.
+class Source(NamedTuple):
+    """A source as it was given, what it was taken for in words, and its documents in an order of its own.
 
-    Args:
-      source: a file `*.jsonl` or `*.jsonl.gz` with `id` (or `_id`), `text` and, if you have them,
-        `title` and `spans` (each with `start`, `stop`, `kind` and perhaps `fact`); a folder of
-        .txt, .text, .md, .markdown and .rst files; or `tfds:NAME[/CONFIG][:SPLIT]`.
-      counts: gets the numbers of what was rejected, by reason, when all documents have been read.
-    Raises:
-      UserError: the source does not exist, cannot be read, is malformed or has no document.
+    `documents` is called with where to count what is left out.
     """
-    rejected: Counter[str] = Counter()
-    found = False
-    for document in _open(source, rejected):
-        # Most texts begin with something visible, which spares searching all of the text.
-        if blank(document.text[:100]) and blank(document.text):
-            rejected["rejected: document without text"] += 1
-            continue
-        found = True
-        yield document
-    if not found:
-        raise UserError(_no_documents(source, rejected))
-    if counts is not None:
-        counts.update(rejected)
+
+    name: str
+    kind: str
+    documents: Callable[[Counter[str]], Iterator[Document]]
+
+    def read(self, counts: Counter[str] | None = None) -> Iterator[Document]:
+        """The documents that have text.
+
+        Args:
+          counts: gets the numbers of what was rejected, by reason, when all documents have been read.
+        Raises:
+          UserError: the source cannot be read, is malformed or has no document.
+        """
+        rejected: Counter[str] = Counter()
+        found = False
+        try:
+            for document in self.documents(rejected):
+                # Most texts begin with something visible, which spares searching all of the text.
+                if blank(document.text[:100]) and blank(document.text):
+                    rejected["rejected: document without text"] += 1
+                    continue
+                found = True
+                yield document
+        except OSError as error:
+            # It must not pass for a failure to write what is made of the documents.
+            raise UserError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        if not found:
+            raise UserError(_no_documents(self.name, rejected))
+        if counts is not None:
+            counts.update(rejected)
 
 
-def _open(source: str, rejected: Counter[str]) -> Iterator[Document]:
+def read_documents(
+    source: str, counts: Counter[str] | None = None, columns: Columns = USUAL
+) -> Iterator[Document]:
+    """The documents of a source, as `recognise` and `Source.read` say."""
+    yield from recognise(source, columns).read(counts)
+
+
+def recognise(source: str, columns: Columns = USUAL) -> Source:
+    """What a source is.
+
+    Records of JSON lines, a JSON array, CSV or TSV with a header, Parquet or Arrow have a text and, if you
+    have them, an id, a title and (in JSON) `spans`, each with `start`, `stop`, `kind` and perhaps `fact`,
+    under the names that `records` knows. MS MARCO's TSV has no header. A folder is a set of BEIR, MTEB,
+    `datasets` or LlamaIndex, records in several files, or texts and pages, a document each. Any file may be
+    compressed by gzip or bzip2. `tfds:NAME[/CONFIG][:SPLIT]` and `hf:OWNER/NAME[/CONFIG][:SPLIT]` are data
+    sets by name.
+
+    Raises UserError where there is no such source, or nothing that is known here.
+    """
     if source.startswith("tfds:"):
         # Importing TFDS takes half a second, which other sources need not wait for.
         from ralm_jax.sources.tfds import read_tfds
 
-        return read_tfds(source.removeprefix("tfds:"))
-    if os.path.isdir(source):
-        return read_folder(Path(source), rejected)
-    if not os.path.exists(source):
-        raise UserError(f"the source {source} does not exist; give {_FORMS}")
-    if os.path.isfile(source) and source.endswith((".jsonl", ".jsonl.gz")):
-        return _read_jsonl(Path(source))
-    raise UserError(f"{source}: cannot read documents from a file of this kind; give {_FORMS}")
+        name = source.removeprefix("tfds:")
+        return Source(source, "a TFDS data set", lambda rejected: read_tfds(name))
+    if source.startswith("hf:"):
+        from ralm_jax.sources.hub import dataset_files
+
+        files = dataset_files(source.removeprefix("hf:"))
+        return _records(source, "Parquet of the Hugging Face hub", files, columns)
+    path = Path(source)
+    if path.is_dir():
+        if (found := corpus_files(path)) is not None:
+            return _records(source, found.kind, found.files, columns)
+        return Source(source, "a folder of texts", functools.partial(read_folder, path))
+    if not path.exists():
+        raise UserError(f"the source {source} does not exist; give {FORMS}")
+    if not path.is_file():
+        raise UserError(f"{source}: cannot read documents from this; give {FORMS}")
+    if path.suffix.lower() in SUFFIXES:
+        return Source(source, "one text", lambda rejected: iter([read_file(path, path.parent)]))
+    return _records(source, _kind(path, columns), [path], columns)
+
+
+@contextlib.contextmanager
+def opened(source: str, columns: Columns = USUAL) -> Iterator[Source]:
+    """A source that can be read more than once: standard input, named -, is copied to a file meanwhile.
+
+    Raises UserError as `recognise` does.
+    """
+    if source != STDIN:
+        yield recognise(source, columns)
+        return
+    with tempfile.TemporaryDirectory(prefix="ralm-") as folder:
+        path = Path(folder, "stdin")
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield recognise(str(path), columns)._replace(name="standard input")
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), "standard input")) from None
+
+
+def _records(name: str, kind: str, files: Sequence[Path], columns: Columns) -> Source:
+    def documents(rejected: Counter[str]) -> Iterator[Document]:
+        each = (record for file in files for record in records(file, columns))
+        return documents_of(each, columns)
+
+    return Source(name, kind, documents)
+
+
+def records(path: Path, columns: Columns = USUAL) -> Records:
+    """Where each record of a file of documents stands, and its fields."""
+    if arrow.is_columnar(path):
+        return arrow.column_records(path)
+    first = first_line(path)
+    if not first or first[0] in "{[":
+        return json_records(path)
+    if (names := tables.header(path, _known(columns))) is not None:
+        return tables.table_records(path, names)
+    return (
+        (where, {"id": id, "text": text})
+        for where, (id, text) in tables.bare_rows(path, 2, "id and text")
+    )
+
+
+def _kind(path: Path, columns: Columns) -> str:
+    """Raises UserError for a file that holds nothing known."""
+    if arrow.is_columnar(path):
+        return "Parquet" if arrow.is_parquet(path) else "Arrow"
+    first = first_line(path)
+    if not first or first[0] in "{[":
+        return (
+            "JSON lines" if first.startswith("{") else "a JSON array" if first else "an empty file"
+        )
+    if (names := tables.header(path, _known(columns))) is not None:
+        return f"a table of {', '.join(names)}"
+    if first.count("\t") == 1:
+        return "a TSV of ids and texts without a header"
+    named = f"there is no column {columns.text!r}" if columns.text else "no column is called text"
+    raise UserError(
+        f"{path}, line 1: cannot read documents from a file of this kind: {named} in "
+        f"{first[:80]!r}; name the column with --text-column, or give {FORMS}"
+    )
+
+
+def _known(columns: Columns) -> Sequence[str]:
+    return (columns.text,) if columns.text else TEXTS
 
 
 def _no_documents(source: str, rejected: Counter[str]) -> str:
@@ -68,97 +185,3 @@ def _no_documents(source: str, rejected: Counter[str]) -> str:
     if os.path.isdir(source):
         return f"{message}; give a folder with {', '.join(SUFFIXES)} files"
     return f"{message}; a corpus needs at least one"
-
-
-def _read_jsonl(path: Path) -> Iterator[Document]:
-    first_lines: dict[str, int] = {}
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                where = f"{path}, line {number}"
-                text = _decode(line, where)
-                if not text:
-                    continue
-                document = _parse(text, where)
-                if document.id in first_lines:
-                    raise UserError(
-                        f"{where}: the id {document.id!r} already occurs in line "
-                        f"{first_lines[document.id]}; give every document an id of its own"
-                    )
-                first_lines[document.id] = number
-                yield document
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"{path}, after line {number}: damaged gzip file ({error}); download or copy it again"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-
-
-def _decode(line: bytes, where: str) -> str:
-    try:
-        # A byte order mark stands at the start of a file, and of each file that was appended to it.
-        return line.decode("utf-8").strip("\ufeff \t\r\n\v\f")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{where}: not encoded in UTF-8 (byte {error.start + 1}); save the file as UTF-8"
-        ) from None
-
-
-def _parse(line: str, where: str) -> Document:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: invalid JSON ({error.msg}, column {error.colno})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: invalid JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected an object with the fields id, title and text")
-    # BEIR writes _id. A field that is null counts as missing.
-    record = {field: value for field, value in record.items() if value is not None}
-    name = "id" if "id" in record or "_id" not in record else "_id"
-    for field in (name, "text"):
-        if field not in record:
-            raise UserError(f"{where}: the field {field!r} is missing")
-    if isinstance(record[name], int | float) and not isinstance(record[name], bool):
-        if math.isfinite(record[name]):
-            record[name] = json.dumps(record[name])
-    record.setdefault("title", "")
-    for field in (name, "title", "text"):
-        _check_string(record[field], field, where)
-    return Document(record[name], record["title"], record["text"], _parse_spans(record, where))
-
-
-def _check_string(value: Any, field: str, where: str) -> None:
-    if not isinstance(value, str):
-        raise UserError(
-            f"{where}: the field {field!r} must be a string, not {json.dumps(value)[:40]}"
-        )
-    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-        raise UserError(
-            f"{where}: the field {field!r} has half of a surrogate pair, which is not Unicode text; "
-            "remove or replace it"
-        )
-
-
-def _parse_spans(record: dict[str, Any], where: str) -> tuple[GivenSpan, ...] | None:
-    if "spans" not in record:
-        return None
-    if not isinstance(record["spans"], list):
-        raise UserError(f"{where}: the field 'spans' must be a list")
-    return tuple(_parse_span(entry, len(record["text"]), where) for entry in record["spans"])
-
-
-def _parse_span(entry: Any, length: int, where: str) -> GivenSpan:
-    match entry:
-        case {"start": int(start), "stop": int(stop), "kind": str(kind)} if (
-            0 <= start < stop <= length
-        ):
-            fact = entry.get("fact")
-            if fact is None or isinstance(fact, str):
-                return GivenSpan(start, stop, kind, fact)
-    raise UserError(
-        f"{where}: a span needs a start before its stop, both within the text, and a kind; "
-        f"not {json.dumps(entry)[:80]}"
-    )

@@ -5,20 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import matching, question_batches
-from ralm_jax.examples.question_sources import read_questions
-from ralm_jax.examples.questions import Question
 from ralm_jax.inference.open_run import OpenRun
-from ralm_jax.losses import spans
+from ralm_jax.losses import microbatch
 from ralm_jax.models import initial
 from ralm_jax.models.openqa import OpenQA
+from ralm_jax.questions.question import Question
+from ralm_jax.questions.read import read_questions
 from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.selection.by_answers import Selection, spread
 from ralm_jax.settings import Count
@@ -49,7 +47,7 @@ def finetune(
     refresh: Policy = FROZEN,
     index: Literal["auto", "exact", "scann"] = "auto",
     seed: int = 0,
-    microbatch_size: Count | None = None,
+    microbatch_size: microbatch.Microbatch = None,
     distil: Callable | None = None,
     config: str | None = None,
 ) -> tuple[OpenQA, dict]:
@@ -57,12 +55,12 @@ def finetune(
 
     Args:
       out, run: the run to make, and the one to start from: its last stage or `stage`, its corpus or `corpus`.
-      train: see `question_sources.read_questions`.
+      train: see `questions.read.read_questions`.
       dev: `dev_questions` of these are answered as often as the schedule evaluates; the parameters that did
         best are kept, without any the last ones.
       rule: when a passage has an answer. beam, candidates, span_width: R passages ranked, K read, W.
       train_passages: the passage tower learns too; vectors not read stay until `refresh` makes new ones.
-      microbatch_size: questions a device reads at a time. None: all; on a CPU as few as fit its cache.
+      microbatch_size: questions a device reads at a time; see `tasks.Realm`.
       distil: `distillation.supervised`: a scorer, added where there is none, and the retriever learn from
         which of the passages read have an answer, and the retriever from the scorer.
       config: the configuration this was called with, resolved; kept in the run and compared on resuming.
@@ -81,7 +79,7 @@ def finetune(
     annotated = question_batches.annotate(text, asked, rule)
     few = min(candidates, text.size)
     read = {"beam": min(beam, text.size), "candidates": few, "span_width": model.span_width}
-    widths = spans.widths(_needed(text, annotated, lengths), few, lengths.joint)
+    widths = microbatch.widths(_needed(text, annotated, lengths), few, lengths.joint)
     learn = {"train_passages": train_passages, "microbatch_size": microbatch_size, "distil": distil}
     found = {"refresh": refresh, "index": index, "widths": widths}
     task = OpenQuestions(lengths, annotated, notes, **read, **learn, **found)
@@ -123,12 +121,9 @@ def question_answerer(opened: OpenRun, span_width: int, seed: int) -> tuple[Open
     Its question tower is a copy, so that passage vectors may stay while it learns; the scores of spans
     are initialised at random where the run has none.
     """
-    given, retriever = opened.model, dict(opened.params["retriever"])
-    copied = jax.tree.map(jnp.copy, retriever["passage_tower"])
-    retriever.setdefault("query_tower", copied)
-    if isinstance(given, OpenQA):
-        model = given.clone(share_towers=False)
-        return model, {**opened.params, "retriever": retriever}
+    if isinstance(opened.model, OpenQA):
+        return initialize.with_query_tower(opened.model, opened.params)
+    given, params = initialize.with_query_tower(opened.model, opened.params)
     model = OpenQA(
         given.retriever_config,
         given.reader_config,
@@ -146,5 +141,5 @@ def question_answerer(opened: OpenRun, span_width: int, seed: int) -> tuple[Open
         span_width=span_width,
     )
     drawn = initial.drawn_params(model, seed)["reader"]
-    reader = {**drawn, "encoder": opened.params["reader"]["encoder"]}
-    return model, {**opened.params, "retriever": retriever, "reader": reader}
+    reader = {**drawn, "encoder": params["reader"]["encoder"]}
+    return model, {**params, "reader": reader}

@@ -1,7 +1,7 @@
 """Where a run starts: from random parameters, or from the models of other runs."""
 
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
+from ralm_jax.models.config import Compute
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
@@ -56,8 +57,10 @@ def starting_point(
     *,
     scorer: bool = False,
     copies: bool = False,
+    query_tower: bool = False,
+    compute: Compute | None = None,
 ) -> tuple[Ralm, dict, dict | None]:
-    """Model and parameters to start from, with a scorer and a pointer if wanted; and a note of their runs.
+    """Model and parameters to start from, with those parts added that are wanted; and a note of their runs.
 
     Raises UserError: too little or too much to start from, or a run of another kind or vocabulary.
     """
@@ -74,6 +77,10 @@ def starting_point(
         found, params = with_scorer(found, params, seed)
     if copies:
         found, params = with_pointer(found, params, seed)
+    if query_tower:
+        found, params = with_query_tower(found, params)
+    if compute is not None:
+        found = computing(found, compute, has_cudnn(compute))
     return found, params, note
 
 
@@ -156,6 +163,40 @@ def with_pointer(model: Ralm, params: dict, seed: int) -> tuple[Ralm, dict]:
     model = model.clone(copies=True)
     pointer = initial.drawn_params(model, seed)["reader"]["pointer"]
     return model, {**params, "reader": {**params["reader"], "pointer": pointer}}
+
+
+def has_cudnn(compute: Compute) -> bool:
+    """Whether this machine's devices attend by cuDNN: NVIDIA's, from Ampere (8.0) on.
+
+    Raises UserError where that is asked for and they do not.
+    """
+    device = jax.local_devices()[0]
+    ours = device.device_kind.startswith("NVIDIA")
+    ours = ours and float(getattr(device, "compute_capability", 0)) >= 8
+    if compute.attention == "cudnn" and not ours:
+        raise UserError(
+            "Compute.attention is 'cudnn', which NVIDIA's GPUs have from A100 on, and this machine computes "
+            f"on {device.device_kind}: set it to 'auto'"
+        )
+    return ours
+
+
+def computing(model: Ralm, compute: Compute, cuda: bool) -> Ralm:
+    """The model, computed otherwise; cuda: on NVIDIA's GPUs."""
+    names = ("retriever_config", "reader_config", "scorer_config")
+    given = {name: getattr(model, name) for name in names}
+    changed: Any = {name: compute.of(config, cuda) for name, config in given.items() if config}
+    return model.clone(**changed)
+
+
+def with_query_tower(model: M, params: dict) -> tuple[M, dict]:
+    """Gives queries a tower of their own, a copy, so that passage vectors may stay while it learns."""
+    if not model.share_towers:
+        return model, params
+    towers = params["retriever"]
+    copied = jax.tree.map(jnp.copy, towers["passage_tower"])
+    retriever = {**towers, "query_tower": copied}
+    return model.clone(share_towers=False), {**params, "retriever": retriever}
 
 
 def with_scorer(model: M, params: dict, seed: int) -> tuple[M, dict]:

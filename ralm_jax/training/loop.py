@@ -6,26 +6,29 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax.training.train_state import TrainState
 
 from ralm_jax import partition
+from ralm_jax.cost import fitting
 from ralm_jax.data.corpus import Corpus, open_corpus, verify_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples.cloze_batches import Queries
-from ralm_jax.loaders.loader import Loader, Params, Source
+from ralm_jax.loaders.loader import Loader, Params, Source, drawn_rows
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import config_record, directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.lock import owned
+from ralm_jax.runs.nonfinite import NotFinite, save_batch
 from ralm_jax.signals import stop_on_signal
 from ralm_jax.training.idle import DeviceIdle
 from ralm_jax.training.progress import EVAL, Progress
 from ralm_jax.training.schedule import Stage, check
-from ralm_jax.training.steps import create_state, train_step
+from ralm_jax.training.steps import WRITTEN, create_state, train_step
 
 # (model, params, stage, step) -> scalars to log: learning curves, measured as training runs.
 Eval = Callable[[Any, dict, str, int], dict[str, float]]
@@ -79,11 +82,21 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
             config_record.save_config(run.path, run.config)
         directory.describe(run.path, run.model, run.corpus, **parts)
         with contextlib.closing(Progress(run.path, params)) as progress, stop_on_signal() as stop:
+            progress.say(computed(run.model))
             for number, stage in enumerate(stages):
                 source = draw_from(run, stage, number, asked[number], queries[number])
                 part = Part(run, stage, number, source, progress, stop)
                 params = train_stage(part, params, queries[number])
     return params
+
+
+def computed(model: Ralm | OpenQA) -> str:
+    """How a device computes the model, for the log."""
+    config = model.reader_config
+    if config.attention == "cudnn":
+        return "computes in bfloat16; attention by cuDNN, by XLA where a text has an odd length"
+    kind = jnp.dtype(config.dtype).name
+    return f"computes in {kind}; attention by XLA"
 
 
 @contextlib.contextmanager
@@ -115,6 +128,10 @@ def train_stage(part: Part, params: Params, queries: Queries) -> Params:
         begin = checkpoints.latest() or 0
         if begin >= stage.schedule.steps:
             return partition.replicate(checkpoints.load(begin)["state"]["params"])
+        stage, said = fitting.fitted(run.model, stage)
+        part = dataclasses.replace(part, stage=stage)
+        if said:
+            progress.say(f"{stage.name}: {said}")
         for line in stage.task.describe(len(queries.rows)):
             progress.say(f"{stage.name}: {line}", queries.left_out)
             queries = dataclasses.replace(queries, left_out={})
@@ -129,7 +146,11 @@ def train_stage(part: Part, params: Params, queries: Queries) -> Params:
         if not begin:
             progress.published(0, loader.start(state.params))
             _evaluate(part, state.params, 0)
-        return loop_over(part, loader, checkpoints, state, begin)
+        try:
+            return loop_over(part, loader, checkpoints, state, begin)
+        except NotFinite as error:
+            checkpoints.wait()
+            raise error.with_advice(checkpoints.latest()) from None
 
 
 def loop_over(
@@ -139,17 +160,19 @@ def loop_over(
 
     One turn of the loop, in order: the index is refreshed and the queries of the next batch are
       embedded, with the parameters before the step; the step is queued; while the device works, the
-      metrics of the step before are read, the search is waited for and the next batch is made. What
-      has been logged is then evaluated and saved, in that order, so that a run that goes on from a
-      checkpoint repeats neither.
+      metrics of the step before are read and its vectors written back, the search is waited for and the
+      next batch is made. What has been logged is then evaluated and saved, in that order, so that a run
+      that goes on from a checkpoint repeats neither.
     """
     stage, schedule, progress = part.stage, part.stage.schedule, part.progress
-    loss = stage.task.loss(part.run.model)
-    step = partition.parallelize(functools.partial(train_step, loss=loss))
+    loss = stage.task.loss(part.run.model, part.run.corpus)
+    skip = schedule.skip_nonfinite > 0
+    step = partition.parallelize(functools.partial(train_step, loss=loss, skip=skip))
     key = jax.random.fold_in(jax.random.key(part.run.seed), part.number)
     previous = None
     with contextlib.closing(DeviceIdle()) as idle:
-        batch, stale = partition.shard(loader.batch(begin)), loader.staleness()
+        given, stale = loader.batch(begin), loader.staleness()
+        batch = partition.shard(given)
         for now in range(begin, schedule.steps):
             with idle.activity("refresh"):
                 progress.published(now + 1, loader.prefetch(state.params, now + 1))
@@ -157,17 +180,18 @@ def loop_over(
             idle.queued(metrics["loss"][0])
             # The step before is done by now, so that reading its metrics delays nothing.
             if previous is not None:
-                observe(part, now, previous, idle)
+                observe(part, loader, now, previous, idle=idle)
             with idle.activity("retrieval"):
                 loader.retrieve()
-            previous, done = (metrics, stale), now + 1
+            previous, done = Seen(metrics, stale, metrics.pop(WRITTEN, ()), given), now + 1
             with idle.activity("batch"):
-                batch, stale = partition.shard(loader.batch(now + 1)), loader.staleness()
+                given, stale = loader.batch(now + 1), loader.staleness()
+                batch = partition.shard(given)
             stopped = told_to_stop(part, done)
             last = stopped or done == schedule.steps
             saving = last or done % schedule.checkpoint_every == 0
             if saving:
-                observe(part, done, previous, idle, last=last)
+                observe(part, loader, done, previous, idle=idle, last=last)
                 previous = None
             if done % schedule.eval_every == 0 or done == schedule.steps:
                 with idle.activity(EVAL):
@@ -181,13 +205,40 @@ def loop_over(
     return state.params
 
 
+class Seen(NamedTuple):
+    """What a step has given beside its state, and how stale its candidates were."""
+
+    metrics: Any
+    staleness: dict[str, float]
+    written: tuple  # rows [n], vectors [n,E]; or nothing
+    batch: Any  # of this process, as the host made it
+
+
 def observe(
-    part: Part, done: int, seen: tuple[Any, int | None], idle: DeviceIdle, *, last: bool = False
+    part: Part, loader: Loader, done: int, seen: Seen, *, idle: DeviceIdle, last: bool = False
 ) -> None:
-    """Takes in the metrics of the step that made `done`, and how stale its candidates were; logs in time."""
-    part.progress.step(done, *seen)
+    """Takes in what the step that made `done` has given, and logs in time.
+
+    Raises NotFinite where it was not finite, unless so many may be.
+    """
+    wrong = part.progress.step(done, seen.metrics, seen.staleness)
+    if wrong:
+        not_finite(part, done, seen.batch, wrong)
+    elif seen.written:
+        loader.write_back(done - 1, *seen.written)
     if last or done % part.stage.schedule.log_every == 0:
         part.progress.log(done, idle.totals())
+
+
+def not_finite(part: Part, done: int, batch: Any, what: str) -> None:
+    """Keeps the batch of such a step. Raises NotFinite where no further one may be skipped."""
+    drawn = drawn_rows(part.source, done - 1)[0]
+    said = f"{what} became nan or infinite at step {done} of {part.stage.name} "
+    said += save_batch(part.run.path, f"{part.stage.name}_{done}", batch, drawn)
+    skipped, allowed = part.progress.skipped, part.stage.schedule.skip_nonfinite
+    if skipped > allowed:
+        raise NotFinite(said)
+    part.progress.say(f"{said}: skipped, {skipped} of at most {allowed}")
 
 
 def told_to_stop(part: Part, done: int) -> bool:

@@ -38,6 +38,8 @@ class PassageWindows:
       teaches: whether the start teaches how it ranks other passages with BM25, rather than which passage a
         window was taken from; the passage itself is left out.
       teacher_weight: of BM25 beside its dense score.
+      train_passages: False: passages are known by their vectors, which stay; the query tower learns alone,
+        of as many passages as one likes. It takes `optim.towers`.
       labelled: questions to learn from beside windows; given by `pretrain`.
     """
 
@@ -54,6 +56,7 @@ class PassageWindows:
     index_threads: Count = 1
     teaches: bool = False
     teacher_weight: Rate = 5.0
+    train_passages: bool = True
     labelled: windows.Labelled | None = None
     needs_reranker = False
 
@@ -81,7 +84,7 @@ class PassageWindows:
     def loader(self, source: Source) -> Loader:
         return RetrievalLoader(source, self)
 
-    def loss(self, model: RetrievalModel) -> steps.Loss:
+    def loss(self, model: RetrievalModel, corpus: Corpus | None = None) -> steps.Loss:
         # A few hundred steps from a released encoder have nothing to overfit by, and masks cost a third.
         return functools.partial(steps.contrast_loss, model=model, dropout=False)
 
@@ -101,12 +104,20 @@ class PassageWindows:
     def batch(self, corpus: Corpus, asked: windows.Windows, found: np.ndarray, served: Served):
         """Neighbours [B,K] of what was asked -> QueryPassages, C = 1 + negatives."""
         length = min(self.part or self.lengths.passage, self.lengths.passage)
-        if not self.teaches:
+        if self.teaches:
+            batch = windows.with_others(corpus, asked, found, length, self.negatives + 1)
+            batch = batch._replace(teacher=self._teacher(asked, batch.rows, served))
+        else:
             drawn = {"negatives": self.negatives, "kept": self.kept}
-            return windows.with_negatives(corpus, asked, found, length, **drawn)
-        batch = windows.with_others(corpus, asked, found, length, self.negatives + 1)
+            batch = windows.with_negatives(corpus, asked, found, length, **drawn)
+        if self.train_passages:
+            return batch
+        return batch._replace(passages=None, vectors=served.vectors()[batch.rows])
+
+    def _teacher(self, asked: windows.Windows, own: np.ndarray, served: Served) -> np.ndarray:
+        """Scores of the passages of all processes, by their rows [B,C] here: float32 [B,global B*C]."""
         assert served.mix is not None
-        rows = partition.gather_rows(batch.rows).reshape(-1)  # [global B*C]
+        rows = partition.gather_rows(own).reshape(-1)  # [global B*C]
         queries = np.asarray(served.queries)[partition.local_rows(len(served.queries))]
         dense = served.mix.scale * (queries @ served.vectors()[rows].T)  # [B,global B*C]
         out = windows.left_out(asked, rows)
@@ -114,8 +125,7 @@ class PassageWindows:
         scores = taught(dense, np.stack(lexical), out, self.teacher_weight)
         # Of a labelled question its own passage is right, and no other.
         right = np.where(rows == asked.passages[:, None], np.float32(0), WRONG)
-        told = asked.questions[:, None] & ~out
-        return batch._replace(teacher=np.where(told, right, scores))
+        return np.where(asked.questions[:, None] & ~out, right, scores)
 
 
 def taught(dense: np.ndarray, lexical: np.ndarray, out: np.ndarray, weight: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from ralm_jax import settings
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.models.config import Compute
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.selection import labels, titles
 from ralm_jax.selection.interpolation import Interpolation, Probe, keep
@@ -39,6 +40,7 @@ def pretrain(
     held_out: ShareBelowOne = 0.01,
     scorer: bool = False,
     copies: bool = False,
+    compute: Compute | None = None,
     evaluate: Eval | None = None,
     questions: str | Path | None = None,
     select: Interpolation | None = None,
@@ -47,12 +49,11 @@ def pretrain(
     """Runs the stages in order; called again on the same directory, it goes on where it stopped.
 
     Args:
-      run: directory of the run (see `runs.directory`).
-      corpus: to retrieve from, or its directory.
+      run, corpus: directories of the run (see `runs.directory`) and of the passages, or these themselves.
       model: sizes; the vocabulary is taken from the corpus. Or instead
       init, init_retriever, init_reader, init_reranker: runs that it starts from; see `initialize.Runs`.
       held_out: share of the facts, where the corpus names them, else of the passages, never asked.
-      scorer, copies: see `initialize.with_scorer` and `initialize.with_pointer`.
+      scorer, copies, compute: see `initialize.with_scorer`, `with_pointer` and `computing`.
       evaluate: measures the model as training runs, as often as the schedules say; its scalars are logged.
       questions: with gold passages, to learn from and to choose by; see `selection.labels`.
       select: chooses, once training has ended, how much of the way from the start to keep as its best.
@@ -68,15 +69,15 @@ def pretrain(
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
     settings.check("held_out", held_out, ShareBelowOne)
+    if select is None and questions is not None:
+        raise UserError(f"--questions: {UNUSED}")
     corpus = corpus if isinstance(corpus, Corpus) else open_corpus(corpus)
     runs = initialize.Runs(init, init_retriever, init_reader, init_reranker)
-    model, params, started = initialize.starting_point(
-        model, runs, corpus, seed, scorer=scorer, copies=copies
-    )
+    parts = {"scorer": scorer, "copies": copies, "compute": compute}
+    parts["query_tower"] = passages_stay(stages)
+    model, params, started = initialize.starting_point(model, runs, corpus, seed, **parts)
     shared = Run(Path(run), corpus, model, seed, held_out, evaluate, runs.begun, started, config)
     if select is None:
-        if questions is not None:
-            raise UserError(f"--questions: {UNUSED}")
         return model, train_chain(shared, stages, params)
     shared, stages, probe = _chosen_by(shared, stages, select, questions)
     # A copy: the first step takes the buffers of what it is given.
@@ -85,6 +86,11 @@ def pretrain(
     ended = dataclasses.replace(OpenRun.open(run, stage=stages[-1].name), source=corpus)
     taught = getattr(stages[-1].task, "teaches", False)
     return model, keep(shared.path, ended, start, probe, select.lexical_weight, taught=taught)
+
+
+def passages_stay(stages: Sequence[Stage]) -> bool:
+    """Whether queries learn alone in some stage, and so by a tower of their own."""
+    return not all(getattr(stage.task, "train_passages", True) for stage in stages)
 
 
 def _chosen_by(

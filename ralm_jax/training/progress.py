@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from ralm_jax.errors import UserError
 from ralm_jax.metrics.means import Mean
 from ralm_jax.retrieval.searcher import Published
 from ralm_jax.runs.writers import MetricWriter
@@ -34,6 +33,8 @@ class Progress:
         self._bar, self._mean = tqdm(disable=True), Mean()
         self._name, self._batch = "", 0  # of the present stage
         self._index: dict[str, float] = {}
+        # Steps of this stage whose loss or gradient was not finite.
+        self.skipped = 0
         self._since = (0, time.perf_counter())
         self._measuring = 0.0  # seconds of it that were not training
         sizes = {part: sum(x.size for x in jax.tree.leaves(p)) for part, p in params.items()}
@@ -54,7 +55,7 @@ class Progress:
         """A stage begins, or goes on, at `step` of `steps`."""
         self._bar.close()
         self._name, self._batch = name, batch
-        self._mean, self._index = Mean(), {}
+        self._mean, self._index, self.skipped = Mean(), {}, 0
         self._since, self._measuring = (step, time.perf_counter()), 0.0
         self._bar = tqdm(
             desc=name,
@@ -85,21 +86,22 @@ class Progress:
                 event["index_churn"] = published.churn
             self._writer.write(step, {f"publish/{k}": v for k, v in event.items()}, self._name)
 
-    def step(self, done: int, metrics: Mapping[str, Any], staleness: int | None) -> None:
-        """Metrics {name: (sum, count)} of the step that brought the count to `done`.
+    def step(
+        self, done: int, metrics: Mapping[str, Any], staleness: Mapping[str, float]
+    ) -> str | None:
+        """Metrics {name: (sum, count)} of the step that brought the count to `done`, and what is known of its
+        candidates: {name: value}.
 
-        Raises UserError where the loss is not finite.
+        Returns what of them is not finite: such a step is counted, and is in no mean.
         """
-        mean = Mean.of(metrics)
-        if staleness is not None:
-            mean = mean.merge(Mean.of({"staleness": (staleness, 1)}))
-        if not math.isfinite(mean.compute()["loss"]):
-            raise UserError(
-                f"the loss became {mean.compute()['loss']} at step {done} of {self._name}: lower "
-                "its learning rate and run again; earlier checkpoints are untouched"
-            )
-        self._mean = self._mean.merge(mean)
+        mean = Mean.of(metrics).merge(Mean.of({k: (v, 1) for k, v in staleness.items()}))
         self._bar.update(done - self._bar.n)
+        bad = {name for name, value in mean.compute().items() if not math.isfinite(value)}
+        if "loss" in bad or any(name.startswith("grad_norm") for name in bad):
+            self.skipped += 1
+            return "the loss" if "loss" in bad else "a gradient"
+        self._mean = self._mean.merge(mean)
+        return None
 
     def log(self, done: int, idle: Mapping[str, float]) -> None:
         """Writes and shows the means since the last call, and what the device waited for."""
@@ -107,6 +109,8 @@ class Progress:
         seconds = max(time.perf_counter() - start - self._measuring, 1e-9)
         self._since, self._measuring = (done, time.perf_counter()), 0.0
         scalars = {**self._mean.compute(), **self._index}
+        if self.skipped:
+            scalars["skipped_steps"] = self.skipped
         self._mean = Mean()
         scalars["examples_per_second"] = (done - first) * self._batch / seconds
         scalars["step_seconds"] = seconds / max(done - first, 1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ralm_jax.examples import cloze_batches, features, recurring, views, windows
 from ralm_jax.examples.masking import Mask, salient_span
 from ralm_jax.examples.recurring import Recurring
 from ralm_jax.examples.views import View
+from ralm_jax.inference.likelihoods import likelihoods, relevances
 from ralm_jax.loaders.loader import Loader, Source
 from ralm_jax.loaders.read_loader import Pool, ReadLoader
 from ralm_jax.losses import marginal
@@ -20,6 +22,9 @@ from ralm_jax.losses.prior import Prior
 from ralm_jax.models.base import RetrievalModel
 from ralm_jax.settings import Count, Share
 from ralm_jax.training import steps
+
+# log p(y|z,x) where a passage without the span is as good as none.
+ABSENT = -20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,10 @@ class TeachingReader:
       mixed_share: of the loss that is on `prior`.
       over_batch: other queries' passages are candidates too, as likely as the null passage, but for those
         that have the span.
+      train_passages: False: candidates are known by their vectors, which stay; the query tower learns alone,
+        in a fraction of the time. It takes `optim.towers`.
+      judge: of the candidates: the reader, by log p(y|z,x); the scorer, by its score, for an objective that
+        distils a list; or whether the passage has the span word for word (Spider), without any model.
       cached: False reads in every step.
     """
 
@@ -55,8 +64,9 @@ class TeachingReader:
     dense: Prior = Prior(0.8)  # noqa: RUF009
     mixed_share: Share = 0.5
     over_batch: bool = True
+    train_passages: bool = True
+    judge: Literal["reader", "scorer", "span"] = "reader"
     cached: bool = True
-    needs_reranker = False
 
     def __post_init__(self):
         settings.check_fields(self)
@@ -64,11 +74,17 @@ class TeachingReader:
             raise UserError(
                 f"TeachingReader.candidates is {self.candidates}, and the null passage is one: it takes 2"
             )
+        if not self.cached and self.judge != "reader":
+            raise UserError(f"TeachingReader: the {self.judge} judges once: set `cached` to True")
         if not self.cached and self.passages is not None:
             raise UserError(
                 "TeachingReader: the likeliest passages are known only of clozes that were read: set "
                 "`cached` to True, or `passages` to None"
             )
+
+    @property
+    def needs_reranker(self) -> bool:
+        return self.judge == "scorer"
 
     @property
     def lexical_weight(self) -> float:
@@ -82,7 +98,7 @@ class TeachingReader:
             source = dataclasses.replace(source, asked=self.recurring(source.asked).corpus)
         return ReadLoader(source, self)
 
-    def loss(self, model: RetrievalModel) -> steps.Loss:
+    def loss(self, model: RetrievalModel, corpus: Corpus | None = None) -> steps.Loss:
         shares = [(self.mixed_share, self.prior), (1 - self.mixed_share, self.dense)]
         priors = tuple((share, prior) for share, prior in shares if share)
         return functools.partial(
@@ -91,6 +107,13 @@ class TeachingReader:
 
     def describe(self, queries: int) -> list[str]:
         return [f"{queries:,} sentences to ask, of which {self.clozes:,} clozes are made"]
+
+    def judged(self, model, params, corpus: Corpus, asked: cloze_batches.Clozes, found):
+        """What the judge makes of candidate rows [n,K]: float32 [n,K,M]; see `judge`."""
+        if self.judge == "span":
+            return spans_told(corpus, asked, found)
+        read = likelihoods if self.judge == "reader" else relevances
+        return read(model, params, corpus, self.lengths, asked, found)
 
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> cloze_batches.Clozes:
         return cloze_batches.clozes(
@@ -106,14 +129,18 @@ class TeachingReader:
             pool.rows[drawn],
             pool.likelihood[drawn],
         )
+        vectors = None if self.train_passages else pool.vectors[drawn]  # [B,K,E]
         if self.passages is not None:
             columns = learnt_from(
                 found, (read * asked.weights[:, None]).sum(-1), self.passages, positions
             )
             found = np.take_along_axis(found, columns, 1)
             read = np.take_along_axis(read, columns[..., None], 1)
+            if vectors is not None:
+                vectors = np.take_along_axis(vectors, columns[..., None], 1)
         clozes = cloze_batches.with_candidates(corpus, asked, found, self.lengths)
-        clozes = clozes._replace(candidates=self._parts(corpus, found, positions))
+        if vectors is None:
+            clozes = clozes._replace(candidates=self._parts(corpus, found, positions))
         beside = found[:, 1:].reshape(-1)  # [n]
         others = silent(corpus, asked, found, beside) & self.over_batch
         lexical = None
@@ -124,7 +151,7 @@ class TeachingReader:
                 clozes._replace(lexical=scores[:, : found.shape[1]]),
                 scores[:, found.shape[1] :],
             )
-        return ReadClozes(clozes, read if self.cached else None, others, lexical)
+        return ReadClozes(clozes, read if self.cached else None, others, lexical, vectors)
 
     def _parts(self, corpus: Corpus, rows: np.ndarray, positions: np.ndarray) -> Text:
         """Candidates as they are embedded, [B,K,P]: of a long passage a part, drawn at random."""
@@ -176,9 +203,23 @@ def silent(
     out &= ~(others[None, :, None] == found[:, None, :]).any(-1)
     tokens = np.asarray(corpus.tokens[np.maximum(others, 0)])  # [n,T]
     for i, weights in enumerate(asked.weights):
-        span = asked.targets[i][weights > 0]
-        at = np.ones((len(others), tokens.shape[1] - len(span) + 1), bool)
-        for place, piece in enumerate(span):
-            at &= tokens[:, place : place + at.shape[1]] == piece
-        out[i] &= ~at.any(1)
+        out[i] &= ~has_span(tokens, asked.targets[i][weights > 0])
     return out
+
+
+def spans_told(corpus: Corpus, asked: cloze_batches.Clozes, found: np.ndarray) -> np.ndarray:
+    """Candidate rows [n,K] -> [n,K,M]: 0 in all for one that has the span word for word, ABSENT otherwise."""
+    out = np.zeros((*found.shape, asked.targets.shape[1]), np.float32)
+    for i, weights in enumerate(asked.weights):
+        tokens = np.asarray(corpus.tokens[np.maximum(found[i], 0)])
+        there = has_span(tokens, asked.targets[i][weights > 0]) & (found[i] >= 0)
+        out[i] = np.where(there[:, None], 0.0, ABSENT / max(1, weights.sum()))
+    return out
+
+
+def has_span(tokens: np.ndarray, span: np.ndarray) -> np.ndarray:
+    """Passages [n,T] and a span of wordpieces -> bool [n]."""
+    at = np.ones((len(tokens), tokens.shape[1] - len(span) + 1), bool)
+    for place, piece in enumerate(span):
+        at &= tokens[:, place : place + at.shape[1]] == piece
+    return np.asarray(at.any(1))

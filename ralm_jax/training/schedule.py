@@ -8,7 +8,7 @@ from ralm_jax import partition, settings
 from ralm_jax.errors import UserError
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.settings import Count
+from ralm_jax.settings import Count, CountOrZero
 from ralm_jax.training.tasks import Task
 
 
@@ -21,6 +21,8 @@ class Schedule:
       batch: queries a step, over all devices.
       optimizer: with its rates, their warm-up and decay; see `optim`.
       log_every, checkpoint_every, eval_every: in steps.
+      skip_nonfinite: so many steps whose loss or gradient is not finite change nothing, and are counted; the
+        next one ends the run.
     """
 
     steps: Count
@@ -29,6 +31,7 @@ class Schedule:
     log_every: Count = 20
     checkpoint_every: Count = 500
     eval_every: Count = 500
+    skip_nonfinite: CountOrZero = 0
 
     def __post_init__(self):
         settings.check_fields(self)
@@ -54,6 +57,12 @@ def check(stage: Stage, model: Ralm | OpenQA) -> None:
     if stage.task.needs_reranker and not model.with_scorer:
         raise UserError(
             f"stage {stage.name}: its objective needs a scorer, which the model lacks; SCORER = True adds one"
+        )
+    refresh = getattr(stage.task, "refresh", None)
+    if refresh is not None and refresh.written and not getattr(stage.task, "writes_back", False):
+        raise UserError(
+            f"stage {stage.name}: WriteBack needs a stage that embeds its candidates to learn from them, as "
+            "joint training (Realm) does; choose the policy inside it"
         )
     asked, retriever = stage.task.lengths, model.retriever_config.positions
     if hasattr(stage.task, "candidates") and asked.joint <= asked.query:

@@ -23,6 +23,9 @@ from ralm_jax.losses.prior import DENSE, Prior, over_batch
 from ralm_jax.models.base import RetrievalModel
 
 Metrics = dict[str, tuple[Any, Any]]
+# Among the metrics of a step, where they are written back: rows and vectors of the candidates of all devices,
+# [B,K-1] and [B,K-1,E].
+WRITTEN = "written"
 Loss = Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, jax.Array, Metrics]]
 
 
@@ -36,8 +39,11 @@ def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainS
     return state.replace(step=jnp.zeros((), jnp.int32))
 
 
-def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss):
-    """One update by the mean of a loss over all devices -> (state, metrics)."""
+def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss, skip: bool = False):
+    """One update by the mean of a loss over all devices -> (state, metrics).
+
+    skip: where the loss or a gradient is not finite, nothing but the number of the step changes.
+    """
     key = partition.device_key(key, state.step)
 
     def mean(params):
@@ -46,10 +52,18 @@ def train_step(state: TrainState, batch: Any, key: jax.Array, *, loss: Loss):
         return total / everywhere, {"loss": (total, count), **metrics}
 
     grads, metrics = jax.grad(mean, has_aux=True)(state.params)
+    written = jax.tree.map(partition.all_gather, metrics.pop(WRITTEN, ()))
     grads, metrics = partition.psum(grads), partition.psum(metrics)
     one = jnp.float32(1)
     norms = {f"grad_norm_{part}": (optax.tree.norm(g), one) for part, g in grads.items()}
-    return state.apply_gradients(grads=grads), {**metrics, **norms}
+    metrics = {**metrics, **norms, **({WRITTEN: written} if written else {})}
+    after = state.apply_gradients(grads=grads)
+    if skip:
+        values = [metrics["loss"][0], *(norm for norm, _ in norms.values())]
+        finite = jnp.isfinite(jnp.stack(values)).all()
+        before = state.replace(step=after.step)
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+    return after, metrics
 
 
 def contrast_loss(
@@ -66,14 +80,18 @@ def contrast_loss(
     Or, where the batch brings a teacher's scores, rank them as the teacher does.
     """
     keys, train = jax.random.split(key), train and dropout
-    b, c, p = batch.passages.tokens.shape
-    texts = jax.tree.map(lambda x: x.reshape(b * c, p), batch.passages)
+    b, c = batch.rows.shape
 
     def embed(text, tower, key) -> Any:
         return model.apply({"params": params}, text, train, method=tower, rngs={"dropout": key})
 
     queries = embed(batch.query, "queries", keys[0])  # [B,E]
-    passages = partition.all_gather(embed(texts, "passages", keys[1]))  # [global B*C,E]
+    if batch.vectors is not None:
+        own = batch.vectors.reshape(b * c, -1)
+    else:
+        texts = jax.tree.map(lambda x: x.reshape(b * c, -1), batch.passages)
+        own = embed(texts, "passages", keys[1])
+    passages = partition.all_gather(own)  # [global B*C,E]
     labels = (jnp.arange(b) + partition.first_row(b)) * c
     scores: Any = model.apply({"params": params}, queries, passages, method="similarity")
     if batch.teacher is not None:
@@ -92,55 +110,34 @@ def realm_loss(
     *,
     model: RetrievalModel,
     prior: Prior = DENSE,
-    objective: marginal.Objective = marginal.marginal_per_token,
+    objective: Callable = marginal.marginal_per_token,
+    scorer: bool = False,
     freeze_retriever: bool = False,
     freeze_encoder: bool = False,
     microbatch_size: int | None = None,
+    widths: Sequence[int] = (),
 ):
     """Marginal likelihood of the masked tokens over the candidates (REALM eq. 1), or another objective.
 
+    scorer: the objective also sees what the model's scorer makes of the candidates.
     microbatch_size: queries that a device reads at a time; None for all: less memory, and the same step.
+    widths: they are read at the least of these that fits, which changes nothing where nothing is dropped.
     """
 
     def loss(params, _, rows):
         examples, keys = rows
         frozen = _frozen(params, freeze_retriever, freeze_encoder)
-        scores, log_likelihood = _each(model, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
+        (scores, log_likelihood), kept = _scored(model, frozen, examples, keys, train)
         log_prior = prior(scores, examples.valid, examples.lexical)
-        total, count = objective(log_prior, log_likelihood, examples.weights)
+        seen: list[jax.Array] = [log_prior, log_likelihood, examples.weights]
+        if scorer:
+            raw = _each(model, frozen, (examples.joint,), keys, train, method="rerank")  # [B,K]
+            seen.append(marginal.log_prior(raw, examples.valid))
+        total, count = objective(*seen)
         telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
-        return total, (count, telemetry)
+        return total, ((count, telemetry), kept)
 
-    return _in_microbatches(loss, params, batch, key, microbatch_size)
-
-
-def scorer_loss(
-    params,
-    batch: ClozeBatch,
-    key: jax.Array,
-    train: bool,
-    *,
-    model: RetrievalModel,
-    prior: Prior = DENSE,
-    objective: Callable,
-    freeze_retriever: bool = False,
-    freeze_encoder: bool = False,
-    microbatch_size: int | None = None,
-):
-    """As `realm_loss`, with an objective that also sees what the model's scorer makes of the candidates."""
-
-    def loss(params, _, rows):
-        examples, keys = rows
-        frozen = _frozen(params, freeze_retriever, freeze_encoder)
-        scores, log_likelihood = _each(model, frozen, (examples,), keys, train)  # [B,K], [B,K,M]
-        raw = _each(model, frozen, (examples.joint,), keys, train, method="rerank")  # [B,K]
-        log_prior = prior(scores, examples.valid, examples.lexical)
-        log_scorer = marginal.log_prior(raw, examples.valid)
-        total, count = objective(log_prior, log_likelihood, examples.weights, log_scorer)
-        telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
-        return total, (count, telemetry)
-
-    return _in_microbatches(loss, params, batch, key, microbatch_size)
+    return _in_microbatches(loss, params, batch, key, (microbatch_size, widths))
 
 
 def read_loss(
@@ -158,17 +155,11 @@ def read_loss(
     Nothing is dropped out. priors: (share of the loss, prior).
     """
     clozes, variables = batch.clozes, {"params": _frozen(params, reader=True)}
-    b, k, p = clozes.candidates.tokens.shape
     call: Any = functools.partial(model.apply, variables)
-    # The null passage is the same for all.
-    passages = jax.tree.map(
-        lambda x: jnp.concatenate([x[:1, 0], x[:, 1:].reshape(b * (k - 1), p)]), clozes.candidates
-    )
-    queries, embedded = call(clozes.query, method="queries"), call(passages, method="passages")
-    null, own = embedded[:1], embedded[1:].reshape(b, k - 1, -1)
+    queries, (null, own) = call(clozes.query, method="queries"), _candidates(call, batch)
     beside = call(queries[:, None], own, method="similarity")[:, 0]  # [B,K-1]
     scores = jnp.concatenate([call(queries, null, method="similarity"), beside], axis=1)  # [B,K]
-    all_passages = partition.all_gather(embedded[1:])  # [n,E]
+    all_passages = partition.all_gather(own.reshape(-1, own.shape[-1]))  # [n,E]
     others = call(queries, all_passages, method="similarity")  # [B,n]
     read = batch.likelihood if batch.likelihood is not None else call(clozes, method="likelihood")
     valid = jnp.concatenate([clozes.valid, batch.others], axis=1)
@@ -181,6 +172,19 @@ def read_loss(
         total += share * lost
     log_prior = priors[0][1](scores, clozes.valid, clozes.lexical)
     return total, count, marginal.retrieval_telemetry(log_prior, read, clozes.weights)
+
+
+def _candidates(call, batch: ReadClozes) -> tuple[jax.Array, jax.Array]:
+    """Vectors of the null passage [1,E], which is the same for all, and of the others [B,K-1,E]."""
+    if batch.vectors is not None:
+        return batch.vectors[:1, 0], batch.vectors[:, 1:]
+    b, k, p = batch.clozes.candidates.tokens.shape
+    texts = jax.tree.map(
+        lambda x: jnp.concatenate([x[:1, 0], x[:, 1:].reshape(b * (k - 1), p)]),
+        batch.clozes.candidates,
+    )
+    embedded = call(texts, method="passages")
+    return embedded[:1], embedded[1:].reshape(b, k - 1, -1)
 
 
 def qa_loss(
@@ -211,7 +215,7 @@ def qa_loss(
     retrieval, found = marginal.answer_likelihood(scores, batch.has_answer)
     read = scores[:, :k]
     passages = span_losses.passages(batch, key)
-    spans, (readable, right) = reading(params["reader"], read, passages)
+    spans, ((readable, right), _) = reading(params["reader"], read, passages)
     listed, more = 0.0, {}
     if distil is not None:
         raw = call(batch.joint, train, method="rerank")  # [B,K]
@@ -231,6 +235,19 @@ def qa_loss(
     )
 
 
+def _scored(model: RetrievalModel, params, examples: ClozeBatch, keys: jax.Array, train: bool):
+    """Scores [B,K] and log-likelihoods [B,K,M]; and where they are written back, the candidates' vectors.
+
+    Returns:
+      ((scores, log-likelihoods), {} or {WRITTEN: (rows [B,K-1], vectors [B,K-1,E])}).
+    """
+    if examples.rows is None:
+        return _each(model, params, (examples,), keys, train), {}
+    scored, made = _each(model, params, (examples,), keys, train, mutable=["intermediates"])
+    (vectors,) = made["intermediates"]["passages"]
+    return scored, {WRITTEN: (examples.rows[:, 1:], vectors)}
+
+
 def _each(model: RetrievalModel, params, inputs: tuple, keys: jax.Array, train: bool, **named):
     """The model on examples [B,...], the dropout of each drawn from its own key."""
 
@@ -240,13 +257,29 @@ def _each(model: RetrievalModel, params, inputs: tuple, keys: jax.Array, train: 
     return microbatch.each_example(call, inputs, keys, alone=train and model.drops)
 
 
-def _in_microbatches(loss: microbatch.Loss, params, batch: ClozeBatch, key, size: int | None):
-    """The loss over all rows, `size` of them at a time -> (sum, count, metrics)."""
-    local = len(batch.weights)
+def _in_microbatches(
+    loss: microbatch.Loss,
+    params,
+    batch: ClozeBatch,
+    key,
+    how: tuple[int | None, Sequence[int]],
+):
+    """The loss over all rows, so many of them at a time, no wider than they are -> (sum, count, metrics)."""
+    (size, widths), local, longest = how, len(batch.weights), batch.joint.tokens.shape[-1]
     few = microbatch.divisor(local, size or local)
-    summed = loss if few == local else microbatch.in_groups([loss], lambda _: 0, few)
-    total, (count, metrics) = summed(params, (), (batch, jax.random.split(key, local)))
-    return total, count, metrics
+    narrower = [width for width in widths if width < longest]
+
+    def at(width: int) -> microbatch.Loss:
+        return lambda params, _, rows: loss(params, _, (rows[0].narrowed(width), rows[1]))
+
+    def way(rows):
+        return (rows[0].used() > jnp.array(narrower, int)).sum()
+
+    summed = loss
+    if few < local or narrower:
+        summed = microbatch.in_groups([*map(at, narrower), loss], way, few)
+    total, ((count, metrics), kept) = summed(params, (), (batch, jax.random.split(key, local)))
+    return total, count, {**metrics, **kept}
 
 
 def _frozen(params, retriever: bool = False, encoder: bool = False, reader: bool = False):

@@ -14,7 +14,6 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches, question_batches, recurring, views
 from ralm_jax.examples.masking import Mask, salient_span
-from ralm_jax.examples.questions import lines_of, note_cuts
 from ralm_jax.examples.recurring import Recurring
 from ralm_jax.examples.views import View
 from ralm_jax.loaders.loader import ClozeLoader, Loader, Source
@@ -22,6 +21,7 @@ from ralm_jax.loaders.retrieval_loader import RetrievalLoader, Served
 from ralm_jax.losses import marginal, microbatch
 from ralm_jax.losses.prior import DENSE, Prior
 from ralm_jax.models.base import RetrievalModel
+from ralm_jax.questions.question import lines_of, note_cuts
 from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.settings import Count, Share
 from ralm_jax.training import steps
@@ -46,7 +46,9 @@ class Task(Protocol):
 
     def loader(self, source: Source) -> Loader: ...
 
-    def loss(self, model: RetrievalModel) -> steps.Loss: ...
+    def loss(self, model: RetrievalModel, corpus: Corpus | None = None) -> steps.Loss:
+        """corpus: whose passages are read, so that they are read no wider than they are."""
+        ...
 
     def describe(self, queries: int) -> list[str]:
         """What a person should know before it starts, a line each."""
@@ -99,7 +101,7 @@ class InverseCloze:
             mask_share=self.mask_share,
         )
 
-    def loss(self, model: RetrievalModel) -> steps.Loss:
+    def loss(self, model: RetrievalModel, corpus: Corpus | None = None) -> steps.Loss:
         return functools.partial(steps.contrast_loss, model=model)
 
     def describe(self, queries: int) -> list[str]:
@@ -119,8 +121,11 @@ class Realm:
       recurring: masks these spans in place of the salient ones of the corpus.
       freeze_encoder: the reader's: its masked-LM head alone learns.
       own_passage: the query's own passage is a candidate, rather than excluded.
+      passages_every: steps from one that embeds its candidates, so that passages learn, to the next; in the
+        others they are known by the newest vectors there are, and queries and the reader learn.
       index_threads: cores for ScaNN's process.
-      microbatch_size: queries a device reads at a time; None: all, on a CPU as few as fit its cache.
+      microbatch_size: queries a device reads at a time; None: all, on a CPU as few as fit its cache; "auto":
+        as None, and on an accelerator as many as its memory holds.
     """
 
     lengths: Lengths
@@ -133,10 +138,11 @@ class Realm:
     freeze_retriever: bool = False
     freeze_encoder: bool = False
     own_passage: bool = False
+    passages_every: Count = 1
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: Count = 1
-    microbatch_size: Count | None = None
+    microbatch_size: microbatch.Microbatch = None
 
     def __post_init__(self):
         settings.check_fields(self)
@@ -154,6 +160,11 @@ class Realm:
     def lexical_weight(self) -> float:
         return self.prior.lexical_weight
 
+    @property
+    def writes_back(self) -> bool:
+        """Whether the step gives back the vectors that it made of the candidates."""
+        return self.refresh.written > 0 and not self.freeze_retriever
+
     def queries(self, corpus: Corpus, held_out: float) -> cloze_batches.Queries:
         return recurring.queries(self.recurring, corpus, held_out, self.lengths.query)
 
@@ -162,17 +173,26 @@ class Realm:
             source = dataclasses.replace(source, asked=self.recurring(source.asked).corpus)
         return RetrievalLoader(source, self)
 
-    def loss(self, model: RetrievalModel) -> steps.Loss:
+    def loss(self, model: RetrievalModel, corpus: Corpus | None = None) -> steps.Loss:
+        few = microbatch.few(self.candidates * self.lengths.joint, self.microbatch_size)
         return functools.partial(
-            steps.scorer_loss if self.needs_reranker else steps.realm_loss,
+            steps.realm_loss,
             model=model,
             prior=self.prior,
             objective=self.objective,
+            scorer=self.needs_reranker,
             freeze_retriever=self.freeze_retriever,
             freeze_encoder=self.freeze_encoder,
-            microbatch_size=self.microbatch_size
-            or microbatch.few(self.candidates * self.lengths.joint),
+            microbatch_size=few,
+            widths=self._widths(corpus, few) if corpus is not None else (),
         )
+
+    def _widths(self, corpus: Corpus, queries: int | None) -> tuple[int, ...]:
+        """That groups of so many queries are read at; of all queries of a device some are as long as any."""
+        if queries is None or self.candidates == 1:
+            return ()
+        needed = cloze_batches.needed(corpus, self.lengths.joint, titles=not self.freeze_retriever)
+        return microbatch.widths(needed, queries * (self.candidates - 1), self.lengths.joint)
 
     def describe(self, queries: int) -> list[str]:
         said = [f"{queries:,} sentences to ask"]
@@ -195,22 +215,17 @@ class Realm:
 
     def batch(self, corpus: Corpus, asked: cloze_batches.Clozes, found: np.ndarray, served: Served):
         """Neighbours [B,K] of what was asked -> ClozeBatch."""
-        chosen = self.choose(found, asked.passages)
+        choose = cloze_batches.candidates_with_own if self.own_passage else cloze_batches.candidates
+        chosen = choose(found, asked.passages, self.candidates)
         lexical = None
         if served.mix is not None:
             own = None if self.own_passage else asked.passages
             lexical = served.mix.lexical.of(asked.query.tokens, chosen, own)
-        return cloze_batches.with_candidates(corpus, asked, chosen, self.lengths, lexical)
-
-    def choose(self, found: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Neighbours [B,K] and own passages [B] -> candidate rows [B,K]."""
-        if not self.own_passage:
-            return cloze_batches.candidates(found, own, self.candidates)
-        chosen = cloze_batches.candidates(found, None, self.candidates)
-        absent = ~(chosen == own[:, None]).any(1)
-        # The own passage takes the place of the worst.
-        chosen[absent, -1] = own[absent]
-        return chosen
+        batch = cloze_batches.with_candidates(corpus, asked, chosen, self.lengths, lexical)
+        if self.freeze_retriever or served.step % self.passages_every:
+            # Nothing is embedded that is known already.
+            return batch._replace(vectors=served.vectors()[np.maximum(chosen, 0)])
+        return batch._replace(rows=chosen) if self.writes_back else batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,7 +253,7 @@ class OpenQuestions:
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
     index_threads: Count = 1
-    microbatch_size: Count | None = None
+    microbatch_size: microbatch.Microbatch = None
     widths: tuple[int, ...] = ()
     distil: Callable | None = None
 
@@ -259,12 +274,12 @@ class OpenQuestions:
     def loader(self, source: Source) -> Loader:
         return RetrievalLoader(source, self)
 
-    def loss(self, model: RetrievalModel) -> steps.Loss:
+    def loss(self, model: RetrievalModel, corpus: Corpus | None = None) -> steps.Loss:
+        few = microbatch.few(self.candidates * self.lengths.joint, self.microbatch_size)
         return functools.partial(
             steps.qa_loss,
             model=model,
-            microbatch_size=self.microbatch_size
-            or microbatch.few(self.candidates * self.lengths.joint),
+            microbatch_size=few,
             widths=self.widths,
             distil=self.distil,
         )

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from ralm_jax.data.tokenizer import load_tokenizer, pieces_of, read_vocabulary, write_vocabulary
+from ralm_jax.data.tokenizer import load_tokenizer, pieces_of
+from ralm_jax.data.tokenizer_json import roles
 from ralm_jax.data.tokenizer_settings import SETTINGS
+from ralm_jax.data.tokenizing import is_kept, open_tokenizer, write_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.vector_cache import folders
@@ -20,6 +22,7 @@ from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
 from ralm_jax.weights import families, layout, sentence_modules
+from ralm_jax.weights.architectures import known
 from ralm_jax.weights.importing import RECORDS, UNUSED
 from ralm_jax.weights.model_folder import read_object
 from ralm_jax.weights.tensors import WHOLE, Tensors, write_tensors
@@ -63,49 +66,70 @@ def export_model(
 
 
 def _sentence_transformers(out: Path, opened: OpenRun) -> None:
-    model, retriever = opened.model, opened.params["retriever"]
-    pieces = read_vocabulary(directory.vocabulary(opened.folder)[0])
-    prompts = [_text(pieces, ids) for ids in (model.query_prompt, model.passage_prompt)]
+    model, retriever = opened.model, _as_released(opened)["retriever"]
+    prompts = [_text(opened.folder, ids) for ids in (model.query_prompt, model.passage_prompt)]
     query = opened.lengths.query + len(model.query_prompt)
     passage = opened.lengths.passage + len(model.passage_prompt)
     towers = {"": "passage_tower"}
     if not model.share_towers:
         towers = {"passage": "passage_tower", "query": "query_tower"}
-    if imported.find(folders(opened.folder), retriever["passage_tower"]) is not None:
+    own = opened.params["retriever"]["passage_tower"]
+    if imported.find(folders(opened.folder), own) is not None:
         towers = {"query": "passage_tower" if model.share_towers else "query_tower"}
     for folder, tower in towers.items():
         target = out / folder
         params = {"retriever": {"passage_tower": retriever[tower]}}
-        slots = layout.trunk(model.retriever_config, "", (*families.TOWER, "encoder"))
-        _write(
-            target,
-            opened.folder,
-            "BertModel",
-            model.retriever_config,
-            {},
-            layout.give(slots, params),
-        )
+        c = model.retriever_config
+        slots = families.tower(c, families.TOWER, "", pooler=False)
+        _write(target, opened.folder, known.of(c).encoder, c, {}, layout.give(slots, params))
         sentence_modules.write(target, model, params, max(query, passage), (prompts[0], prompts[1]))
 
 
-def _text(pieces: list[str], ids: Sequence[int]) -> str:
+def _text(run: Path, ids: Sequence[int]) -> str:
     """A text that has these wordpieces, and a space at its end unless it is empty."""
-    words = " ".join(pieces[i] for i in ids).replace(" ##", "")
+    file, settings = directory.vocabulary(run)
+    if is_kept(file):
+        words = open_tokenizer(file).tokenizer.decode(list(ids), skip_special_tokens=False).strip()
+    else:
+        pieces = pieces_of(load_tokenizer(file, settings))
+        words = " ".join(pieces[i] for i in ids).replace(" ##", "")
     return f"{words} " if words else ""
 
 
 def _transformers(out: Path, opened: OpenRun) -> None:
-    c, params = opened.model.reader_config, opened.params
+    c, params = opened.model.reader_config, _as_released(opened)
     if isinstance(opened.model, OpenQA):
         _realm_reader(out, opened)
         return
-    slots = [*layout.trunk(c, "bert.", (*families.READER, "encoder"))]
-    slots += layout.mlm_head(c, families.READER)
-    _write(out, opened.folder, "BertForMaskedLM", c, {}, layout.give(slots, params))
+    kind = known.of(c)
+    slots = [*kind.trunk(c, kind.prefix, (*families.READER, "encoder"))]
+    slots += kind.head(c, families.READER)
+    _write(out, opened.folder, kind.masked, c, {}, layout.give(slots, params))
+
+
+def _as_released(opened: OpenRun) -> dict:
+    """The parameters with a row for each token in the order of the tokenizer's own file."""
+    return layout.exchange(opened.params, _special_ids(opened.folder)["pad_token_id"])
+
+
+def _special_ids(run: Path) -> dict[str, int]:
+    """What config.json says of tokens: their ids in the tokenizer's own file."""
+    file, _ = directory.vocabulary(run)
+    if not is_kept(file):
+        return {"pad_token_id": 0}
+    ids = roles(file).ids
+    named = {"pad": "pad", "bos": "cls", "eos": "sep"}
+    return {f"{theirs}_token_id": ids[ours] for theirs, ours in named.items()}
 
 
 def _realm(out: Path, opened: OpenRun) -> None:
     model, params = opened.model, opened.params
+    is_bert = {model.retriever_config.family, model.reader_config.family} == {"bert"}
+    if not is_bert or is_kept(directory.vocabulary(opened.folder)[0]):
+        raise UserError(
+            f"REALM's layout has BERT with its tokenizer, and {opened.folder} has another: export --to "
+            "sentence-transformers or --to transformers"
+        )
     if model.head != "layer_norm" or model.pooling != "cls":
         raise UserError(
             f"REALM's layout has CLS pooling and a projection with LayerNorm, and {opened.folder} has "
@@ -214,30 +238,21 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": [kind],
-        "model_type": "realm" if kind.startswith("Realm") else "bert",
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.hidden,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "intermediate_size": c.intermediate,
-        "max_position_embeddings": c.positions,
-        "hidden_dropout_prob": c.dropout,
-        "attention_probs_dropout_prob": c.attention_dropout,
-        "layer_norm_eps": c.layer_norm_eps,
-        "hidden_act": "gelu_new" if c.gelu_approximate else "gelu",
-        "initializer_range": c.init_stddev,
-        "type_vocab_size": 2,
-        "pad_token_id": 0,
+        "model_type": known.REALM if kind.startswith("Realm") else c.family,
+        **known.of(c).record(c),
+        **_special_ids(run),
         **settings,
     }
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     if (run / UNUSED).is_file() and directory.read_record(run).get("class") == kind:
         tensors = {**load_file(run / UNUSED), **tensors}
-    elif kind == "BertModel":
+    elif kind == known.of(c).encoder and known.of(c).pooler:
         # It has a pooler, which the pooling here does not use.
         pooler = {"weight": np.zeros((c.hidden, c.hidden), "f"), "bias": np.zeros(c.hidden, "f")}
         tensors = {f"pooler.dense.{name}": x for name, x in pooler.items()} | {**tensors}
     write_tensors(tensors, out / WHOLE)
     vocab, tokenizing = directory.vocabulary(run)
-    most = min(c.positions, read_object(run / SETTINGS).get("model_max_length", 512))
-    write_vocabulary(out, pieces_of(load_tokenizer(vocab, tokenizing)), tokenizing, most)
+    # A tokenizer.json that is taken as it is may stand alone.
+    said = read_object(run / SETTINGS) if (run / SETTINGS).is_file() else {}
+    most = min(c.positions, said.get("model_max_length", 512))
+    write_tokenizer(out, vocab, tokenizing, most)

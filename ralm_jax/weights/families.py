@@ -1,8 +1,9 @@
 """What kind of model is in a folder, and how its tensors become one of ours.
 
-BERT and its masked-LM form, sentence-transformers over BERT (a CrossEncoder too), and REALM as transformers
-4 keeps it (embedder, scorer, knowledge-augmented encoder, reader, open-QA). What a source lacks is drawn at
-random, and said: a retriever and a reader both start from the one encoder that is there.
+An encoder of `architectures` and its masked LM, sentence-transformers over one of them (a CrossEncoder over
+BERT too), and REALM as transformers 4 keeps it (embedder, scorer, knowledge-augmented encoder, reader,
+open-QA). What a source lacks is drawn at random, and said: a retriever and a reader both start from the one
+encoder that is there.
 """
 
 from collections.abc import Iterator
@@ -18,10 +19,13 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.weights import layout, sentence_modules, sentence_settings
+from ralm_jax.weights.architectures import known
+from ralm_jax.weights.architectures.bert import BERT
+from ralm_jax.weights.architectures.kind import Architecture
+from ralm_jax.weights.architectures.known import encoder_config
 from ralm_jax.weights.layout import Slot
 from ralm_jax.weights.model_folder import (
     CONFIG,
-    encoder_config,
     encoder_folder,
     length_limit,
     modules,
@@ -68,31 +72,31 @@ def read(folder: Path) -> Read:
     Raises UserError: a kind that cannot be read, or a tensor missing, renamed, superfluous, of another shape.
     """
     place = encoder_folder(folder)
-    c = encoder_config(place)
-    tensors = read_tensors(place)
-    name = "bert." if any(n.startswith("bert.") for n in tensors) else ""
+    c, kind = encoder_config(place), known.of_folder(place)
+    tensors = kind.former(read_tensors(place))
+    name = kind.prefix if any(n.startswith(kind.prefix) for n in tensors) else ""
     if modules(folder):
         return _sentence_transformers(folder, c, tensors, name)
-    if read_object(folder / CONFIG)["model_type"] == "realm":
+    if read_object(folder / CONFIG)["model_type"] == known.REALM:
         return _realm(folder, c, tensors)
     if any(n.startswith("classifier.") for n in tensors):
         return _cross_encoder(folder, c, tensors, name)
-    has_head = any(n.startswith("cls.predictions.transform") for n in tensors)
+    has_head = any(n.startswith(kind.head_begins) for n in tensors)
     has_pooler = f"{name}pooler.dense.weight" in tensors
     slots = [
         *tower(c, TOWER, name, pooler=has_pooler),
-        *layout.trunk(c, name, (*READER, "encoder")),
+        *kind.trunk(c, name, (*READER, "encoder")),
     ]
-    slots += layout.mlm_head(c, READER) if has_head else []
+    slots += kind.head(c, READER) if has_head else []
     drawn = ["retriever: projection" if has_pooler else "retriever: pooler and projection"]
     drawn += [] if has_head else ["reader: masked-LM head"]
-    _tied(tensors, name, folder)
+    _tied(tensors, kind, name, folder)
     return _filled(folder, Ralm(c, c), slots, tensors, _lengths(folder, c), drawn)
 
 
 def tower(c: EncoderConfig, path, name: str, *, pooler: bool) -> Iterator[Slot]:
     """One tower of the retriever without its projection."""
-    yield from layout.trunk(c, name, (*path, "encoder"))
+    yield from known.of(c).trunk(c, name, (*path, "encoder"))
     if pooler:
         yield from layout.linear(f"{name}pooler.dense", (*path, "pooler"), c.hidden, c.hidden)
 
@@ -134,8 +138,8 @@ def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors, nam
         score_scale=1.0 if found.head == "layer_norm" else COSINE_SCALE,
     )
     slots = [
-        *layout.trunk(c, name, (*TOWER, "encoder")),
-        *layout.trunk(c, name, (*READER, "encoder")),
+        *tower(c, TOWER, name, pooler=False),
+        *known.of(c).trunk(c, name, (*READER, "encoder")),
         *found.slots,
     ]
     whole = {**tensors, **found.tensors}
@@ -148,6 +152,8 @@ def _sentence_transformers(folder: Path, c: EncoderConfig, tensors: Tensors, nam
 
 def _cross_encoder(folder: Path, c: EncoderConfig, tensors: Tensors, name: str) -> Read:
     """Scorer: as sentence-transformers' CrossEncoder reads it. Retriever and reader: the same encoder."""
+    if c.family != "bert":
+        raise UserError(f"{folder}: a classifier of {c.family} cannot be read; one of bert can")
     labels = tensors.get("classifier.bias", np.zeros(0)).size
     if labels != 1:
         raise UserError(
@@ -199,7 +205,7 @@ def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
         model = Ralm(c, c, share_towers=same, **shape)
         return _filled(folder, model, slots, tensors, lengths, head)
     if kind == "RealmKnowledgeAugEncoder":
-        _tied(tensors, "realm.", folder)
+        _tied(tensors, BERT, "realm.", folder)
         slots = [*encoder(c), *tower(c, TOWER, "realm.", pooler=True)]
         return _filled(folder, Ralm(c, c, **shape), slots, tensors, lengths, projection)
     if kind == "RealmReader":
@@ -223,14 +229,13 @@ def _lengths(
     )
 
 
-def _tied(tensors: Tensors, trunk: str, folder: Path) -> None:
+def _tied(tensors: Tensors, kind: Architecture, trunk: str, folder: Path) -> None:
     """Raises UserError where the masked-LM decoder is not the word embeddings."""
-    words = tensors.get(f"{trunk}embeddings.word_embeddings.weight")
-    decoder = tensors.get("cls.predictions.decoder.weight")
+    words, decoder = (tensors.get(n) for n in (f"{trunk}{kind.words}", f"{kind.decoder}.weight"))
     if words is not None and decoder is not None and not np.array_equal(words, decoder):
         raise UserError(
-            f"{folder}: the tensor cls.predictions.decoder.weight differs from the word embeddings; a "
-            "reader here uses one matrix for both"
+            f"{folder}: the tensor {kind.decoder}.weight differs from the word embeddings; a reader here "
+            "uses one matrix for both"
         )
 
 
@@ -238,8 +243,10 @@ def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, draw
     """The parameters: tensors where the source has them, drawn (seed 0) where it does not."""
     params = initial.drawn_params(model, seed=0)
     used = layout.take(slots, tensors, params, folder)
+    head = known.of(model.reader_config).decoder
+    ignored = (*IGNORED, f"{head}.weight", f"{head}.bias")
     for name in sorted(tensors.keys() - used):
-        if not name.endswith(IGNORED) and "cls.predictions." not in name and name != BLOCKS:
+        if not name.endswith(ignored) and "cls.predictions." not in name and name != BLOCKS:
             raise UserError(f"{folder}: the tensor {name} has no place in this kind of model")
     config = read_object(folder / CONFIG)
     kind = (config.get("architectures") or [type(model).__name__])[0]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax.data.tokenizer import load_tokenizer, write_vocabulary
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
+from ralm_jax.data.tokenizing import is_kept, open_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.publishing import published
@@ -20,6 +20,7 @@ from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.weights import (
     block_records,
     families,
+    layout,
     model_folder,
     sentence_modules,
     sentence_settings,
@@ -59,7 +60,8 @@ def import_model(
         most = model_folder.length_limit(
             model_folder.encoder_folder(folder), read.model.reader_config
         )
-        write_vocabulary(partial, tokenizer.pieces, tokenizer.settings, most)
+        tokenizer.write(partial, most)
+        read = read._replace(params=layout.exchange(read.params, tokenizer.pad))
         read = _with_prompts(read, folder, directory.vocabulary(partial))
         _write(partial, read, source)
         passages = _save_passages(partial, folder, read)
@@ -87,7 +89,15 @@ def import_model(
 
 def _tokenizer(folder: Path, c: EncoderConfig) -> tokenizer_files.Found:
     found = tokenizer_files.read(model_folder.encoder_folder(folder), c.vocab_size)
+    if c.position_offset and found.pad != c.position_offset - 1:
+        raise UserError(
+            f"{folder}: the tokenizer has {found.pad} for padding, and positions of {c.family} begin behind "
+            f"{c.position_offset - 1}; give the tokenizer.json that the model was trained with"
+        )
     if not model_folder.modules(folder):
+        return found
+    if found.file is not None:
+        sentence_settings.check_case(folder, found.file)
         return found
     return found._replace(settings=sentence_settings.with_lower_case(folder, found.settings))
 
@@ -103,11 +113,15 @@ def _with_prompts(
         names = ", ".join(prompts.texts)
         note = f"prompts {names} are not used, since the model leaves them out of its mean"
         return read._replace(notes=(*read.notes, note))
-    tokenizer = load_tokenizer(*vocabulary)
+    tokenizer = open_tokenizer(*vocabulary).tokenizer
+
+    def cut(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
     def pieces(name: str | None) -> tuple[int, ...]:
         text = prompts.texts[name] if name else ""
-        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+        # The blank at its end belongs to the text that follows, which has pieces of its own.
+        return cut(text.rstrip() if is_kept(vocabulary[0]) else text)
 
     query, passage = pieces(prompts.query), pieces(prompts.passage)
     longest = sentence_settings.text_lengths(folder, read.model.retriever_config)
@@ -119,6 +133,8 @@ def _with_prompts(
     model = read.model.clone(query_prompt=query, passage_prompt=passage)
     used = [(prompts.query, "questions"), (prompts.passage, "passages")]
     notes = [f"prompt {name} is put before {texts}" for name, texts in used if name]
+    if any(cut(f"{prompts.texts[n]}a") != (*pieces(n), *cut("a")) for n, _ in used if n):
+        notes.append("behind a prompt the first word of a text is cut as it is without one")
     if unused := ", ".join(prompts.texts.keys() - {prompts.query, prompts.passage}):
         notes.append(f"prompts {unused} are not used")
     return read._replace(model=model, lengths=lengths, notes=(*read.notes, *notes))

@@ -1,16 +1,18 @@
 """One table for both directions: which tensor of a state dict is which part of our parameters.
 
 PyTorch keeps a matrix as [out, in] and a layer under its number; here kernels are [in, out], heads are an
-axis, layers but the last are stacked, key and value are one kernel (see `models.transformer`). Both
+axis, layers but the last are stacked, key and value are one kernel (see `models.encoder.transformer`). Both
 directions only transpose and reshape, so that a tensor comes back bit for bit.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from ralm_jax.data.tokenizer_json import exchanged
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.weights.tensors import Tensors
@@ -42,16 +44,25 @@ def norm(name: str, path, width: int, part: tuple = ()):
 
 def trunk(c: EncoderConfig, name: str, path: tuple[str, ...]) -> Iterable[Slot]:
     """BERT's embeddings and layers: names under `name` ("bert.", or nothing), leaves under `path`."""
-    d = c.hidden
-    for kind, count in (("word", c.vocab_size), ("position", c.positions), ("token_type", 2)):
+    d, places = c.hidden, c.positions + c.position_offset
+    for kind, count in (
+        ("word", c.vocab_size),
+        ("position", places),
+        ("token_type", c.token_types),
+    ):
         ours = kind.removeprefix("token_") + "_embeddings"
         theirs = f"{name}embeddings.{kind}_embeddings.weight"
         yield Slot(theirs, (count, d), (*path, ours, "embedding"))
     yield from norm(f"{name}embeddings.LayerNorm", (*path, "embedding_norm"), d)
-    for n in range(c.layers):
-        last = n == c.layers - 1
-        at = (*path, "last_layer" if last else "layers")
-        yield from layer(c, f"{name}encoder.layer.{n}", at, () if last else (n,))
+    for i, at, n in stacked(c, path):
+        yield from layer(c, f"{name}encoder.layer.{i}", at, n)
+
+
+def stacked(c: EncoderConfig, path: tuple[str, ...]) -> Iterator[tuple[int, tuple, tuple]]:
+    """Each layer's number, the leaves that it is in, and its place in them: all but the last are stacked."""
+    for i in range(c.layers):
+        last = i == c.layers - 1
+        yield i, (*path, "last_layer" if last else "layers"), () if last else (i,)
 
 
 def layer(c: EncoderConfig, name: str, path, n: tuple) -> Iterable[Slot]:
@@ -112,6 +123,19 @@ def give(slots: Iterable[Slot], params: Any) -> dict[str, np.ndarray]:
         array = part.reshape(shape)
         found[slot.name] = np.ascontiguousarray(array.T if slot.transposed else array)
     return found
+
+
+def exchange(params: dict, pad: int) -> dict:
+    """Parameters with the rows of token 0 and of `pad` exchanged wherever there is a row for each token.
+
+    Models here take id 0 for padding (see `tokenizer_json`): so on the way in, and again on the way out.
+    """
+
+    def one(path, leaf):
+        by_token = path[-1].key == "head_bias" or "word_embeddings" in {part.key for part in path}
+        return exchanged(np.asarray(leaf), pad) if by_token else leaf
+
+    return jax.tree_util.tree_map_with_path(one, params) if pad else params
 
 
 def _leaf(params: Any, path: tuple[str, ...]) -> np.ndarray:

@@ -9,8 +9,6 @@ from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 
 CONFIG, MODULES = "config.json", "modules.json"
-# The tanh form and the exact one; another activation is another model.
-ACTIVATIONS = {"gelu": False, "gelu_python": False, "gelu_new": True, "gelu_pytorch_tanh": True}
 
 
 def modules(folder: Path) -> list[tuple[str, Path]]:
@@ -36,50 +34,6 @@ def encoder_folder(folder: Path) -> Path:
     for _, path in modules(folder)[:1]:
         return path
     return folder
-
-
-def encoder_config(folder: Path) -> EncoderConfig:
-    """The sizes of a BERT encoder by its config.json.
-
-    Raises UserError for what is not BERT: another kind, activation or way of telling positions.
-    """
-    file = folder / CONFIG
-    record = read_object(file)
-    kind, act = record.get("model_type"), record.get("hidden_act", "gelu")
-    if kind not in ("bert", "realm"):
-        raise UserError(f"{file}: model_type {kind!r} cannot be read; bert and realm can")
-    if act not in ACTIVATIONS:
-        raise UserError(f"{file}: hidden_act {act!r} cannot be read; {', '.join(ACTIVATIONS)} can")
-    if record.get("position_embedding_type", "absolute") != "absolute":
-        raise UserError(f"{file}: position_embedding_type must be absolute")
-    if record.get("type_vocab_size", 2) != 2:
-        raise UserError(f"{file}: type_vocab_size must be 2, not {record['type_vocab_size']}")
-    hidden, heads = _size(file, record, "hidden_size"), _size(file, record, "num_attention_heads")
-    if hidden % heads:
-        raise UserError(
-            f"{file}: hidden_size {hidden} is no multiple of num_attention_heads {heads}"
-        )
-    return EncoderConfig(
-        vocab_size=_size(file, record, "vocab_size"),
-        hidden=hidden,
-        layers=_size(file, record, "num_hidden_layers"),
-        heads=heads,
-        intermediate=_size(file, record, "intermediate_size"),
-        positions=_size(file, record, "max_position_embeddings"),
-        dropout=record.get("hidden_dropout_prob", 0.1),
-        attention_dropout=record.get("attention_probs_dropout_prob", 0.1),
-        layer_norm_eps=record.get("layer_norm_eps", 1e-12),
-        gelu_approximate=ACTIVATIONS[act],
-        init_stddev=record.get("initializer_range", 0.02),
-    )
-
-
-def _size(file: Path, record: dict[str, Any], name: str) -> int:
-    if name not in record:
-        raise UserError(f"{file} has no {name}; is it the config of a BERT?")
-    if not is_count(record[name]):
-        raise UserError(f"{file}: {name} must be a positive whole number, not {record[name]!r}")
-    return record[name]
 
 
 def is_count(value: Any) -> TypeGuard[int]:

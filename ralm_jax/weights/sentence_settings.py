@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ralm_jax.data.tokenizer_json import load
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
@@ -77,6 +78,17 @@ def text_lengths(folder: Path, c: EncoderConfig) -> tuple[int, int]:
     lengths = [options.get(name) for name in ("query_length", "document_length")]
     query, passage = (min(n, most) if is_count(n) else most for n in lengths)
     return min(query, c.positions), min(passage, c.positions)
+
+
+def check_case(folder: Path, file: Path) -> None:
+    """Raises UserError where texts are to be lower-cased before a tokenizer.json that keeps capitals."""
+    _, options, path = _encoder_settings(folder)
+    normalizer = load(file).tokenizer.normalizer
+    if options.get("do_lower_case") and "a" != (normalizer and normalizer.normalize_str("A")):
+        raise UserError(
+            f"{path}: do_lower_case is set, and {file.name}, which is taken as it is, keeps capitals; put a "
+            "Lowercase normalizer into it"
+        )
 
 
 def with_lower_case(folder: Path, settings: TokenizerSettings) -> TokenizerSettings:

@@ -1,7 +1,7 @@
 """The tokenizer of a released model: its wordpieces, one for each word embedding, and its settings.
 
-Read are vocab.txt, tokenizer.json, tokenizer_config.json and added_tokens.json, in whichever combination they
-come. A tokenizer that would cut texts in another way than BERT's is refused.
+Of BERT's kind are read vocab.txt, tokenizer.json, tokenizer_config.json and added_tokens.json, in whichever
+combination they come. Any other is taken as it is where there is a tokenizer.json, and refused otherwise.
 """
 
 import itertools
@@ -16,27 +16,49 @@ from ralm_jax.data.tokenizer import (
     VOCABULARY,
     normalizer_of,
     read_vocabulary,
+    write_vocabulary,
 )
+from ralm_jax.data.tokenizer_json import FAST, ids_of, load, roles
 from ralm_jax.data.tokenizer_settings import (
+    BERT,
     SETTINGS,
     TokenizerSettings,
     config_settings,
     is_generic,
+    like_bert,
 )
+from ralm_jax.data.tokenizing import keep
 from ralm_jax.errors import UserError
 from ralm_jax.weights.model_folder import read_object
 
-FAST, ADDED = "tokenizer.json", "added_tokens.json"
+ADDED = "added_tokens.json"
 LINE_ENDS = {"\r", "\n"}
+# What BERT's kind has in the model of a tokenizer.json, and has where nothing is said.
+WORDPIECE = {
+    "continuing_subword_prefix": CONTINUATION,
+    "unk_token": UNK,
+    "max_input_chars_per_word": 100,
+}
 SPECIAL_NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
 class Found(NamedTuple):
     """A tokenizer, and what a user should know about it."""
 
+    # Of BERT's kind; of a tokenizer that is taken as it is, which has its own, only their number counts.
     pieces: list[str]
     settings: TokenizerSettings
     notes: list[str]
+    # The file that is taken as it is, and the id of padding in it.
+    file: Path | None = None
+    pad: int = 0
+
+    def write(self, folder: Path, max_length: int) -> None:
+        """Puts it into a run; max_length: wordpieces of a text."""
+        if self.file is not None:
+            keep(self.file.parent, folder)
+        else:
+            write_vocabulary(folder, self.pieces, self.settings, max_length)
 
 
 def read(folder: Path, rows: int) -> Found:
@@ -45,17 +67,72 @@ def read(folder: Path, rows: int) -> Found:
     Rows that no wordpiece belongs to, as where embeddings are padded to a multiple, get the names of
     unused pieces.
 
-    Raises UserError: no vocabulary, a tokenizer that is not BERT's, or more wordpieces than rows.
+    Raises UserError: no vocabulary, a tokenizer that is not BERT's without tokenizer.json, one that lacks a
+    special token, or more wordpieces than rows.
     """
     try:
-        return _found(folder, rows)
+        config, fast = _read(folder / SETTINGS) or {}, _read(folder / FAST)
+        if "AutoTokenizer" in (config.get("auto_map") or {}):
+            raise UserError(
+                f"{folder / SETTINGS}: the tokenizer needs code of its own (auto_map), and none is run here"
+            )
+        if fast is not None and not _is_berts(config, fast):
+            return _as_it_is(folder / FAST, rows)
+        return _found(folder, rows, config, fast)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: the tokenizer's files cannot be read: {error!r}") from None
 
 
-def _found(folder: Path, rows: int) -> Found:
-    config = _read(folder / SETTINGS) or {}
-    fast = _read(folder / FAST)
+def _is_berts(config: dict, fast: dict) -> bool:
+    """Whether a vocab.txt and settings of BERT's tokenizer would say all that a tokenizer.json says."""
+    kind = config.get("tokenizer_class")
+    if not (kind is None or like_bert(kind) or is_generic(kind)):
+        return False
+    model, pre = fast.get("model") or {}, fast.get("pre_tokenizer") or {}
+    if model.get("type") != "WordPiece" or not _has_specials(fast):
+        return False
+    kinds = [part.get("type") for part in _normalizers(fast)]
+    return (
+        all(
+            _token(config, name) in (None, s)
+            for name, s in zip(SPECIAL_NAMES, SPECIALS, strict=True)
+        )
+        and all(model.get(name, value) == value for name, value in WORDPIECE.items())
+        and pre.get("type") == "BertPreTokenizer"
+        # sentence-transformers puts Lowercase before it where its own do_lower_case is set.
+        and kinds in (["BertNormalizer"], ["Lowercase", "BertNormalizer"])
+        and _normalizers(fast)[-1].get("clean_text", True)
+    )
+
+
+def _has_specials(fast: dict) -> bool:
+    ids = ids_of(fast, Path(FAST))
+    return all(token in ids for token in SPECIALS) and ids[SPECIALS[0]] == 0
+
+
+def _normalizers(fast: dict) -> list[dict]:
+    normalizer = fast.get("normalizer") or {}
+    return normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+
+
+def _token(config: dict, name: str) -> str | None:
+    token = config.get(name)
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _as_it_is(file: Path, rows: int) -> Found:
+    """Raises UserError where it has no place in a model of so many rows."""
+    found, loaded = roles(file), load(file)
+    size = loaded.vocabulary.size
+    if size > rows:
+        raise UserError(
+            f"{file} has {size:,} tokens, more than the {rows:,} word embeddings of the model; give the "
+            "tokenizer that the model was trained with"
+        )
+    return Found(loaded.texts, BERT, _about_padding(file, size, rows), file, found.pad)
+
+
+def _found(folder: Path, rows: int, config: dict, fast: dict | None) -> Found:
     _check_class(folder, config, fast)
     _check_specials(folder / SETTINGS, config)
     settings, notes = _settings(folder, config, fast)
@@ -98,8 +175,7 @@ def _check_class(folder: Path, config: dict, fast: dict | None) -> None:
 
 def _check_specials(file: Path, config: dict) -> None:
     for name, wanted in zip(SPECIAL_NAMES, SPECIALS, strict=True):
-        token = config.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
+        token = _token(config, name)
         if token not in (None, wanted):
             raise UserError(f"{file}: the {name} is {token!r}; only {wanted} can be read")
 
@@ -112,7 +188,7 @@ def _settings(folder: Path, config: dict, fast: dict | None) -> tuple[TokenizerS
     given = config_settings(config, folder / SETTINGS)
     if fast is None:
         return TokenizerSettings(**given), []
-    there = _fast_settings(fast, folder / FAST)
+    there = _fast_settings(fast)
     if is_generic(config.get("tokenizer_class")):
         return TokenizerSettings(**there), []
     settings = TokenizerSettings(**{**there, **given})
@@ -121,38 +197,16 @@ def _settings(folder: Path, config: dict, fast: dict | None) -> tuple[TokenizerS
     return settings, [f"{FAST} and {SETTINGS} disagree, and {SETTINGS} is followed: {settings}"]
 
 
-def _fast_settings(fast: dict, file: Path) -> dict[str, Any]:
-    """The settings that tokenizer.json gives, under our names."""
-    model, pre = fast.get("model") or {}, (fast.get("pre_tokenizer") or {}).get("type")
-    if model.get("type") != "WordPiece":
-        raise UserError(f"{file}: a {model.get('type')} tokenizer cannot be read; WordPiece can")
-    wanted = {
-        "continuing_subword_prefix": CONTINUATION,
-        "unk_token": UNK,
-        "max_input_chars_per_word": 100,
-    }
-    for name, value in wanted.items():
-        if model.get(name, value) != value:
-            raise UserError(f"{file}: {name} is {model[name]!r}; only {value!r} can be read")
-    if pre != "BertPreTokenizer":
-        raise UserError(f"{file}: the pre_tokenizer {pre} cannot be read; BertPreTokenizer can")
-    normalizer = fast.get("normalizer") or {}
-    parts = normalizer.get("normalizers") if normalizer.get("type") == "Sequence" else [normalizer]
-    kinds = [part.get("type") for part in parts or []]
-    # sentence-transformers puts Lowercase before it where its own do_lower_case is set.
-    if kinds not in (["BertNormalizer"], ["Lowercase", "BertNormalizer"]):
-        raise UserError(
-            f"{file}: the normalizer {' + '.join(map(str, kinds))} cannot be read; BertNormalizer can"
-        )
-    last = (parts or [])[-1]
-    if not last.get("clean_text", True):
-        raise UserError(f"{file}: clean_text false cannot be read")
+def _fast_settings(fast: dict) -> dict[str, Any]:
+    """The settings that tokenizer.json of BERT's kind gives, under our names."""
+    parts = _normalizers(fast)
+    last = parts[-1]
     settings = TokenizerSettings(
         last.get("lowercase", True),
         last.get("strip_accents"),
         last.get("handle_chinese_chars", True),
     )
-    return vars(settings.lowered() if len(kinds) > 1 else settings)
+    return vars(settings.lowered() if len(parts) > 1 else settings)
 
 
 def _base(folder: Path, fast: dict | None, rows: int) -> tuple[dict[str, int], Path]:
@@ -160,7 +214,9 @@ def _base(folder: Path, fast: dict | None, rows: int) -> tuple[dict[str, int], P
     fast_pieces: dict[str, int] = ((fast or {}).get("model") or {}).get("vocab") or {}
     if not (folder / VOCABULARY).is_file():
         if not fast_pieces:
-            raise UserError(f"{folder} contains neither {VOCABULARY} nor {FAST}")
+            raise UserError(
+                f"{folder} contains neither {VOCABULARY} nor {FAST}{_how_to_convert(folder)}"
+            )
         # A piece with a line end in it has no place in a vocab.txt, and no text is cut into it.
         return {p: i for p, i in fast_pieces.items() if not LINE_ENDS & set(p)}, folder / FAST
     lines = read_vocabulary(folder / VOCABULARY)
@@ -175,6 +231,17 @@ def _base(folder: Path, fast: dict | None, rows: int) -> tuple[dict[str, int], P
                 f"{fast_pieces[piece]} in {FAST}; remove the file that the model was not trained with"
             )
     return ids, folder / VOCABULARY
+
+
+def _how_to_convert(folder: Path) -> str:
+    """What a user may do who has a tokenizer in another form: sentencepiece's, or BPE's two files."""
+    others = [*sorted(folder.glob("*.model")), folder / "merges.txt"]
+    there = next((file.name for file in others if file.is_file()), None)
+    if there is None:
+        return ""
+    load = f"transformers.AutoTokenizer.from_pretrained('{folder}')"
+    command = f"import transformers; {load}.save_pretrained('{folder}')"
+    return f' but {there}: make a {FAST} of it with: python -c "{command}"'
 
 
 def _added(folder: Path, config: dict, fast: dict | None) -> dict[int, str]:

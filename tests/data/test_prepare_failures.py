@@ -14,6 +14,7 @@ import pytest
 
 from ralm_jax.data import corpus_writer
 from ralm_jax.data.prepare import prepare
+from ralm_jax.data.salient import CorpusTagger
 from ralm_jax.errors import UserError
 
 WORDS = "the mill by river was old and people liked it for its bread in winter".split()
@@ -36,14 +37,18 @@ def quiet(line):
     pass
 
 
-class UnwritableTagger:
+# What such a tagger has learnt.
+NOTHING = (*[frozenset()] * 4, True)
+
+
+class UnwritableTagger(CorpusTagger):
     """Stands for whatever fails in a worker process for want of space."""
 
     def __call__(self, text):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
-class KilledTagger:
+class KilledTagger(CorpusTagger):
     def __call__(self, text):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -99,6 +104,7 @@ sys.exit(main(["prepare", *sys.argv[2:], "--vocab-size", "200", "--passage-token
 """
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(tmp_path):
     """Whichever file meets it: the first, or one that is nearly complete."""
     source = write(tmp_path / "x.jsonl", documents(100))
@@ -130,7 +136,7 @@ def test_texts_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_a_source_that_cannot_be_read_is_not_blamed_on_the_corpus(tmp_path, monkeypatch):
     source = write(tmp_path / "x.jsonl", documents(3))
-    monkeypatch.setattr("ralm_jax.data.prepare.read_documents", raising(errno.EIO))
+    monkeypatch.setattr("ralm_jax.sources.read.documents_of", raising(errno.EIO))
     with pytest.raises(UserError, match=r"x\.jsonl cannot be read: Input/output error"):
         prepare(source, tmp_path / "c", say=quiet)
 
@@ -140,8 +146,8 @@ def test_errors_of_worker_processes(tmp_path, monkeypatch):
     monkeypatch.setattr("ralm_jax.data.prepare._BATCH_CHARACTERS", 1000)
     source = write(tmp_path / "x.jsonl", documents(30))
     for tagger, reason in (
-        (UnwritableTagger(), "c cannot be written: Disk quota exceeded$"),
-        (KilledTagger(), "a worker process was killed"),
+        (UnwritableTagger(*NOTHING), "c cannot be written: Disk quota exceeded$"),
+        (KilledTagger(*NOTHING), "a worker process was killed"),
     ):
         monkeypatch.setattr("ralm_jax.data.salient.fit_tagger", lambda texts, made=tagger: made)
         with pytest.raises(UserError, match=reason):
@@ -201,14 +207,15 @@ ENDLESS = """
 import itertools, sys
 from ralm_jax import cli
 from ralm_jax.data import prepare
+from ralm_jax.sources import read as sources
 
 if __name__ == "__main__":
     prepare._BATCH_CHARACTERS = 1000
-    read = prepare.read_documents
+    read = sources.documents_of
     passes = itertools.count()
 
-    def endless(source, counts):
-        found = list(read(source))
+    def endless(records, columns):
+        found = list(read(records, columns))
         if next(passes) == 0:
             return found
         return (d._replace(id=f"{d.id}-{i}") for i in itertools.count() for d in found)
@@ -221,7 +228,7 @@ if __name__ == "__main__":
         if next(added) == 10:
             print("cutting", flush=True)
 
-    prepare.read_documents, prepare.CorpusWriter.add = endless, recorded
+    sources.documents_of, prepare.CorpusWriter.add = endless, recorded
     prepare.os.cpu_count = lambda: 2
     sys.exit(cli.main())
 """
@@ -266,6 +273,7 @@ def test_signals_end_the_workers_and_remove_what_is_half_written(
     wait_for_end(ran.pid)
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_workers_end_and_the_next_preparation_sweeps(tmp_path):
     source = write(tmp_path / "x.jsonl", documents(30))
     ran = begun(source, tmp_path / "c")

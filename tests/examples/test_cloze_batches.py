@@ -145,9 +145,16 @@ def test_own_passage_and_missing_neighbours_are_dropped():
 def test_in_warm_up_the_own_passage_is_always_there_once():
     found, own = np.array([[5, 7, 9, 4], [7, 5, -1, -1], [3, 2, 1, 9]]), np.array([7, 8, 9])
     wanted = [[NULL, 5, 7, 9], [NULL, 7, 5, 8], [NULL, 3, 2, 9]]
-    assert Realm(LENGTHS, candidates=4, own_passage=True).choose(found, own).tolist() == wanted
-    excluded = Realm(LENGTHS, candidates=4).choose(found, own)
-    assert not (excluded == own[:, None]).any()
+    assert cloze_batches.candidates_with_own(found, own, 4).tolist() == wanted
+    assert not (cloze_batches.candidates(found, own, 4) == own[:, None]).any()
+
+
+def test_what_a_passage_needs_by_hand():
+    # Sentences of 3, 7, 2 and 4 wordpieces ask; three are special.
+    assert cloze_batches.needed(CORPUS, 99, titles=False).tolist() == [12 + 4 + 3, 4 + 4 + 3]
+    assert cloze_batches.needed(CORPUS, 18, titles=True).tolist() == [18, 11]
+    long = dataclasses.replace(CORPUS, lengths=np.array([[6, 7], [0, 4]], np.uint16))
+    assert cloze_batches.needed(long, 99, titles=True).tolist() == [7 + 6 + 3, 11]
 
 
 def test_the_order_is_a_pure_function_of_seed_and_step():

@@ -7,7 +7,7 @@ import pytest
 
 from ralm_jax.batches import Lengths
 from ralm_jax.examples import features, matching, question_batches
-from ralm_jax.examples.questions import Question
+from ralm_jax.questions.question import Question
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ralm_jax.examples import matching, question_batches
 from ralm_jax.examples.pattern_matching import pattern_spans
-from ralm_jax.examples.questions import Question
+from ralm_jax.questions.question import Question
 
 PATTERNS = [
     r"[A-Z]\w+(er|or)\b",

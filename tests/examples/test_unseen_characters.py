@@ -9,8 +9,8 @@ from ralm_jax.data.prepare import prepare
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.examples import matching, question_batches
 from ralm_jax.examples.pattern_matching import pattern_spans
-from ralm_jax.examples.questions import Question
 from ralm_jax.metrics.plain_text import with_accents
+from ralm_jax.questions.question import Question
 
 TEXTS = [
     "Glass\u200bwork of Nor\xadford was founded by Ada\u200b Quill.",

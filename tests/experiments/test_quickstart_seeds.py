@@ -43,7 +43,7 @@ def test_a_quickstart_is_run_once_and_an_interrupted_one_is_one_line(setting, mo
 
 
 @pytest.mark.slow
-def test_answers_from_a_quickstart_are_made_and_saved(tmp_path, small_runs, monkeypatch):
+def test_answers_from_a_quickstart_are_made_and_saved(tmp_path, traced_runs, monkeypatch):
     """The quickstart itself is small too."""
     usual = pipeline.ralm
 

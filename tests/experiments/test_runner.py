@@ -16,7 +16,7 @@ def experiment(monkeypatch, small_data):
     """run(*words) -> the exit code; rows are numbers, and `made` says which were made, in order."""
     made = []
     monkeypatch.setattr(datasets, "almanac_data", lambda out, seed: small_data)
-    monkeypatch.setattr(pricing, "operations", lambda row: 1e9)
+    monkeypatch.setattr(pricing, "total", lambda row: 1e9)
     monkeypatch.setattr(pricing, "table", lambda rows, finished: f"{len(rows)} to make")
 
     def row(setting, kind):

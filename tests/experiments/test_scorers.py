@@ -62,6 +62,7 @@ def measure(file, run):
     return scorers.main(["--out", str(file), str(run)])
 
 
+@pytest.mark.slow
 def test_a_run_of_random_parameters_knows_nothing(run, tmp_path, capsys):
     assert measure(tmp_path / "s.json", run(True)) == 0
     (row,) = json.loads((tmp_path / "s.json").read_text("utf-8"))["rows"]

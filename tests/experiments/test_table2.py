@@ -9,19 +9,20 @@ import pytest
 
 from experiments import datasets, pipeline, table2
 from experiments.setting import IMPORTED, SCALES, Setting
-from ralm_jax import arguments, gin_config
+from ralm_jax import gin_config
+from ralm_jax.arguments import shared
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.errors import UserError
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.sources.almanac import World
 
-CONFIGS = Path(arguments.configs()) / "experiments"
+CONFIGS = Path(shared.configs()) / "experiments"
 DATA = datasets.Data(*map(Path, ("z", "train", "select", "dev", "x")))
 
 

@@ -15,25 +15,29 @@ def stages(config, changes):
     return gin_config.bindings("pretrain.pretrain", config, changes)["stages"]
 
 
-def test_rows_have_equal_steps_and_queries_and_differ_in_the_teacher():
+@pytest.mark.parametrize(("side", "size"), [("both", (120, 24)), ("queries", (375, 32))])
+def test_rows_have_equal_steps_and_queries_and_differ_in_the_teacher(side, size):
     seen = set()
-    for name, (_, config, changes) in teachers.TEACHERS.items():
-        more = teachers.TEACHES if config == teachers.READER else []
-        (stage,) = stages(config, [*more, *changes])
+    for name, (_, configs, changes) in teachers.TEACHERS.items():
+        if name == "inverse_cloze" and side == "queries":
+            continue
+        more = teachers.TEACHES if configs is teachers.READER else []
+        (stage,) = stages(configs[side], [*more, *changes])
         task, schedule = stage.task, stage.schedule
-        assert (schedule.steps, schedule.batch) == (120, 24), name
-        kind = (type(task).__name__, getattr(task, "teaches", None))
-        seen.add((*kind, getattr(task, "over_batch", None), str(getattr(task, "objective", None))))
-    assert len(seen) == len(teachers.TEACHERS)
-    (reads,) = stages(teachers.READER, teachers.READS)
+        assert (schedule.steps, schedule.batch) == size, name
+        assert getattr(task, "train_passages", True) == (side == "both")
+        what = ("teaches", "over_batch", "objective", "judge")
+        seen.add((type(task).__name__, *(str(getattr(task, each, None)) for each in what)))
+    assert len(seen) == len(teachers.TEACHERS) - (side == "queries")
+    (reads,) = stages(teachers.READER["both"], teachers.READS)
     assert reads.name == "reader" and reads.task.freeze_retriever
 
 
-def made(domain, seed, teacher, recalls):
+def made(domain, seed, teacher, recalls, side="both"):
     measured = {n: {"recall": {"5": r}} for n, r in zip(ROWS, recalls, strict=True)}
     seconds = {f"{teacher}{seed}": 600.0}
     more = {"selection": [], "differences": {}, "passages": 10}
-    about = {"domain": domain, "seed": seed, "teacher": teacher}
+    about = {"domain": domain, "seed": seed, "teacher": teacher, "side": side}
     return {**about, "seconds": seconds, "measured": measured, **more}
 
 
@@ -43,12 +47,18 @@ def test_the_table_by_hand():
         made("law", 0, "windows", [0.5, 0.4, 0.5, 0.6, 0.45, 0.65]),
         made("law", 1, "windows", [0.5, 0.4, 0.5, 0.6, 0.35, 0.7]),
         made("law", 0, "pdist", [0.5, 0.4, 0.5, 0.6, 0.41, 0.59]),
+        made("law", 0, "pdist", [0.5, 0.4, 0.5, 0.6, 0.42, 0.58], "queries"),
     ]
     shown = teachers.table(rows)
     assert "| law | none: the start | 40.0 |  | 60.0 |  |  |" in shown
     row = "| 40.0 (35.0 to 45.0) | +5.0, -5.0 | 67.5 (65.0 to 70.0) | +5.0, +10.0 | 10 |"
     assert f"| law | windows find their own passage {row}" in shown
     assert "| law | reader: PDist, over the batch | 41.0 | +1.0 | 59.0 | -1.0 | 10 |" in shown
+    assert "| law, queries alone | none: the start | 40.0 |" in shown
+    alone = (
+        "| law, queries alone | reader: PDist, over the batch | 42.0 | +2.0 | 58.0 | -2.0 | 10 |"
+    )
+    assert alone in shown
 
 
 def test_a_teacher_that_is_none_is_refused(tmp_path, capsys):
@@ -56,6 +66,11 @@ def test_a_teacher_that_is_none_is_refused(tmp_path, capsys):
     words = ["--init", str(tmp_path), "--out", str(tmp_path), "--teachers", "windows,owl"]
     assert teachers.main([*words, "--domain", f"a=b,{tmp_path / 'q.jsonl'}"]) == 2
     assert "--teachers owl: there are inverse_cloze, windows, mix" in capsys.readouterr().err
+    given = [*words[:-1], "reranker", "--domain", f"a=b,{tmp_path / 'q.jsonl'}"]
+    assert teachers.main(given) == 2
+    assert "give the run it comes from, --reranker RUN" in capsys.readouterr().err
+    assert teachers.main([*given, "--side", "queries", "--teachers", "inverse_cloze"]) == 2
+    assert "leave out --side queries" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def opened(tiny, tmp_path_factory):
     return OpenRun.open(a_run(tmp_path_factory.mktemp("run"), model, tiny.corpus))
 
 
+@pytest.mark.slow
 def test_what_is_read_agrees_with_what_is_measured(opened):
     rows = inspect.sentences(opened, 1000)
     clozes = inspect.read(opened, rows)
@@ -47,6 +48,7 @@ def test_what_is_read_agrees_with_what_is_measured(opened):
     assert alone == pytest.approx(measured["span_accuracy_null"])
 
 
+@pytest.mark.slow
 def test_bayes_holds_and_the_own_passage_is_left_out(opened):
     rows = inspect.sentences(opened, 20)
     for row, cloze in zip(rows, inspect.read(opened, rows), strict=True):

@@ -7,10 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from ralm_jax import cli
-from ralm_jax.batches import Lengths
+from ralm_jax import cli, partition
+from ralm_jax.batches import Lengths, Text
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.evaluate import evaluate
+from ralm_jax.examples import features
 from ralm_jax.inference import embedding
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
@@ -50,7 +51,7 @@ def contents(folder):
 def test_opening_a_run_leaves_a_save_in_progress_alone(run, tiny, tmp_path, capsys, what):
     before = contents(run)
     if what == "evaluate":
-        evaluate(run, tiny.questions)
+        evaluate(run, tiny.questions, clozes=0)
     elif what == "ask":
         assert cli.main(["ask", "Who?", "--run", str(run)]) == 2
     elif what == "export":
@@ -65,7 +66,7 @@ def test_a_run_of_a_read_only_folder_is_measured(run, tiny):
         for name in files:
             os.chmod(os.path.join(folder, name), 0o444)
         os.chmod(folder, 0o555)
-    assert evaluate(run, tiny.questions)["step"] == 1
+    assert evaluate(run, tiny.questions, clozes=0)["step"] == 1
 
 
 def test_a_checkpoint_that_its_owner_removes_gives_way_to_the_newer(run, monkeypatch):
@@ -86,6 +87,7 @@ def test_a_checkpoint_that_its_owner_removes_gives_way_to_the_newer(run, monkeyp
 
 
 # Orbax reads on a loop of its own, and where a file is gone in the middle it leaves callbacks behind to that.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_trainer_saves_while_others_read(run, tiny):
     """Steps are saved and pruned as fast as may be; every reader finds a whole one."""
@@ -154,3 +156,26 @@ def test_a_corpus_that_was_moved_elsewhere_is_asked_for(run, tiny, tmp_path):
     with pytest.raises(UserError, match=r"is not at /gone/corpus any more.*--corpus") as error:
         _ = OpenRun.open(run).corpus
     assert "prepare" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_passages_given_as_texts_are_embedded_no_wider_than_they_are(run, tiny, monkeypatch):
+    """As the index embeds them, and short ones in fewer wordpieces."""
+    opened, length = OpenRun.open(run), LENGTHS.passage
+    monkeypatch.setattr(embedding, "CHUNK", 8)
+    whole = features.passage_text(tiny.corpus, np.arange(24), length)
+    short = whole.tokens.copy()
+    short[::2, 12:] = 0
+    text = Text(short, whole.types * (short != 0))
+    seen = []
+    usual = embedding._embedder(opened.model, "passages")
+
+    def noted(params, given):
+        seen.append(given.tokens.shape[-1])
+        return usual(params, given)
+
+    monkeypatch.setattr(embedding, "_embedder", lambda *_: noted)
+    found = embedding.embed_texts(opened.model, opened.params, text, "passages")
+    assert min(seen) == length // 4 and max(seen) <= length
+    flat = partition.replicate(opened.params["retriever"])
+    wanted = usual(flat, partition.shard(text))
+    np.testing.assert_allclose(found, np.asarray(wanted), atol=1e-5)

@@ -13,7 +13,7 @@ ROWS = 8
 def loss(weight, learnt, fixed, scale=1.0):
     """Couples the columns of a row, and nothing else."""
     values = jax.nn.logsumexp(learnt * weight["w"][None, :] + fixed, axis=1)
-    return scale * values.sum(), {"positive": (fixed > 0).sum()}
+    return scale * values.sum(), ({"positive": (fixed > 0).sum()}, {"values": values})
 
 
 @pytest.fixture
@@ -32,7 +32,10 @@ def test_groups_add_up_to_the_whole_with_its_gradients(given, size):
         for f in (loss, grouped)
     )
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, wanted)
-    assert grouped(*given)[1]["positive"] == loss(*given)[1]["positive"]
+    (metrics, kept), (all_metrics, all_kept) = grouped(*given)[1], loss(*given)[1]
+    assert metrics["positive"] == all_metrics["positive"]
+    # What is kept of each row comes in the order of rows.
+    np.testing.assert_allclose(kept["values"], all_kept["values"], rtol=1e-6)
 
 
 def test_each_group_takes_the_way_that_is_chosen(given):

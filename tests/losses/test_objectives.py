@@ -118,8 +118,13 @@ def to_scores(objective, likelihood, scores, **more):
     weights = np.ones((1, 1), np.float32)
     valid = np.ones((1, len(scores)), bool)
     given = np.asarray(likelihood, np.float32)[None, :, None]
-    grad = jax.grad(lambda s: value(objective, s[None], given, weights, valid, **more)[0])
-    return np.asarray(grad(np.asarray(scores, np.float32)))
+    return np.asarray(gradient(objective, **more)(np.float32(scores), given, weights, valid))
+
+
+@functools.cache
+def gradient(objective, **more):
+    """Compiled, or each of its operations would be for itself."""
+    return jax.jit(jax.grad(lambda s, *given: value(objective, s[None], *given, **more)[0]))
 
 
 @pytest.mark.parametrize("objective", ALL, ids=lambda f: f.__name__)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from ralm_jax import partition
-from ralm_jax.batches import QuestionBatch, Text
-from ralm_jax.losses import spans
+from ralm_jax.batches import Lengths, QuestionBatch, Text
+from ralm_jax.losses import microbatch
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.training import steps
+from ralm_jax.training.tasks import Realm
 from tests.training.test_steps import PLAIN, largest
 
 B, K, L, R, S, W, E = 8, 3, 5, 6, 16, 4, 4
@@ -66,6 +67,7 @@ def whole(batch, params):
     return once(batch, params, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "how"),
     [
@@ -94,9 +96,17 @@ def test_where_no_answer_is_nothing_is_read(batch, params):
     assert np.isnan(once(batch, broken, 1, microbatch_size=1)[1]["loss"][0])
 
 
-def test_widths_part_the_groups_in_three():
+def test_widths_part_the_groups_in_three(usual_widths):
     needed = np.arange(1, 321)  # of groups of one, a third needs at most 107, two thirds 214
-    assert spans.widths(needed, 1, 320) == (112, 216, 320)
-    assert spans.widths(np.full(100, 60), 5, 64) == (64,)
-    first, *_, last = spans.widths(needed, 5, 320)
+    assert microbatch.widths(needed, 1, 320) == (112, 216, 320)
+    assert microbatch.widths(np.full(100, 60), 5, 64) == (64,)
+    first, *_, last = microbatch.widths(needed, 5, 320)
     assert first > 216 and last == 320
+
+
+def test_joint_training_reads_at_widths_of_its_corpus(usual_widths, tiny):
+    """What it retrieves or reads is seldom as long as it may be."""
+    task = Realm(Lengths(query=20, passage=56, joint=64, masked=4), candidates=3)
+    *narrower, last = task.loss(MODEL, tiny.corpus).keywords["widths"]
+    assert last == 64 and narrower and all(0 < width < 64 for width in narrower)
+    assert task.loss(MODEL).keywords["widths"] == ()

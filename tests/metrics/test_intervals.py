@@ -20,7 +20,7 @@ def test_no_difference_is_none():
 
 def test_p_is_as_often_small_as_it_says_where_there_is_no_difference():
     rng = np.random.default_rng(3)
-    ps = [paired(*rng.integers(0, 2, (2, 60)))["p"] for _ in range(200)]
+    ps = [paired(*rng.integers(0, 2, (2, 60)))["p"] for _ in range(100)]
     assert np.mean(np.array(ps) < 0.2) < 0.3 and np.mean(np.array(ps) < 0.05) < 0.12
 
 

@@ -7,7 +7,7 @@ import pytest
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Embedder, Retriever
-from ralm_jax.models.transformer import Encoder
+from ralm_jax.models.encoder.transformer import Encoder
 
 SMALL = EncoderConfig(vocab_size=20, hidden=8, layers=1, heads=2, intermediate=16, positions=16)
 TOKENS = np.array([[2, 7, 9, 5, 3, 0, 0], [2, 11, 3, 6, 6, 19, 3]], np.int32)

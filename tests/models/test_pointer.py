@@ -110,10 +110,11 @@ def params(model):
 
 def likelihoods(model, params):
     """log p(y_m | z_k, x) [B,K,M]."""
-    _, found = model.apply({"params": params}, batch())
+    _, found = jax.jit(model.apply)({"params": params}, batch())
     return np.asarray(found)
 
 
+@pytest.mark.slow
 def test_a_passage_that_holds_the_piece_is_likelier_from_the_first_step(model, params):
     null, holds, lacks = likelihoods(model, params)[0, :, 0]
     # Half of the probability is the vocabulary's, so a passage that lacks the piece loses as much.
@@ -121,6 +122,7 @@ def test_a_passage_that_holds_the_piece_is_likelier_from_the_first_step(model, p
     assert np.exp(holds) > 0.1
 
 
+@pytest.mark.slow
 def test_the_null_passage_has_the_vocabulary_alone(model, params):
     plain = Ralm(CALM, CALM, embedding=4)
     reader = {name: part for name, part in params["reader"].items() if name != "pointer"}
@@ -138,6 +140,7 @@ def test_the_pointer_begins_as_the_identity_however_it_is_drawn(model, params):
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(reader["pointer"]["gate"]))
 
 
+@pytest.mark.slow
 def test_a_reader_learns_to_copy_and_keeps_the_rest():
     plain = Ralm(CALM, CALM, embedding=4)
     begun = initial.drawn_params(plain, seed=3)

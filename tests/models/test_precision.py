@@ -1,6 +1,7 @@
 """Whatever activations are computed in, softmax, norms, logits and losses are float32."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.encoder.layers import attend
+from ralm_jax.models.encoder.transformer import Layer
 from ralm_jax.models.reader import Reader
 from ralm_jax.models.scorer import Scorer
 from ralm_jax.models.span_reader import SpanReader
-from ralm_jax.models.transformer import Layer
 
 B, S, H, D = 6, 10, 4, 16
 CONFIG = EncoderConfig(
@@ -20,13 +22,20 @@ CONFIG = EncoderConfig(
 HALF = dataclasses.replace(CONFIG, dtype=jnp.bfloat16)
 
 
+def attending(config, train, key, query, keys, value):
+    """`attend` with nothing masked, as a layer calls it."""
+    mask = jnp.ones((len(keys), 1, 1, keys.shape[1]), bool)
+
+    def call(layer):
+        return attend(layer, config, query, keys, value, mask, train)
+
+    return Layer(config).apply({}, method=call, rngs={"dropout": key})
+
+
 def attention(config, train, key, value):
     """What each query sees of `value` [B,S,H,D/H]; all keys are alike, so that all are seen alike."""
-    layer = Layer(config)
     same = jnp.zeros((B, S, H, D // H), config.dtype)
-    mask = jnp.ones((B, 1, 1, S), bool)
-    rngs = {"dropout": key}
-    return layer.apply({}, same, same, value, mask, train, method="attend", rngs=rngs)
+    return attending(config, train, key, same, same, value)
 
 
 def test_attention_dropout_is_drawn_for_each_example_and_head():
@@ -43,18 +52,10 @@ def test_attention_dropout_is_drawn_for_each_example_and_head():
 def test_the_softmax_of_attention_is_float32():
     """257 equal weights: each is 1/257, whose sum in bfloat16 is far from 1."""
     config = dataclasses.replace(HALF, attention_dropout=1e-6)
-    layer, keys = Layer(config), 257
-    same = jnp.zeros((1, keys, H, D // H), jnp.bfloat16)
-    seen = layer.apply(
-        {}, same[:, :1], same, same + 1, jnp.ones((1, 1, 1, keys), bool), True,
-        method="attend", rngs={"dropout": jax.random.key(0)},
-    )  # fmt: skip
-    jaxpr = jax.make_jaxpr(
-        lambda q: layer.apply(
-            {}, q, same, same, jnp.ones((1, 1, 1, keys), bool), True,
-            method="attend", rngs={"dropout": jax.random.key(0)},
-        )
-    )(same[:, :1])  # fmt: skip
+    same = jnp.zeros((1, 257, H, D // H), jnp.bfloat16)
+    call = functools.partial(attending, config, True, jax.random.key(0))
+    seen = call(same[:, :1], same, same + 1)
+    jaxpr = jax.make_jaxpr(lambda query: call(query, same, same))(same[:, :1])
     exponents = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "exp"]
     assert exponents and all(e.outvars[0].aval.dtype == jnp.float32 for e in exponents)
     assert seen.dtype == jnp.bfloat16
@@ -70,6 +71,7 @@ def equations(jaxpr):
                     yield from equations(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [Reader, Scorer, SpanReader])
 def test_logits_are_not_rounded_to_bfloat16(module, drawn):
     """What comes out has bits that a bfloat16 cast to float32 would not."""

@@ -29,10 +29,14 @@ def batch():
         tokens[..., -2:] *= rng.integers(2, size=(*shape[:-1], 1))  # some rows are padded
         return Text(tokens, (tokens > 10).astype(np.int32))
 
+    query, candidates, joint = text(B, L), text(B, K, P), text(B, K, S)
+    for texts, length in ((candidates, 3), (joint, L + 1)):
+        for each in texts:
+            each[:, 0, length:] = 0  # the null passage
     return ClozeBatch(
-        query=text(B, L),
-        candidates=text(B, K, P),
-        joint=text(B, K, S),
+        query=query,
+        candidates=candidates,
+        joint=joint,
         valid=np.ones((B, K), bool),
         positions=np.array([[1, 3], [2, 0]], np.int32),
         targets=rng.integers(1, 20, (B, M)).astype(np.int32),
@@ -83,6 +87,7 @@ def test_the_scale_multiplies_the_scores_only(params, batch):
     np.testing.assert_allclose(scaled[1], plain[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_reach_the_retriever_and_likelihoods_the_reader(params, batch):
     sums = lambda params: [x.sum() for x in MODEL.apply({"params": params}, batch)]  # noqa: E731
     by_scores, by_likelihoods = jax.jit(jax.jacrev(sums))(params)

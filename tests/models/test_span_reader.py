@@ -18,6 +18,7 @@ SMALL = EncoderConfig(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length, width", [(12, 4), (12, 1), (5, 10), (3, 3)])
 def test_spans_are_those_within(length, width):
     """Also where spans may be wider than the text is long."""

@@ -9,8 +9,8 @@ import pytest
 
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.embedder import Embedder
+from ralm_jax.models.encoder.transformer import Encoder
 from ralm_jax.models.reader import Reader
-from ralm_jax.models.transformer import Encoder
 
 SMALL = EncoderConfig(vocab_size=20, hidden=8, layers=3, heads=2, intermediate=16, positions=16)
 TOKENS = np.array([[2, 7, 9, 5, 3, 0, 0], [2, 11, 3, 6, 6, 19, 3]], np.int32)
@@ -104,7 +104,9 @@ def test_positions_may_start_as_sinusoids():
     np.testing.assert_allclose(begun["position_embeddings"]["embedding"], wanted, atol=1e-5)
 
 
-def test_rematerialisation_changes_no_value_and_no_gradient(params):
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", [True, "dots"])
+def test_rematerialisation_changes_no_value_and_no_gradient(params, remat):
     def both(config):
         def loss(params):
             states = encode(params, TOKENS, TYPES, config, train=True, rngs={"dropout": key})
@@ -113,7 +115,7 @@ def test_rematerialisation_changes_no_value_and_no_gradient(params):
         key = jax.random.key(1, impl="rbg")  # compiles sooner than the default
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    again = dataclasses.replace(SMALL, remat=True)
+    again = dataclasses.replace(SMALL, remat=remat)
     shapes = jax.eval_shape(Encoder(again).init, jax.random.key(0), TOKENS, TYPES)["params"]
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
     for plain, saved in zip(*(jax.tree.leaves(both(c)) for c in (SMALL, again)), strict=True):

@@ -16,6 +16,7 @@ from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.span_reading import best_spans
 from ralm_jax.losses import marginal
+from ralm_jax.models import ralm
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.weights import families, layout
@@ -152,11 +153,14 @@ def test_scorer(theirs, saved, tmp_path, shared):
 
 def cloze_batch() -> ClozeBatch:
     rng = np.random.default_rng(5)
-    joint = texts(3, B, K, S)
+    candidates, joint = texts(2, B, K, P), texts(3, B, K, S)
+    # The first candidate is the null passage, which is read no further than it can reach.
+    for text, length in ((candidates, ralm.EMPTY), (joint, L + 1)):
+        text.tokens[:, 0, length:] = text.types[:, 0, length:] = 0
     positions = np.array([[1, 2, 3], [2, 1, 0]], np.int32)
     return ClozeBatch(
         query=texts(1, B, L),
-        candidates=texts(2, B, K, P),
+        candidates=candidates,
         joint=joint,
         valid=np.ones((B, K), bool),
         positions=positions,

@@ -3,14 +3,44 @@
 import ast
 from pathlib import Path
 
+import jax
+import pytest
+
+from ralm_jax.errors import UserError
 from ralm_jax.retrieval import searcher
-from ralm_jax.retrieval.choose import EXACT_BELOW, choose
-from ralm_jax.retrieval.exact import Exact
+from ralm_jax.retrieval.choose import EXACT_BELOW, choose, form
+from ralm_jax.retrieval.exact import Exact, Rounded
 
 
 def test_few_passages_are_searched_exactly():
-    assert isinstance(choose(EXACT_BELOW - 1), Exact)
-    assert isinstance(choose(10 * EXACT_BELOW, "exact"), Exact)
+    assert isinstance(choose(EXACT_BELOW - 1, width=8), Exact)
+    assert isinstance(choose(10 * EXACT_BELOW, "exact", width=8), Exact)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_accelerators_round_what_is_large(platform):
+    """Below, float32 costs them nothing; a CPU is never quicker in bfloat16."""
+    few, many = EXACT_BELOW - 1, EXACT_BELOW
+    assert form(few, "exact", platform) == form(few, "auto", platform) == "exact"
+    assert form(many, "exact", platform) == "rounded"
+    assert form(many, "exact", "cpu") == "exact"
+    for each in platform, "cpu":
+        assert form(many, "auto", each) == form(few, "scann", each) == "scann"
+
+
+def test_an_accelerator_has_room_or_says_so(monkeypatch):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 1 << 30}
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    assert isinstance(choose(10**6, "exact", width=128), Rounded)
+    with pytest.raises(UserError, match="exact search: 3,000,000 passages"):
+        choose(3_000_000, "exact", width=128)
+    # An index that stays as it is needs half.
+    assert isinstance(choose(3_000_000, "exact", width=128, tables=1), Rounded)
 
 
 def test_the_interface_imports_no_searcher():

@@ -71,10 +71,32 @@ def test_a_searcher_that_was_fitted_to_fewer_is_fitted_again(vectors, tmp_path):
     file = version / FOLDER / SETTINGS
     assert open_or_build(version, queries, ScannConfig(k=8)).settings == before
     settings = dataclasses.asdict(before) | {"reorder": 3200}
+    # Of a release that did not say to which k it was fitted.
+    del settings["k"]
     file.write_text(json.dumps(settings))
     made = open_or_build(version, queries, ScannConfig(k=5000))
     assert made.settings.form == "brute" or made.settings.reorder >= 5000
     assert (made.search(queries[:5], 5000)[0] >= 0).all()
+
+
+def test_the_recall_that_is_reported_is_that_of_the_k_in_use(vectors, tmp_path):
+    """Of more passages a searcher finds a smaller share, though it rescores as many as are asked for."""
+    version, queries = commit(tmp_path, vectors), clustered(80, 1)
+    few = open_or_build(version, queries, ScannConfig(k=8)).settings
+    assert few.k == 8 and few.reorder >= 50
+    many = open_or_build(version, queries, ScannConfig(k=50)).settings
+    assert many.k == 50
+    # What was fitted to more serves fewer.
+    assert open_or_build(version, queries, ScannConfig(k=8)).settings == many
+
+
+def test_a_tree_finds_a_wide_beam_with_little_more_than_it(vectors, tmp_path):
+    """Codes of one dimension rank so well that few more are rescored than are asked for."""
+    queries = clustered(80, 1)
+    made = open_or_build(commit(tmp_path, vectors), queries, ScannConfig(k=2000, leaves=100))
+    assert made.settings.form == "tree" and 2000 <= made.settings.reorder <= 2500
+    ids, _ = made.search(queries[:20], 2000)
+    assert searcher.recall(ids, searcher.exact(queries[:20], vectors, 2000)[0]) > 0.95
 
 
 def test_fewer_queries_measure_a_larger_k():

@@ -323,4 +323,4 @@ def test_nothing_is_served_before_the_first_publish(searcher):
         searcher.search(unit(1), 1)
     with pytest.raises(ValueError, match="without a build"):
         searcher.publish()
-    assert isinstance(choose(EXACT_BELOW), ScannProcess)
+    assert isinstance(choose(EXACT_BELOW, width=2), ScannProcess)

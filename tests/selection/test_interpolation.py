@@ -11,11 +11,11 @@ from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.retrieval import evaluate_retrieval, table
 from ralm_jax.examples import windows
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, selection
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.selection import interpolation
@@ -127,6 +127,7 @@ def trained(tiny, start, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_training_that_helps_is_kept(trained, tiny, start):
     """What is kept lies between; a run opened has it and searches with BM25 beside it."""
     record = json.loads((trained / selection.SELECTION).read_text())
@@ -142,6 +143,7 @@ def test_training_that_helps_is_kept(trained, tiny, start):
     assert said[1:] == ["BM25 weighs 15 beside the dense score"]
 
 
+@pytest.mark.slow
 def test_the_start_is_kept_where_training_helps_nothing(tiny, start, tmp_path):
     """Bit for bit, and it is said."""
     _, params = train(tmp_path, tiny, start, 1e-9, steps=2)
@@ -151,6 +153,7 @@ def test_the_start_is_kept_where_training_helps_nothing(tiny, start, tmp_path):
     assert selection.said(tmp_path)[0].startswith("the start was kept, by 200 windows")
 
 
+@pytest.mark.slow
 def test_questions_choose_where_there_are_any(tiny, start, tmp_path):
     train(tmp_path, tiny, start, 1e-9, steps=2, questions=tiny.questions)
     assert selection.said(tmp_path)[0].startswith("the start was kept")
@@ -165,6 +168,7 @@ def test_questions_choose_where_there_are_any(tiny, start, tmp_path):
         train(tmp_path, tiny, start, 1e-9, steps=2)
 
 
+@pytest.mark.slow
 def test_the_same_call_again_changes_nothing(trained, tiny, start):
     before = (trained / selection.SELECTION).stat().st_mtime_ns
     _, params = train(trained, tiny, start, 3e-3)
@@ -172,6 +176,7 @@ def test_the_same_call_again_changes_nothing(trained, tiny, start):
     assert (trained / selection.SELECTION).stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_it_is_measured_beside_what_one_could_have_for_nothing(trained, tiny, start, tmp_path):
     given = read_questions(tiny.questions)
     opened = OpenRun.open(trained)
@@ -201,6 +206,7 @@ def test_it_is_measured_beside_what_one_could_have_for_nothing(trained, tiny, st
     assert difference["low"] <= difference["difference"] <= difference["high"]
 
 
+@pytest.mark.slow
 def test_evaluate_finds_where_a_run_began(trained, tiny, tmp_path, capsys):
     file = tmp_path / "report.json"
     words = ["evaluate", "--run", trained, "--questions", tiny.questions, "--json", file]

@@ -10,7 +10,7 @@ from ralm_jax import cli
 from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.examples import windows
-from ralm_jax.examples.question_sources import read_questions
+from ralm_jax.questions.read import read_questions
 from ralm_jax.selection import interpolation, labels
 from ralm_jax.training.passage_windows import PassageWindows
 

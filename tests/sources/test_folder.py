@@ -8,6 +8,7 @@ import pytest
 
 from ralm_jax.errors import UserError
 from ralm_jax.sources.documents import Document
+from ralm_jax.sources.folder import SUFFIXES
 from ralm_jax.sources.read import read_documents
 
 
@@ -133,11 +134,11 @@ def test_index_files_are_named_by_their_folders(tmp_path):
 
 
 def test_files_of_other_kinds_are_counted_by_suffix(tmp_path):
-    names = ["a.txt", "b.HTML", "c/d.html", "e.pdf", "Makefile", "c/x.tar.gz"]
+    names = ["a.txt", "b.PNG", "c/d.png", "e.ps", "Makefile", "c/x.tar.gz"]
     documents, counts = read(fill(tmp_path, dict.fromkeys(names, "x")))
     assert list(documents) == ["a.txt"]
     assert counts == {
-        "rejected: file of another kind (.html 2, .gz 1, .pdf 1, no suffix 1)": 5,
+        "rejected: file of another kind (.png 2, .gz 1, .ps 1, no suffix 1)": 5,
     }
 
 
@@ -149,11 +150,11 @@ def test_the_most_frequent_suffixes_are_named(tmp_path):
 
 
 def test_a_folder_without_documents_names_what_is_there_and_what_is_read(tmp_path):
-    fill(tmp_path, {"a.html": "x", "b.html": "x", "c.txt": "\u200b"})
+    fill(tmp_path, {"a.png": "x", "b.png": "x", "c.txt": "\u200b"})
     assert rejection(tmp_path) == (
         ": no documents (rejected: document without text: 1, "
-        "rejected: file of another kind (.html 2): 2); "
-        "give a folder with .txt, .text, .md, .markdown, .rst files"
+        "rejected: file of another kind (.png 2): 2); "
+        f"give a folder with {', '.join(SUFFIXES)} files"
     )
     (tmp_path / "empty").mkdir()
     assert rejection(tmp_path / "empty").startswith(": no documents (it is empty); give a folder")

@@ -77,7 +77,7 @@ def test_an_empty_corpus(tmp_path, name):
 def test_a_truncated_gzip_file(tmp_path):
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(GOOD).encode() * 9)[:-9])
-    with pytest.raises(UserError, match="damaged gzip file"):
+    with pytest.raises(UserError, match="damaged compressed file"):
         list(read_documents(str(path)))
 
 
@@ -138,14 +138,14 @@ def test_prepare_counts_what_was_rejected(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.md").write_text("# Kiln\n\nThe kiln was built in 1712. It is fired.")
     (tmp_path / "in" / "b.txt").write_text("\u200b")
-    (tmp_path / "in" / "c.html").write_text("<p>x</p>")
+    (tmp_path / "in" / "c.png").write_text("<p>x</p>")
     said = []
     counts = prepare(
         str(tmp_path / "in"), tmp_path / "corpus", vocab_size=200, processes=1, say=said.append
     )
     expected = {
         "rejected: document without text": 1,
-        "rejected: file of another kind (.html 1)": 1,
+        "rejected: file of another kind (.png 1)": 1,
     }
     assert expected.items() <= counts.items() and counts["documents"] == 1
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())

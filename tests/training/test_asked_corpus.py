@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -48,10 +49,11 @@ def news(tiny, tmp_path_factory):
 @pytest.mark.slow
 def test_queries_are_of_the_one_and_candidates_of_the_other(tiny, news, tmp_path):
     stage = dataclasses.replace(STAGE, asked=str(news.path))
-    model, params = pretrain.pretrain(
-        run=tmp_path / "run", corpus=tiny.corpus, stages=[stage], model=Ralm(SMALL, SMALL, embedding=8),
-        held_out=0.0,
-    )  # fmt: skip
+    with compiling.traced():
+        model, params = pretrain.pretrain(
+            run=tmp_path / "run", corpus=tiny.corpus, stages=[stage], held_out=0.0,
+            model=Ralm(SMALL, SMALL, embedding=8),
+        )  # fmt: skip
     run = loop.Run(tmp_path / "run", tiny.corpus, model, 0, 0.0)
     asked = loop.asked_corpus(run, stage)
     source = loop.draw_from(run, stage, 0, asked, stage.task.queries(asked, 0.0))
@@ -101,6 +103,7 @@ def test_rows_of_shared_passages(tiny, overlapping):
     np.testing.assert_array_equal(own, np.arange(tiny.corpus.size))
 
 
+@pytest.mark.slow
 def test_a_passage_in_both_corpora_is_never_a_candidate_of_its_own_sentence(
     tiny, overlapping, tmp_path
 ):

@@ -16,8 +16,6 @@ from ralm_jax.batches import Lengths
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.qa import evaluate_answers, table
 from ralm_jax.examples import question_batches
-from ralm_jax.examples.question_sources import read_questions
-from ralm_jax.examples.questions import ASKED_TWICE, Question, Questions
 from ralm_jax.inference import answering, embedding, vector_cache
 from ralm_jax.inference.answering import Answer, Answered
 from ralm_jax.inference.open_run import OpenRun
@@ -26,6 +24,8 @@ from ralm_jax.metrics.intervals import interval
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.question import ASKED_TWICE, Question, Questions
+from ralm_jax.questions.read import read_questions
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.exact import Exact
 from ralm_jax.retrieval.refresh import Asynchronous
@@ -102,6 +102,7 @@ def test_the_reader_learns_and_the_passage_tower_stays(pretrained, tuned):
     assert all(0 <= x["answer_in_read"] <= x["answer_in_beam"] <= 1 for x in logged)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_if_nothing_had_happened(pretrained, tiny, tmp_path):
     finetune(tmp_path / "whole", pretrained, tiny)
     with pytest.raises(training.Stopped):
@@ -117,6 +118,7 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(pretrained, tiny, tmp_pat
     assert [x["step"] for x in lines(tmp_path / "run")] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_parameters_that_answer_most_are_kept(pretrained, tiny, tmp_path, monkeypatch):
     """Answered at steps 0, 2, 4, here so that step 2 is the best; stopped there, the run goes on."""
     asked = read_questions(tiny.questions).asked[:10]
@@ -184,6 +186,7 @@ def test_passages_may_learn_too(pretrained, tiny, tmp_path):
     assert np.abs(kernel(ended) - kernel(begun)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_vectors_that_training_wrote_are_not_read_again_for_their_checksum(
     pretrained, tiny, tmp_path, monkeypatch
 ):
@@ -429,6 +432,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_line_from_questions_to_an_answer(pretrained, tiny, tmp_path, capsys):
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(tiny.questions.read_text("utf-8").splitlines()[:9]), "utf-8")

@@ -1,6 +1,8 @@
 """Where a run starts: all of it from one run, or each part from another."""
 
+import dataclasses
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -10,11 +12,11 @@ from ralm_jax import cli
 from ralm_jax.batches import Lengths, Text
 from ralm_jax.errors import UserError
 from ralm_jax.models import initial
-from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.config import Compute, EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
-from ralm_jax.training.initialize import Runs, starting_point
+from ralm_jax.training.initialize import Runs, computing, has_cudnn, starting_point
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
 
@@ -92,6 +94,7 @@ def test_a_retriever_and_a_reader_are_enough(tiny, runs):
     same(params["reader"], params_of(tiny, runs["reader"])["reader"])
 
 
+@pytest.mark.slow
 def test_a_reranker_joins_a_model_of_the_configuration(tiny, runs):
     given = Runs(reranker=runs["reranker"])
     model, params, note = starting_point(MODELS["whole"], given, tiny.corpus, 0, scorer=True)
@@ -145,3 +148,32 @@ def test_the_command_line_passes_them_on(tiny, runs, tmp_path, capsys):
     assert cli.main([*argv, *parts]) == 2
     assert "there is no run at" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "ours"),
+    [("NVIDIA L4", "8.9", True), ("Tesla T4", "7.5", False), ("TPU v5 lite", None, False)],
+)
+def test_cudnn_is_known_by_the_device(kind, capability, ours, monkeypatch):
+    about = {"device_kind": kind} | ({"compute_capability": capability} if capability else {})
+    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(**about)])
+    assert has_cudnn(Compute()) == ours
+
+
+def test_cudnn_on_a_cpu_is_one_line():
+    with pytest.raises(UserError, match="this machine computes on cpu: set it to 'auto'"):
+        has_cudnn(Compute(attention="cudnn"))
+    assert not has_cudnn(Compute())
+
+
+def test_a_run_does_not_keep_how_its_device_attended(tiny, tmp_path):
+    """One that was trained with cuDNN is read, and goes on, wherever there is none."""
+    wide = dataclasses.replace(sizes(16), vocab_size=tiny.corpus.vocabulary.size)
+    model = Ralm(wide, wide, embedding=4)
+    fused, plain = (computing(model, Compute(), cuda) for cuda in (True, False))
+    assert fused.reader_config.attention == fused.retriever_config.attention == "cudnn"
+    directory.describe(tmp_path / "run", fused, tiny.corpus)
+    assert directory.load_model(tmp_path / "run") == plain
+    directory.check_same(tmp_path / "run", plain, tiny.corpus)
+    with pytest.raises(UserError, match="another configuration"):
+        directory.check_same(tmp_path / "run", model, tiny.corpus)

@@ -69,6 +69,7 @@ def losses(model, params, task, given):
     return found, state.params
 
 
+@pytest.mark.slow
 def test_what_is_kept_equals_what_is_read_in_every_step(tiny, model, params, tmp_path):
     kept = batches(tiny, model, params, tmp_path)
     uncached = dataclasses.replace(TASK, cached=False)
@@ -108,13 +109,18 @@ def test_a_damaged_file_is_read_anew(tiny, model, params, tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_loader_that_is_resumed_gives_the_same_batch(tiny, model, params, tmp_path):
-    with contextlib.closing(TASK.loader(source(tiny, model, tmp_path))) as loader:
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_loader_that_is_resumed_gives_the_same_batch(tiny, model, params, tmp_path, learns):
+    task = dataclasses.replace(TASK, train_passages=learns)
+    with contextlib.closing(task.loader(source(tiny, model, tmp_path, task))) as loader:
         loader.start(params)
         state, wanted = loader.get_state(params), loader.batch(5)
-    with contextlib.closing(TASK.loader(source(tiny, model, tmp_path))) as loader:
+    assert (wanted.vectors is None) == learns and ("vectors" in state) != learns
+    with contextlib.closing(task.loader(source(tiny, model, tmp_path, task))) as loader:
         before = loader.get_state(params)
         assert jax.tree.map(np.shape, before) == jax.tree.map(np.shape, state)
+        # A checkpoint cannot hold arrays of nothing.
+        assert all(np.size(each) for each in jax.tree.leaves(state))
         loader.set_state(state, 5)
         jax.tree.map(np.testing.assert_array_equal, loader.batch(5), wanted)
 

@@ -14,12 +14,12 @@ from ralm_jax.errors import UserError
 from ralm_jax.evaluation.qa import evaluate_answers, table
 from ralm_jax.examples import question_batches
 from ralm_jax.examples.masking import salient_span
-from ralm_jax.examples.question_sources import read_questions
 from ralm_jax.inference import answering, embedding
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.losses import distillation, marginal
 from ralm_jax.models import initial
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.questions.read import read_questions
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.refresh import Asynchronous, Synchronous
 from ralm_jax.runs import directory
@@ -40,11 +40,12 @@ def params(drawn, clozes):
     return {**drawn(SCORING, clozes)["params"], **scorer}
 
 
-def once(clozes, params, devices=1, loss=steps.scorer_loss, **how):
+def once(clozes, params, devices=1, **how):
     begun = steps.create_state(params, PLAIN)
     begun = partition.replicate(begun) if devices == jax.device_count() else begun
     split = jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), clozes)
-    loss = functools.partial(loss, model=SCORING, **how)
+    scorer = "objective" in how
+    loss = functools.partial(steps.realm_loss, model=SCORING, scorer=scorer, **how)
     step = functools.partial(steps.train_step, loss=loss)
     ended, metrics = partition.parallelize(step)(begun, split, jax.random.key(0))
     return jax.tree.map(lambda a, b: np.asarray(a) - b, ended.params, params), metrics
@@ -67,7 +68,7 @@ def test_who_learns_under_which_objective(clozes, params):
     dynamic, said = once(clozes, params, objective=distillation.label_free)
     still = functools.partial(distillation.label_free, static=True)
     static, _ = once(clozes, params, objective=still)
-    alone, _ = once(clozes, params, loss=steps.realm_loss)
+    alone, _ = once(clozes, params)
     for moved in (dynamic, static):
         assert min(largest(moved["retriever"]), largest(moved["reader"])) > 1e-3
     assert largest(dynamic["scorer"]) > 1e-3 and said["grad_norm_scorer"][0] > 0
@@ -125,6 +126,7 @@ def tuned(tiny, tmp_path_factory):
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_labels_teach_it_in_fine_tuning(tuned):
     assert OpenRun.open(tuned).model.with_scorer
     lines = [json.loads(x) for x in (tuned / "metrics.jsonl").read_text().splitlines()]
@@ -132,6 +134,7 @@ def test_labels_teach_it_in_fine_tuning(tuned):
     assert len(listed) > 5 and np.mean(listed[-5:]) < np.mean(listed[:5])
 
 
+@pytest.mark.slow
 def test_it_puts_passages_in_order(tuned, tiny):
     """By what it makes of each, whatever the others are; what is beyond the depth is left out."""
     opened = OpenRun.open(tuned)
@@ -157,6 +160,7 @@ def test_it_puts_passages_in_order(tuned, tiny):
         assert np.isneginf(found.scores[b][~real]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exact", "reranks"), [(0.75, True), (0.5, False), (0.25, False)])
 def test_development_questions_decide_whether_it_is_used(
     exact, reranks, tuned, tiny, tmp_path, monkeypatch
@@ -178,6 +182,7 @@ def test_development_questions_decide_whether_it_is_used(
     ).rerank  # of a step that was not chosen nothing is known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Asynchronous(1, 1), Synchronous(1)])
 def test_questions_are_answered_from_the_index_that_served(
     policy, tuned, tiny, tmp_path, monkeypatch
@@ -195,6 +200,7 @@ def test_questions_are_answered_from_the_index_that_served(
     assert {"exact_match", "f1"} <= said.keys()
 
 
+@pytest.mark.slow
 def test_both_orders_of_development_questions_are_read(tuned, tiny):
     questions = read_questions(tiny.questions).asked[:4]
     select = Selection(tuned, tiny.corpus, questions, LENGTHS, 2, FROZEN)
@@ -209,6 +215,7 @@ def test_both_orders_of_development_questions_are_read(tuned, tiny):
     assert [a.rows.tolist() for a in first] != [a.rows.tolist() for a in second]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reranks", [True, False])
 def test_evaluate_and_ask_use_it(reranks, tuned, tiny, tmp_path, capsys):
     loaded, run = OpenRun.open(tuned), shutil.copytree(tuned, tmp_path / "run")

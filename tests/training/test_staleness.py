@@ -41,7 +41,7 @@ MADE_AT = [0] * 8 + [4] * 4
 @pytest.mark.parametrize(
     ("policy", "made_at", "checkpoint_every"),
     [
-        (ASYNCHRONOUS, MADE_AT, 100),
+        pytest.param(ASYNCHRONOUS, MADE_AT, 100, marks=pytest.mark.slow),
         pytest.param(ASYNCHRONOUS, MADE_AT, 3, marks=pytest.mark.slow),
         pytest.param(Synchronous(every=5), [0] * 6 + [5] * 5 + [10], 100, marks=pytest.mark.slow),
     ],

@@ -111,6 +111,7 @@ def test_a_labelled_question_has_its_own_passage_first(tiny):
         np.testing.assert_allclose(p[flat == own].sum(), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_resumed_gives_the_same_batch(tiny, tmp_path):
     """The teacher is kept: it goes on asking and teaching as the retriever was when the stage began."""
     model = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)

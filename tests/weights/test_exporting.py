@@ -117,6 +117,7 @@ def run(tiny, tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

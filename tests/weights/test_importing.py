@@ -13,7 +13,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
-from ralm_jax.weights import importing
+from ralm_jax.weights import tokenizer_files
 from ralm_jax.weights.importing import import_model
 
 BERT = {**trunk("bert.", pooler=False), **mlm()}
@@ -97,7 +97,8 @@ def test_tensors_that_do_not_fit_are_named(folder, out, harm, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "roberta"}, "model_type 'roberta' cannot be read; bert and realm can"),
+        ({"model_type": "deberta"}, "model_type 'deberta' cannot be read; bert, .* and realm can"),
+        ({"model_type": "roberta"}, "type_vocab_size must be 1, not 2"),
         ({"hidden_act": "relu"}, "hidden_act 'relu' cannot be read; gelu"),
         ({"position_embedding_type": "relative_key"}, "must be absolute"),
         ({"type_vocab_size": 1}, "type_vocab_size must be 2, not 1"),
@@ -183,5 +184,5 @@ def test_what_the_system_refuses_is_one_line(folder, out, monkeypatch, file, sai
         raise PermissionError(13, "Permission denied", file)
 
     path = folder(BERT)
-    monkeypatch.setattr(importing, "write_vocabulary", fail)
+    monkeypatch.setattr(tokenizer_files, "write_vocabulary", fail)
     refused(path, out, said)

@@ -95,6 +95,7 @@ def embed(read, method):
     return jax.jit(lambda p: read.model.apply({"params": p}, TEXT, method=method))(read.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_a_realm_scorer_has_one_tower_or_two(folder, same):
     one = draw(np.random.default_rng(0), embedder())
@@ -133,6 +134,7 @@ def test_a_realm_reader_scores_spans(folder):
                     assert found[row, s, w] < -1e37
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "slots"),
     [

@@ -1,5 +1,6 @@
 """sentence-transformers: stacks of modules, old layouts, prompts, lengths and lower case."""
 
+import functools
 import json
 
 import jax
@@ -12,7 +13,7 @@ from ralm_jax.batches import Text
 from ralm_jax.data.tokenizer import load_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
-from ralm_jax.models.transformer import Encoder
+from ralm_jax.models.encoder.transformer import Encoder
 from ralm_jax.runs import directory
 from ralm_jax.weights import families
 from ralm_jax.weights.exporting import export_model
@@ -106,6 +107,7 @@ def test_names_as_a_model_with_a_head_has_them(model):
 SPOKEN = {"query": "a city ", "passage": "the ", "clustering": "the year "}
 
 
+@pytest.mark.slow
 def test_prompts_are_put_behind_cls(model, tmp_path):
     path = model(("Transformer", "Pooling", "Normalize"), settings={"prompts": SPOKEN})
     opened, said, report = imported(path, tmp_path / "run")
@@ -335,6 +337,7 @@ def cross_encoder(prefix="bert.", labels=1):
     return trunk(prefix) | head
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_becomes_a_scorer(folder, tmp_path):
     path = folder(cross_encoder(), architectures=["BertForSequenceClassification"])
     opened, said, report = imported(path, tmp_path / "run")
@@ -342,12 +345,13 @@ def test_a_cross_encoder_becomes_a_scorer(folder, tmp_path):
     assert report["parameters"]["scorer"] > 0
     model, params = opened.model, opened.params
     text = Text(*(x[None] for x in TEXT))
-    scores = model.apply({"params": params}, text, method="rerank")[0]
+    rerank = jax.jit(functools.partial(model.apply, method="rerank"))
+    scores = rerank({"params": params}, text)[0]
     # By hand: the pooler's tanh over [CLS], then one number.
     tensors = draw(np.random.default_rng(0), cross_encoder())
     plain = families.read(folder(trunk("bert.")))
     encoder = {"params": plain.params["reader"]["encoder"]}
-    state = np.asarray(Encoder(plain.model.reader_config).apply(encoder, *TEXT))[:, 0]
+    state = np.asarray(jax.jit(Encoder(plain.model.reader_config).apply)(encoder, *TEXT))[:, 0]
     kernel, bias = tensors["bert.pooler.dense.weight"], tensors["bert.pooler.dense.bias"]
     pooled = np.tanh(state @ kernel.T + bias)
     wanted = pooled @ tensors["classifier.weight"][0] + tensors["classifier.bias"][0]

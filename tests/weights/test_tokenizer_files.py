@@ -7,6 +7,7 @@ from state_dicts import PIECES, mlm, trunk
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from ralm_jax.data.tokenizer import load_tokenizer, read_vocabulary
+from ralm_jax.data.tokenizing import open_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.runs import directory
 from ralm_jax.weights.importing import import_model
@@ -211,30 +212,58 @@ def test_lower_case_before_the_normalizer_leaves_accents(source, tmp_path):
         assert cut(tokenizer, text) == theirs.encode(text).tokens
 
 
+OTHERS = {
+    "normalizer": fast(normalizers.NFKC()),
+    "clean": fast(normalizers.BertNormalizer(clean_text=False)),
+    "pre_tokenizer": fast(normalizers.BertNormalizer(), pre_tokenizers.Whitespace()),
+    "long words": fast(normalizers.BertNormalizer(), max_input_chars_per_word=3),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_tokenizer_json_that_is_not_berts_is_taken_as_it_is(source, tmp_path, kind):
+    path = source()
+    (path / "tokenizer.json").write_text(json.dumps(OTHERS[kind]))
+    import_model(str(path), tmp_path / "run", say=lambda line: None)
+    kept, _ = directory.vocabulary(tmp_path / "run")
+    assert kept.read_bytes() == (path / "tokenizer.json").read_bytes()
+    theirs = Tokenizer.from_file(str(path / "tokenizer.json"))
+    for text in ("The city", "cae çá", "e\x00e ee."):
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        assert open_tokenizer(kept).tokenizer.encode(text, add_special_tokens=False).ids == ids
+
+
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (fast(normalizers.NFKC()), "the normalizer NFKC cannot be read; BertNormalizer can"),
-        (fast(normalizers.BertNormalizer(clean_text=False)), "clean_text false cannot be read"),
-        (
-            fast(normalizers.BertNormalizer(), pre_tokenizers.Whitespace()),
-            "the pre_tokenizer Whitespace cannot be read",
-        ),
-        (fast(normalizers.BertNormalizer(), type="BPE"), "a BPE tokenizer cannot be read"),
-        (
-            fast(normalizers.BertNormalizer(), max_input_chars_per_word=20),
-            "max_input_chars_per_word is 20; only 100 can be read",
-        ),
         (
             fast(normalizers.BertNormalizer(), vocab=IDS | {"the": 8, "##a": 33}),
             r"is \d+ in vocab\.txt and \d+ in tokenizer\.json",
         ),
+        (fast(normalizers.BertNormalizer(), type="BPE"), r"tokenizer\.json cannot be read"),
         ([], r"tokenizer\.json must be a JSON object"),
-        ({"model": []}, "cannot be read"),
+        ({"model": []}, "must be a JSON object with a model"),
+        (fast(normalizers.NFKC(), vocab=IDS | {"x": 40}), "41 tokens, more than the 40 word emb"),
+        (fast(normalizers.NFKC(), vocab={"[UNK]": 0, "[PAD]": 1}), "no cls_token, sep_token, mask"),
     ],
-    ids=["normalizer", "clean", "pre_tokenizer", "model", "long words", "ids", "list", "no model"],
+    ids=["ids", "model", "list", "no model", "too many", "no roles"],
 )
-def test_a_tokenizer_json_that_is_not_berts_is_refused(source, tmp_path, record, said):
+def test_a_tokenizer_json_that_cannot_be_read_is_refused(source, tmp_path, record, said):
     path = source()
     (path / "tokenizer.json").write_text(json.dumps(record))
     refused(path, tmp_path, said)
+
+
+def test_a_tokenizer_that_needs_code_is_refused(source, tmp_path):
+    path = source({"auto_map": {"AutoTokenizer": ["own.Tokenizer", None]}})
+    refused(path, tmp_path, r"needs code of its own \(auto_map\), and none is run here")
+
+
+@pytest.mark.parametrize("file", ["sentencepiece.bpe.model", "merges.txt"])
+def test_how_to_convert_a_tokenizer_in_another_form_is_said(source, tmp_path, file):
+    path = source()
+    (path / "vocab.txt").unlink()
+    (path / file).write_bytes(b"")
+    refused(
+        path, tmp_path, rf"nor tokenizer\.json but {file}: make a .* with: python -c \".*save_pre"
+    )

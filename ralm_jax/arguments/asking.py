@@ -1,0 +1,72 @@
+"""Verbs that use a run and change nothing in it."""
+
+from ralm_jax.arguments.shared import add_no_bm25
+
+
+def ask(verbs):
+    verb = verbs.add_parser(
+        "ask",
+        help="ask a fine-tuned run a question",
+        description="The answer, the passage it stands in with the span marked, how likely each passage was, "
+        "and the runners-up. Without a QUESTION it asks for them, one after the other.",
+    )
+    verb.add_argument("question", nargs="?", metavar="QUESTION", help="default: asked for")
+    verb.add_argument("--run", required=True, metavar="RUN2", help="made by ralm finetune")
+    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument("--json", choices=["-"], help="print JSON, a line a question")
+    return "ask", verb
+
+
+def check(verbs):
+    verb = verbs.add_parser(
+        "check",
+        help="read a corpus or a run whole, against its checksums",
+        description="A line for each version of a corpus, or for each checkpoint and index of a run: its "
+        "size, and whether it is sound. Exit code 2 where one is not. Nothing is changed.",
+    )
+    verb.add_argument("path", metavar="DIR", help="a corpus or a run")
+    verb.add_argument("--json", metavar="FILE", help="also write what was found there")
+    return "check", verb
+
+
+def evaluate(verbs):
+    verb = verbs.add_parser(
+        "evaluate",
+        help="measure a run on questions, beside BM25",
+        description="Zero-shot retrieval on questions (recall@1/5/20/100, MRR) with BM25 on the same ones, "
+        "and held-out masked spans read with and without retrieved passages. Of a fine-tuned run: exact "
+        "match and F1, beside a frozen retriever and BM25 with the same reader.",
+    )
+    verb.add_argument(
+        "--run", required=True, metavar="RUN", help="made by ralm pretrain, import or finetune"
+    )
+    verb.add_argument(
+        "--questions",
+        required=True,
+        metavar="QUESTIONS",
+        help="question, answers, and gold_ids where known: JSON lines, CSV, Parquet, the files of SQuAD, "
+        "DPR, KILT, CuratedTREC; a BEIR or MTEB folder; QUERIES+QRELS; tfds:NAME or hf:OWNER/NAME",
+    )
+    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument(
+        "--stage", metavar="NAME", help="measure after this stage (default: the last)"
+    )
+    verb.add_argument(
+        "--predictions", metavar="FILE.jsonl", help="also write each answer, with its evidence"
+    )
+    verb.add_argument(
+        "--reference",
+        metavar="RUN",
+        help="the run to compare with (default: the one this run began from)",
+    )
+    verb.add_argument(
+        "--each", metavar="FILE.jsonl", help="also write what every row makes of each question"
+    )
+    verb.add_argument(
+        "--rankings",
+        metavar="DIR",
+        help="also write what every row found: runs and qrels of TREC, results of BEIR",
+    )
+    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    add_no_bm25(verb)
+    return "evaluate", verb

@@ -1,0 +1,130 @@
+"""`ralm check`: whether what lies in a folder is whole, read byte by byte against its checksums."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ralm_jax import versions
+from ralm_jax.data import corpus
+from ralm_jax.errors import UserError
+from ralm_jax.retrieval import index
+from ralm_jax.runs import checkpoint, directory
+
+
+class Part(NamedTuple):
+    """One part of what is in a folder: its kind, where it lies, which version it is, its bytes, what made it,
+    and what is wrong with it; "" for nothing."""
+
+    kind: str
+    path: Path
+    version: str
+    size: int
+    made_by: str
+    problem: str
+
+
+def check(path: str | Path) -> list[Part]:
+    """Reads every file of a corpus, with all of its versions, or of a run, with its checkpoints and indexes.
+
+    Nothing is changed. What another process removes meanwhile is left out.
+
+    Raises UserError where there is neither.
+    """
+    path = Path(path)
+    if (path / directory.RUN).is_file():
+        return list(_run(path))
+    if (path / versions.MANIFEST).is_file() or (path / versions.FOLDER).is_dir():
+        return list(_corpus(path))
+    raise UserError(f"{path} is neither a corpus nor a run; give the folder of one")
+
+
+def table(path: str | Path, parts: list[Part]) -> str:
+    """The parts of a folder as a person reads them."""
+    rows = [(str(path), "version", "size", "", "made by")]
+    for part in parts:
+        inside = f"{part.kind} {os.path.relpath(part.path, path)}".removesuffix(" .")
+        # What is wrong is said whole in the line that ends the check.
+        state = "damaged" if part.problem else "sound"
+        rows.append((inside, part.version, _size(part.size), state, part.made_by))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:<{widths[3]}}  {e}".rstrip()
+        for a, b, c, d, e in rows
+    )
+
+
+def require_sound(parts: list[Part]) -> None:
+    """Raises UserError where any part is not."""
+    if damaged := [part for part in parts if part.problem]:
+        raise UserError(
+            f"{len(damaged)} of {len(parts)} parts are damaged; the first: {damaged[0].problem}"
+        )
+
+
+def _corpus(path: Path) -> Iterator[Part]:
+    newest, number = versions.current(path)
+    folders = {number: newest}
+    for folder in sorted((path / versions.FOLDER).glob("[0-9]*")):
+        folders.setdefault(int(folder.name), folder)
+    for version, folder in sorted(folders.items()):
+        made_by = _words(folder / versions.MANIFEST, ("passage_tokens", "fingerprint"))
+        # Its older versions go while another process updates it.
+        problem = _problem(corpus.verify_corpus, folder)
+        if version == number or folder.exists():
+            yield Part("corpus", folder, str(version), _bytes(folder), made_by, problem)
+
+
+def _run(path: Path) -> Iterator[Part]:
+    record = directory.read_record(path)
+    made_by = "config.gin" if (path / "config.gin").exists() else "an import"
+    problem = _problem(directory.load_model, path)
+    own = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    yield Part("run", path, str(record.get("corpus_version", 0)), own, made_by, problem)
+    for stage in [*record["stages"], directory.BEST]:
+        folder = directory.checkpoint_folder(path, stage)
+        for where in sorted(folder.glob("[0-9]*"), key=lambda f: int(f.name)):
+            problem = _problem(checkpoint.verify, where)
+            if where.exists():
+                yield Part("checkpoint", where, f"step {where.name}", _bytes(where), stage, problem)
+    for root in [*sorted((path / "index").glob("*")), *sorted((path / "vectors").glob("*"))]:
+        for step in index.versions(root):
+            folder = index.folder(root, step)
+            problem = _problem(index.verify, root, step)
+            if folder.exists():
+                encoder = _words(folder / index.MANIFEST, ("fingerprint",))
+                yield Part("index", folder, f"step {step}", _bytes(folder), encoder, problem)
+
+
+def _problem(verify: Any, *given: Any) -> str:
+    try:
+        verify(*given)
+    except UserError as error:
+        return str(error)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{given[0]}: {error!r}"
+    return ""
+
+
+def _words(manifest: Path, names: tuple[str, ...]) -> str:
+    try:
+        record = json.loads(manifest.read_text("utf-8"))
+        return ", ".join(f"{name} {record[name]}" for name in names if record.get(name) is not None)
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _size(size: int) -> str:
+    """
+    >>> _size(1), _size(20_480), _size(3 << 30)
+    ('1 B', '20.0 KiB', '3.0 GiB')
+    """
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = max(0, (max(size, 1).bit_length() - 1) // 10)
+    value = size / 1024**power
+    return f"{value:.0f} B" if power == 0 else f"{value:.1f} {units[power]}"

@@ -1,0 +1,55 @@
+"""What a configuration is to be estimated for: its model, its corpus, and what a run of it took."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ralm_jax.data.corpus import open_corpus
+from ralm_jax.errors import UserError
+from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs.writers import metrics_file, read_metrics
+from ralm_jax.training.pretrain import passages_stay
+
+
+def model(given: dict[str, Any], init: str | Path | None) -> Ralm:
+    """The model that a configuration trains, with the parts it adds.
+
+    Raises UserError where neither the configuration nor a run says which it is.
+    """
+    found = given.get("model")
+    if found is None:
+        if init is None:
+            raise UserError(
+                "the configuration names no model: give --init RUN, the run it starts from"
+            )
+        found = OpenRun.open(init).model
+        if not isinstance(found, Ralm):
+            raise UserError(f"{init} answers questions (OpenQA); pretraining starts from a Ralm")
+    parts = {"copies": given.get("copies"), "with_scorer": given.get("scorer")}
+    parts: dict[str, Any] = {name: True for name, wanted in parts.items() if wanted}
+    if passages_stay(given["stages"]):
+        parts["share_towers"] = False
+    return found.clone(**parts)
+
+
+def passages(count: int | None, corpus: str | None, run: str | None) -> int:
+    """How many there are. Raises UserError where nothing says so."""
+    if count is not None:
+        if count < 1:
+            raise UserError(f"--passages {count}: a corpus has at least one")
+        return count
+    if corpus is None and run is None:
+        raise UserError("say how large the corpus is: --passages N, or --corpus CORPUS")
+    return open_corpus(corpus).size if corpus else OpenRun.open(run or "").corpus.size
+
+
+def add_measured(report: dict[str, Any], run: Path) -> None:
+    """The median seconds of a step of each stage, as its run logged them."""
+    lines = read_metrics(metrics_file(run))
+    for stage in report["stages"]:
+        seconds = [x["step_seconds"] for x in lines if x["stage"] == stage["name"] and "loss" in x]
+        # The first steps compile.
+        if seconds:
+            stage["seconds_a_step_measured"] = float(np.median(seconds[1:] or seconds))

@@ -1,0 +1,123 @@
+"""The texts of passages: a TFDS dataset in ArrayRecord, read at random and without TensorFlow.
+
+    texts/            id, documents, title and text of each record
+    text_rows.npy     [N] int64: the record of each passage; not there where they are in the same order
+
+An update adds records to those before it and leaves them as they are: files are shared between versions.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ralm_jax import versions
+
+TEXTS, ROWS = "texts", "text_rows.npy"
+_TEXTS_PER_SHARD = 1 << 18
+
+
+class Texts:
+    """Random access to the id, documents, title and text of each passage, as bytes."""
+
+    def __init__(self, folder: Path):
+        # The import takes half a second, and training needs no texts.
+        import tensorflow_datasets as tfds
+
+        self.source: Any = tfds.builder_from_directory(folder / TEXTS).as_data_source(split="train")
+        self.rows = np.load(folder / ROWS) if (folder / ROWS).exists() else None
+
+    @property
+    def shards(self) -> int:
+        """Files that hold the records."""
+        return len(self.source.dataset_info.splits["train"].shard_lengths)
+
+    def __len__(self) -> int:
+        return len(self.source if self.rows is None else self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.source[int(row) if self.rows is None else int(self.rows[row])]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[row] for row in range(len(self)))
+
+
+def write_texts(
+    path: Path,
+    records: Iterator[dict[str, list[str]]],
+    size: int,
+    before: Path | None = None,
+) -> None:
+    """Writes `size` records as a TFDS dataset, behind those of the dataset `before`, which it shares."""
+    # Half a second to import, and worker processes have no use for it.
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    # Its classes are made at run time.
+    messages: Any = tf_example_pb2
+    path.mkdir()
+    text = tfds.features.Text()
+    features = tfds.features.FeaturesDict(
+        {"id": text, "documents": tfds.features.Sequence(text), "title": text, "text": text}
+    )
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=path, dataset_name="texts", split="train", filetype_suffix="array_record"
+    )
+    num_bytes, shared, files = _shards(before)
+    new = [min(_TEXTS_PER_SHARD, size - first) for first in range(0, size, _TEXTS_PER_SHARD)]
+    shards = shared + new
+    for shard, length in enumerate(shards):
+        file = template.sharded_filepath(shard_index=shard, num_shards=len(shards))
+        if shard < len(shared):
+            versions.link(files[shard], Path(file))
+            continue
+        with _record_writer(file) as writer:
+            for record in itertools.islice(records, length):
+                example = messages.Example()
+                for name, values in record.items():
+                    encoded_values = [value.encode() for value in values]
+                    example.features.feature[name].bytes_list.value.extend(encoded_values)
+                encoded = example.SerializeToString(deterministic=True)
+                num_bytes += len(encoded)
+                writer.write(encoded)
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="texts", version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        features=features,
+        description="The passages of a ralm_jax corpus, in row order.",
+    )
+    info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
+    split = tfds.core.SplitInfo(
+        name="train", shard_lengths=shards, num_bytes=num_bytes, filename_template=template
+    )
+    info.set_splits(tfds.core.SplitDict([split]))
+    info.write_to_directory(path)
+
+
+def _shards(before: Path | None) -> tuple[int, list[int], list[Path]]:
+    """Bytes, numbers of records and files of a dataset; of none, nothing."""
+    if before is None:
+        return 0, [], []
+    import tensorflow_datasets as tfds
+
+    split = tfds.builder_from_directory(before).info.splits["train"]
+    return split.num_bytes, list(split.shard_lengths), [Path(file) for file in split.filepaths]
+
+
+@contextlib.contextmanager
+def _record_writer(file: Path) -> Iterator[Any]:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    try:
+        # One record a chunk, for random access.
+        writer = ArrayRecordWriter(str(file), "group_size:1")
+        yield writer
+        writer.close()
+    except RuntimeError as error:
+        # The system's error comes as text: "write() failed: File too large; writing FILE; at byte ..."
+        raise OSError(str(error).split(";")[0]) from error

@@ -1,0 +1,77 @@
+"""Files of text, line by line: as they are, or compressed by gzip or bzip2, whatever they are named."""
+
+import bz2
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ralm_jax.errors import UserError
+
+# Where a record stands, for messages; and its fields, where it is what it should be.
+Records = Iterator[tuple[str, Any]]
+
+_MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers from 1, each with its end.
+
+    Raises UserError where the file cannot be read, or is compressed and damaged.
+    """
+    number = 0
+    try:
+        with _opened(path) as file:
+            for number, line in enumerate(file, 1):
+                yield number, line
+    except _DAMAGED as error:
+        raise UserError(
+            f"{path}, after line {number}: damaged compressed file ({error}); download or copy it again"
+        ) from None
+    except OSError as error:
+        # The bz2 module says what is wrong with its data by an OSError without a number.
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Where each line stands, and its text without what surrounds it; blank lines and NULs are passed over.
+
+    Raises UserError as `lines` does, and where a line is not UTF-8.
+    """
+    for number, line in lines(path):
+        where = f"{path}, line {number}"
+        text = decoded(line, where).replace("\0", "")
+        if text := text.strip("\ufeff \t\r\n\v\f\x1a"):
+            yield where, text
+
+
+def decoded(line: bytes, where: str) -> str:
+    """Raises UserError for what is not UTF-8."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: not encoded in UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+        ) from None
+
+
+def first_line(path: Path) -> str:
+    """The first line that is not blank; "" where there is none."""
+    return next((text for _, text in text_lines(path)), "")
+
+
+def begins_with(path: Path, size: int = 8) -> bytes:
+    """The first bytes of a file. Raises UserError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    start = begins_with(path)
+    found = next((how for magic, how in _MAGIC.items() if start.startswith(magic)), None)
+    return found(path) if found else path.open("rb")  # pyrefly: ignore

@@ -1,0 +1,43 @@
+"""Which kinds of encoders there are, and which of them a folder has."""
+
+from pathlib import Path
+
+from ralm_jax.errors import UserError
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.weights.architectures.bert import BERT, ROBERTA, XLM_ROBERTA
+from ralm_jax.weights.architectures.distilbert import DISTILBERT
+from ralm_jax.weights.architectures.kind import Architecture
+from ralm_jax.weights.architectures.modernbert import MODERNBERT
+from ralm_jax.weights.architectures.mpnet import MPNET
+from ralm_jax.weights.architectures.nomic import NOMIC_BERT
+from ralm_jax.weights.model_folder import CONFIG, read_object
+
+KNOWN = (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, MPNET, MODERNBERT, NOMIC_BERT)
+# REALM is made of BERTs.
+REALM = "realm"
+
+
+def of_folder(folder: Path) -> Architecture:
+    """The kind of the encoder in a folder, by its config.json. Raises UserError for one that is not read."""
+    file = folder / CONFIG
+    kind = read_object(file).get("model_type")
+    family = "bert" if kind == REALM else kind
+    for each in KNOWN:
+        if each.family == family:
+            return each
+    names = ", ".join(each.family for each in KNOWN)
+    raise UserError(f"{file}: model_type {kind!r} cannot be read; {names} and {REALM} can")
+
+
+def of(c: EncoderConfig) -> Architecture:
+    """The kind of an encoder of ours."""
+    return next(each for each in KNOWN if each.family == c.family)
+
+
+def encoder_config(folder: Path) -> EncoderConfig:
+    """The sizes of an encoder by its config.json.
+
+    Raises UserError for what is not read: another kind, activation or way of telling positions.
+    """
+    file = folder / CONFIG
+    return of_folder(folder).config(file, read_object(file))
