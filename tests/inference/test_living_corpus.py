@@ -105,8 +105,10 @@ def test_a_reader_is_right_through_fifty_versions(run, corpus):
         question = [f"Which kiln was built in {1500 + number}?"]
         asked = opened.encode(question)
         vectors = embedding.embed_texts(opened.model, opened.params, asked)
-        wanted = embedding.search(vectors, anew, 10).rows
-        np.testing.assert_array_equal(opened.search(asked, 10).rows, wanted)
+        found, wanted = opened.search(asked, 10), embedding.search(vectors, anew, 10)
+        # An encoder that has learnt nothing ranks passages within rounding of each other.
+        np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
+        np.testing.assert_allclose((vectors @ anew.T)[0, found.rows[0]], found.scores[0], atol=1e-4)
         best = opened.search(asked, 1, lexical_weight=100.0).rows[0, 0]
         assert opened.texts[int(best)]["title"] == f"Kiln {number}".encode()
         assert open_corpus(corpus).version.number == opened.corpus.version.number == number + 1
