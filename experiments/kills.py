@@ -24,13 +24,20 @@ from experiments.saved import result
 from ralm_jax.errors import UserError
 from ralm_jax.sources import almanac
 
+SAVED_EVERY = 5
 SIZES = (
     "ICT_STEPS = 60", "ICT_BATCH = 64", "WARMUP_STEPS = 60", "WARMUP_BATCH = 16", "REALM_STEPS = 240",
     "REALM_BATCH = 8", "REFRESH_EVERY = 20", "REFRESH_LAG = 8", "EVAL_EVERY = 60", "DROPOUT = 0.1",
-    "quickstart.quickstart.clozes = 100", "CHECKPOINT_EVERY = 5", "LOG_EVERY = 1",
+    "quickstart.quickstart.clozes = 100", f"CHECKPOINT_EVERY = {SAVED_EVERY}", "LOG_EVERY = 1",
 )  # fmt: skip
 ASKED, QUESTIONS = "questions.jsonl", 60
-TUNING = ("STEPS = 60", "BATCH = 8", "DEV_EVERY = 20", "CHECKPOINT_EVERY = 5", "LOG_EVERY = 1")
+TUNING = (
+    "STEPS = 60",
+    "BATCH = 8",
+    "DEV_EVERY = 20",
+    f"CHECKPOINT_EVERY = {SAVED_EVERY}",
+    "LOG_EVERY = 1",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,22 +77,24 @@ def compare(out: Path, changes: Sequence[str], kills: int, seed: int) -> dict[st
     os.environ["RALM_CACHE"] = str(out.resolve() / "cache")
     asked = almanac.generate(almanac.World(), 0).questions[:QUESTIONS]
     write(out / ASKED, "".join(json.dumps(question) + "\n" for question in asked))
-    paces, seconds = [], {}
-    began = time.perf_counter()
-    for words, run in _commands(out / "whole", changes):
-        paces.append(chaos.undisturbed(words, run, out / f"{run.name}.log"))
+    seconds, began = {}, time.perf_counter()
+    gone = [
+        chaos.undisturbed(words, run, out / f"{run.name}.log")
+        for words, run in _commands(out / "whole", changes)
+    ]
     seconds["whole"] = round(time.perf_counter() - began, 1)
-    commands = _commands(out / "killed", changes)
+    pairs = zip(gone, _commands(out / "killed", changes), strict=True)
+    commands = [went._replace(words=words, run=run) for went, (words, run) in pairs]
     began = time.perf_counter()
-    made = chaos.endure([words for words, _ in commands], out / "logs", paces, kills, seed)
+    made = chaos.endure(commands, out / "logs", kills=kills, saved_every=SAVED_EVERY, seed=seed)
     seconds["killed"] = round(time.perf_counter() - began, 1)
     found: list[str] = []
     steps = versions = 0
-    for (_, whole), (_, killed) in zip(_commands(out / "whole", changes), commands, strict=True):
-        wanted, ended = chaos.outcome(whole), chaos.outcome(killed)
+    for whole, killed in zip(gone, commands, strict=True):
+        wanted, ended = chaos.outcome(whole.run), chaos.outcome(killed.run)
         if any("scann" in change for change in changes):
             wanted, ended = map(chaos.in_outline, (wanted, ended))
-        found += [f"{whole.name}: {words}" for words in chaos.differences(wanted, ended)]
+        found += [f"{whole.run.name}: {words}" for words in chaos.differences(wanted, ended)]
         steps += sum("loss" in line for line in ended["metrics"])
         versions += sum("publish/index_step" in line for line in ended["metrics"])
     return {
