@@ -165,7 +165,7 @@ def children(process: int) -> list[int]:
 def outcome(run: Path) -> dict[str, Any]:
     """What must be the same however often a run was interrupted: everything but what a clock says.
 
-    {"metrics": lines without times, "state": {name: dtype, shape and CRC-32} of saved arrays and index versions}
+    {"metrics": lines without times, "state": {name: form and CRC-32} of saved arrays and index versions}
     """
     lines = [_timeless(line) for line in read_metrics(metrics_file(run))]
     return {"metrics": lines, "state": dict(_state(run))}
