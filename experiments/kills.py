@@ -4,7 +4,8 @@
 
 Trains it once undisturbed and once with SIGKILLs to the trainer and to its ScaNN process, and compares them:
 parameters, optimizer, metrics and index versions, to the bit with exact search. ScaNN does not find the same
-passages twice; with it, the steps, evaluations and versions must be the same. Writes DIR/kills.json.
+passages twice; with it, the steps, evaluations and versions must be the same. Writes DIR/exact.json or
+DIR/scann.json.
 """
 
 import argparse
@@ -14,13 +15,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import chaos
 from experiments.runner import exit_code, write
-from experiments.saved import result
+from experiments.saved import markdown, result
 from ralm_jax.errors import UserError
 from ralm_jax.sources import almanac
 
@@ -59,7 +60,7 @@ def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
     words = sys.argv[1:] if argv is None else argv
     command = f"python -m experiments.kills {' '.join(words)}".replace(str(given.out), "DIR")
     report = compare(given.out, changes, given.kills, given.seed)
-    write(given.out / "kills.json", result(command, **report))
+    write(given.out / f"{given.index}.json", result(command, **report))
     print("\n".join(f"{name}: {value}" for name, value in report.items() if name != "moments"))
     if report["differences"]:
         raise UserError("the run that was killed ended otherwise than the one that was not")
@@ -105,6 +106,27 @@ def compare(out: Path, changes: Sequence[str], kills: int, seed: int) -> dict[st
         "differences": found,
         "moments": [list(kill) for kill in made],
     }
+
+
+def table(reports: Mapping[str, dict[str, Any]]) -> str:
+    """Reports by kind of index: who was killed how often, and what came of it."""
+    lines = []
+    for kind, report in reports.items():
+        killed = report["kills"]
+        differences = len(report["differences"])
+        lines.append(
+            [
+                kind,
+                f"{sum(killed.values())}",
+                *(f"{killed.get(of, 0)}" for of in ("trainer", "operation", "scann")),
+                f"{report['steps']:,}",
+                f"{report['versions']}",
+                f"{differences}" if differences else "none",
+            ]
+        )
+    whom = ["at any moment", "at a file operation", "ScaNN process"]
+    head = ["index", "SIGKILLs", *whom, "steps", "index versions", "differences in the end"]
+    return markdown(head, lines)
 
 
 def _commands(out: Path, changes: Sequence[str]) -> list[tuple[list[str], Path]]:
