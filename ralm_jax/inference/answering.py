@@ -18,6 +18,8 @@ from ralm_jax.metrics.plain_text import with_accents
 from ralm_jax.metrics.qa import normalise
 
 RERANKED = 20  # passages of the beam that a scorer puts in order
+# Of rows of the corpus: the text, and the characters [start, stop) of its wordpieces.
+Texts = dict[int, tuple[str, list[tuple[int, int]]]]
 NO_SPAN = -1e30  # scores below it are of spans that leave the passage
 
 
@@ -75,13 +77,7 @@ def read(
 ) -> list[list[Answered]]:
     """Reads the first passages of each beam. Several rankings of the same questions share the reading."""
     beams = [ranked.rows[:, :candidates] for ranked in several]
-    numbers = np.arange(len(asked.tokens))[:, None]
-    pairs = [np.stack(np.broadcast_arrays(numbers, rows), -1)[rows >= 0] for rows in beams]
-    unique = np.unique(np.concatenate(pairs).reshape(-1, 2), axis=0)
-    spans = read_pairs(
-        opened.model, opened.params["reader"], opened.corpus, asked, unique, opened.lengths.joint
-    )
-    place = {(int(b), int(row)): i for i, (b, row) in enumerate(unique)}
+    place, spans = read_once(opened, asked, beams)
     fronts = (asked.tokens != 0).sum(1)
     out = []
     for ranked, rows in zip(several, beams, strict=True):
@@ -89,16 +85,42 @@ def read(
         answered = []
         for b, found in enumerate(rows):
             read = [(k, place[b, int(row)]) for k, row in enumerate(found) if row >= 0]
-            answers = _likeliest(opened, int(fronts[b]), found, scores[b], read, spans)
+            answers = likeliest(opened, int(fronts[b]), found, scores[b], read, spans)
             answered.append(Answered(answers, ranked.rows[b], softmax(scores[b])))
         out.append(answered)
     return out
 
 
-def _likeliest(
-    opened: Reading, front: int, rows: np.ndarray, scores: np.ndarray, read, spans: Spans
+def read_once(
+    opened: Reading, asked: Text, beams: Sequence[np.ndarray]
+) -> tuple[dict[tuple[int, int], int], Spans]:
+    """Reads every passage of beams [n,K] for its question, once though several beams have it.
+
+    Returns the place among the spans of each (question, row).
+    """
+    numbers = np.arange(len(asked.tokens))[:, None]
+    pairs = [np.stack(np.broadcast_arrays(numbers, rows), -1)[rows >= 0] for rows in beams]
+    unique = np.unique(np.concatenate(pairs).reshape(-1, 2), axis=0)
+    spans = read_pairs(
+        opened.model, opened.params["reader"], opened.corpus, asked, unique, opened.lengths.joint
+    )
+    return {(int(b), int(row)): i for i, (b, row) in enumerate(unique)}, spans
+
+
+def likeliest(
+    opened: Reading,
+    front: int,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    read,
+    spans: Spans,
+    texts: Texts | None = None,
 ) -> list[Answer]:
-    """Spans of all passages read, (k, place in `spans`), as text, likeliest first (ORQA, section 4.2)."""
+    """Spans of all passages read, (k, place in `spans`), as text, likeliest first (ORQA, section 4.2).
+
+    front: wordpieces of the question with its special tokens; rows, scores: [K] of the candidates;
+    texts: of rows that have been cut into wordpieces already, and of those that are now.
+    """
     if not read:
         return []
     total = np.logaddexp.reduce([scores[k] + spans.total[i] for k, i in read])
@@ -109,13 +131,12 @@ def _likeliest(
         if score > NO_SPAN
     ]
     likely.sort(key=lambda span: -span[0])
-    return _distinct(opened, front, likely[:SPANS])
+    return _distinct(opened, front, likely[:SPANS], {} if texts is None else texts)
 
 
-def _distinct(opened: Reading, front: int, likely) -> list[Answer]:
+def _distinct(opened: Reading, front: int, likely, texts: Texts) -> list[Answer]:
     """(log p, row, start, width less one), likeliest first, as text; of those that read alike the first."""
     found: dict[str, Answer] = {}
-    texts: dict[int, tuple[str, list]] = {}
     for log_p, row, start, wide in likely:
         if row not in texts:
             text = opened.texts[row]["text"].decode()
