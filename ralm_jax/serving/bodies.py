@@ -75,9 +75,11 @@ class Rerank(Struct):
 
 
 class Embeddings(Struct):
-    """Tokens, which OpenAI takes too, are of another tokenizer: they are refused."""
+    """Items are as those of Embed. Tokens, which OpenAI takes too, are of another tokenizer, and refused."""
 
-    input: Text | Annotated[list[Text | int | list[int]], Meta(min_length=1, max_length=TEXTS)]
+    input: (
+        Text | Annotated[list[Text | int | list[int | str]], Meta(min_length=1, max_length=TEXTS)]
+    )
     model: Model = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None

@@ -4,12 +4,13 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from starlette.requests import Request
 
 from ralm_jax.serving import bodies, operations
 from ralm_jax.serving.operations import Embedded, Pair
-from ralm_jax.serving.requests import Endpoint, Refused, Serving, chosen, stripped, worked
+from ralm_jax.serving.requests import Endpoint, Refused, Serving, chosen, decoded, stripped, worked
 
 
 async def embed(request: Request, body: bodies.Embed) -> list[list[float]]:
@@ -39,10 +40,7 @@ async def rerank(request: Request, body: bodies.Rerank) -> list[bodies.Score]:
 
 
 async def embeddings(request: Request, body: bodies.Embeddings) -> dict[str, Any]:
-    items = body.input if isinstance(body.input, list) else [body.input]
-    if not all(isinstance(item, str) for item in items):
-        why = "tokens of another tokenizer mean nothing here: send texts (LangChain: "
-        raise Refused(422, "Validation", f"{why}check_embedding_ctx_length=False)")
+    items = _texts(body.input if isinstance(body.input, list) else [body.input])
     run = chosen(request, body.model)
     passages = _passages(body.prompt_name) if body.is_query is None else not body.is_query
     embedded = await _embedded(request, run, items, passages, body.dimensions)
@@ -59,6 +57,16 @@ async def models(request: Request, _: None) -> dict[str, Any]:
     serving: Serving = request.app.state.serving
     about = {"object": "model", "created": 0, "owned_by": "ralm_jax"}
     return {"object": "list", "data": [{"id": name, **about} for name in serving.names]}
+
+
+def _texts(items: Sequence[Any]) -> list[str | list[str]]:
+    """Items of OpenAI's input, without the tokens that may be among them."""
+    if any(
+        isinstance(x, int) for item in items for x in (item if isinstance(item, list) else [item])
+    ):
+        why = "tokens of another tokenizer mean nothing here: send texts (LangChain: "
+        raise Refused(422, "Validation", f"{why}check_embedding_ctx_length=False)")
+    return decoded(msgspec.json.encode(items), bodies.Items)
 
 
 def _passages(prompt_name: str | None) -> bool:

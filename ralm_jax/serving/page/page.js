@@ -64,7 +64,7 @@ function measure(list, name, className, part, figure) {
   list.append(row);
 }
 
-function passageItem(run, passage, most, answered) {
+function passageItem(run, passage, scale, answered) {
   const item = copy("#passage");
   item.dataset.id = passage.id;
   one("h4", item).textContent = `${passage.rank ? `${passage.rank}. ` : ""}${heading(passage)}`;
@@ -72,10 +72,10 @@ function passageItem(run, passage, most, answered) {
   const list = one(".measures", item);
   if (passage.probability !== undefined) {
     measure(list, "p(z|x)", "p", passage.probability, share(passage.probability));
-    measure(list, "vectors gave", "dense", passage.dense / most, passage.dense.toFixed(2));
-    measure(list, "words gave", "lexical", passage.lexical / most, passage.lexical.toFixed(2));
+    measure(list, "vectors gave", "dense", scale("dense", passage), passage.dense.toFixed(2));
+    measure(list, "words gave", "lexical", scale("lexical", passage), passage.lexical.toFixed(2));
   } else {
-    measure(list, "score", "p", passage.score / most, passage.score.toFixed(2));
+    measure(list, "score", "p", passage.score, passage.score.toFixed(2));
   }
   if (passage.reader) {
     const { alone, answer_without: without } = passage.reader;
@@ -126,9 +126,13 @@ function note(column, text) {
 
 function showPassages(column, run, found) {
   const list = one(".passages", column);
-  const parts = found.passages.flatMap((p) => (p.probability === undefined ? [p.score] : [p.dense, p.lexical]));
-  const most = Math.max(1e-9, ...parts);
-  list.append(...found.passages.map((passage) => passageItem(run, passage, most, found.probability)));
+  // A softmax sees differences alone: bars begin at the least that is shown, those of both parts in one unit.
+  const of = (part) => found.passages.map((passage) => passage[part]);
+  const range = (part) => Math.max(...of(part)) - Math.min(...of(part));
+  const unit = Math.max(range("dense"), range("lexical"), 1e-9);
+  const scale = (part, passage) => (passage[part] - Math.min(...of(part))) / unit;
+  list.append(...found.passages.map((passage) => passageItem(run, passage, scale, found.probability)));
+  one(".legend", column).hidden = found.passages[0]?.dense === undefined;
   if (!list.children.length) note(column, "No passages were found.");
 }
 
