@@ -2,10 +2,10 @@
 
     python -m experiments.bench.serve RUN QUESTIONS --out FILE [--clients 64] [--minutes 5]
 
-The command itself is started. One client, then many, ask questions and embed them, each waiting for its answer
-before it asks again; every answer is compared with that of the single client. Memory is that of the server's
-process. The clients share the machine's cores with it. Then 1,000 connections are held open, of which half
-have begun a request, and a body of 50 MB is sent; last the server is told to stop. Writes FILE.
+The command itself is started. One client, then many, ask questions and embed them, each waiting for its
+answer before it asks again; every answer is compared with that of the single client. Memory is that of the
+server's process. The clients share the machine's cores with it. Then 1,000 connections are held open, of
+which half have begun a request, and a body of 50 MB is sent; last the server is told to stop. Writes FILE.
 """
 
 import argparse

@@ -18,8 +18,10 @@ from ralm_jax.metrics.plain_text import with_accents
 from ralm_jax.metrics.qa import normalise
 
 RERANKED = 20  # passages of the beam that a scorer puts in order
-# Of rows of the corpus: the text, and the characters [start, stop) of its wordpieces.
-Texts = dict[int, tuple[str, list[tuple[int, int]]]]
+# Of rows of the corpus: the text, the characters [start, stop) of its wordpieces, and its spans so far, by
+# first wordpiece and width: their characters, and the name that those which read alike share.
+Spanned = dict[tuple[int, int], tuple[int, int, str]]
+Known = dict[int, tuple[str, list[tuple[int, int]], Spanned]]
 NO_SPAN = -1e30  # scores below it are of spans that leave the passage
 
 
@@ -114,12 +116,12 @@ def likeliest(
     scores: np.ndarray,
     read,
     spans: Spans,
-    texts: Texts | None = None,
+    known: Known | None = None,
 ) -> list[Answer]:
     """Spans of all passages read, (k, place in `spans`), as text, likeliest first (ORQA, section 4.2).
 
     front: wordpieces of the question with its special tokens; rows, scores: [K] of the candidates;
-    texts: of rows that have been cut into wordpieces already, and of those that are now.
+    known: what has been found out about texts before, and is now.
     """
     if not read:
         return []
@@ -131,22 +133,26 @@ def likeliest(
         if score > NO_SPAN
     ]
     likely.sort(key=lambda span: -span[0])
-    return _distinct(opened, front, likely[:SPANS], {} if texts is None else texts)
+    return _distinct(opened, front, likely[:SPANS], {} if known is None else known)
 
 
-def _distinct(opened: Reading, front: int, likely, texts: Texts) -> list[Answer]:
+def _distinct(opened: Reading, front: int, likely, known: Known) -> list[Answer]:
     """(log p, row, start, width less one), likeliest first, as text; of those that read alike the first."""
     found: dict[str, Answer] = {}
     for log_p, row, start, wide in likely:
-        if row not in texts:
+        if row not in known:
             text = opened.texts[row]["text"].decode()
-            texts[row] = text, opened.tokenizer.encode(text, add_special_tokens=False).offsets
-        text, offsets = texts[row]
-        begin, end = offsets[start - front][0], offsets[start - front + wide][1]
-        # Pieces of some tokenizers hold the blank before a word too.
-        begin = end - len(text[begin:end].lstrip())
-        end = with_accents(text, end)
-        name = normalise(text[begin:end])
+            offsets = opened.tokenizer.encode(text, add_special_tokens=False).offsets
+            known[row] = text, offsets, {}
+        text, offsets, spans = known[row]
+        place = start - front, wide
+        if place not in spans:
+            begin, end = offsets[start - front][0], offsets[start - front + wide][1]
+            # Pieces of some tokenizers hold the blank before a word too.
+            begin = end - len(text[begin:end].lstrip())
+            end = with_accents(text, end)
+            spans[place] = begin, end, normalise(text[begin:end])
+        begin, end, name = spans[place]
         if name not in found:
             found[name] = Answer(text[begin:end], float(np.exp(log_p)), row, begin, end)
     return list(found.values())

@@ -65,18 +65,18 @@ def weigh(
     rows = beam.rows[:, :candidates]
     place, spans = answering.read_once(opened, asked, [rows])
     fronts = (asked.tokens != 0).sum(1)
-    texts: answering.Texts = {}
+    known: answering.Known = {}
     out = []
     for b, own in enumerate(rows):
         read = [(k, place[b, int(row)]) for k, row in enumerate(own) if row >= 0]
         given = (opened, int(fronts[b]), own, beam.scores[b])
-        answers = answering.likeliest(*given, read, spans, texts)
+        answers = answering.likeliest(*given, read, spans, known)
         found = Answered(answers, beam.rows[b], beam.probabilities[b])
         worths = []
         for one in read:
-            alone = answering.likeliest(*given, [one], spans, texts)
+            alone = answering.likeliest(*given, [one], spans, known)
             rest = [other for other in read if other != one]
-            others = answering.likeliest(*given, rest, spans, texts)
+            others = answering.likeliest(*given, rest, spans, known)
             best = alone[0] if alone else None
             worths.append(Worth(best, _of(alone, answers), _of(others, answers)))
         out.append((found, worths))
