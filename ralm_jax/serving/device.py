@@ -33,12 +33,12 @@ class DeviceThread(threading.Thread):
 
     Nothing waits for a batch to fill: while one is worked on the next one gathers.
 
-    prepare(run, stopping) is called before a run is served; then `is_ready`, or `failed` where it raised.
+    prepare(run, stopping) is called before a run is served; then `is_ready`, or `failed` where all is over.
 
     Attributes:
       runs: those served, by name; each over the newest version of its corpus.
       ready: set once everything is compiled.
-      failure: what kept it from becoming ready.
+      failure: what ended it, other than `stop`.
     """
 
     def __init__(
@@ -85,13 +85,17 @@ class DeviceThread(threading.Thread):
 
     def run(self) -> None:
         try:
-            for name, opened in self.runs.items():
-                self._prepare(opened, lambda: self._stopping)
-                self._metrics.serve(name, opened.corpus)
+            self._serve()
+        # Whatever it is, nobody would answer any more.
         except BaseException as error:
             self.failure = error
+            self.ready.clear()
             self._failed()
-            return
+
+    def _serve(self) -> None:
+        for name, opened in self.runs.items():
+            self._prepare(opened, lambda: self._stopping)
+            self._metrics.serve(name, opened.corpus)
         if not self._stopping:
             self.ready.set()
             self._is_ready()
