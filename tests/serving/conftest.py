@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,15 @@ SMALL = EncoderConfig(
     hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0, init_stddev=0.5
 )
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
-KEY = "a key of the tests"
+
+
+def until(so):
+    """Waits for what another thread brings about, for a minute at most."""
+    for _ in range(6000):
+        if so():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it has not come")
 
 
 @pytest.fixture(autouse=True, scope="session")

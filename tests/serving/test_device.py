@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -11,6 +12,7 @@ from ralm_jax.living.update import update
 from ralm_jax.serving import device
 from ralm_jax.serving.device import DeviceThread
 from ralm_jax.serving.metrics import Metrics
+from tests.serving.conftest import until
 
 
 @pytest.fixture
@@ -82,8 +84,8 @@ def test_stopping_ends_what_is_worked_on_and_cancels_what_waits(thread, held):
     waiting = thread.submit("one", held, [1])
     stopping = threading.Thread(target=thread.stop)
     stopping.start()
-    while not waiting.cancelled():
-        pass
+    with pytest.raises(CancelledError):
+        waiting.result(timeout=60)
     held.free.set()
     stopping.join()
     assert held.first.result() == [0] and thread.submit("one", held, [2]).cancelled()
@@ -136,6 +138,5 @@ def test_an_updated_corpus_is_served_from_the_next_batch_on(runs, tiny, tmp_path
     assert made.submit("one", version, [0]).result() == [1]
     broken.clear()
     prepared.acquire()
-    while made.runs["one"].corpus.version.number < 2:
-        pass
+    until(lambda: made.runs["one"].corpus.version.number == 2)
     made.stop()

@@ -5,7 +5,6 @@ import io
 import logging
 import socket
 import threading
-import time
 
 import httpx2 as httpx
 import pytest
@@ -14,6 +13,7 @@ from starlette.testclient import TestClient
 from ralm_jax.serving import bodies, operations, requests
 from ralm_jax.serving.app import application
 from ralm_jax.serving.metrics import LOG
+from tests.serving.conftest import until
 
 SECRET = "xyzzy plugh"
 
@@ -179,8 +179,7 @@ def test_a_request_that_is_cut_and_one_that_never_comes(address, serving, log, m
         assert b"408" in waiting.recv(1000).splitlines()[0]
     with sent(address, b"GARBAGE\r\n\r\n") as wrong:
         assert b"400" in wrong.recv(1000).splitlines()[0]
-    while "499" not in log():
-        time.sleep(0.01)
+    until(lambda: "499" in log())
     assert serving.admitted == 0 and "Traceback" not in log()
 
 
@@ -202,10 +201,8 @@ def test_a_client_that_leaves_costs_nothing_further(address, serving, log, monke
     with ask(b"first"):
         begun.wait()
         ask(b"second").close()
-        while "499" not in log():
-            time.sleep(0.01)
+        until(lambda: "499" in log())
         assert serving.admitted == 1
         free.set()
-        while "200" not in log():
-            time.sleep(0.01)
+        until(lambda: "200" in log())
     assert asked == ["first"]

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import httpx2 as httpx
 import pytest
@@ -15,19 +14,21 @@ from ralm_jax import cli
 from ralm_jax.errors import UserError
 from ralm_jax.serving import serve as serving
 from ralm_jax.serving.serve import KEY, serve
+from tests.serving.conftest import until
 
 
-def test_another_address_needs_a_key(runs, tmp_path, monkeypatch):
+def test_another_address_needs_a_key(tmp_path, monkeypatch):
+    """Which is found before the run is looked for."""
     monkeypatch.delenv(KEY, raising=False)
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(UserError, match=f"set {KEY}, or give --api-key-file"):
-            serve(run=runs[0], host=host)
+            serve(run=tmp_path, host=host)
     empty = tmp_path / "key"
     empty.write_text("\nsecond line")
     with pytest.raises(UserError, match="is empty"):
-        serve(run=runs[0], api_key_file=empty)
+        serve(run=tmp_path, api_key_file=empty)
     with pytest.raises(UserError, match="cannot be read"):
-        serve(run=runs[0], api_key_file=tmp_path / "none")
+        serve(run=tmp_path, api_key_file=tmp_path / "none")
     empty.write_text("  a key \nof one line")
     monkeypatch.setenv(KEY, "another")
     assert serving._key(empty) == b"a key" and serving._key(None) == b"another"
@@ -79,12 +80,8 @@ def asked_and_signalled(process, place, address, number):
     head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
     with socket.create_connection((place.host, place.port)) as asking:
         asking.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
-        while 'ralm_batch_items_count{operation="embed_questions"}' not in metrics(address):
-            time.sleep(0.01)
+        begun = 'ralm_batch_items_count{operation="embed_questions"}'
+        until(lambda: begun in httpx.get(f"{address}/metrics").text)
         os.kill(process.pid, number)
         answer = b"".join(iter(lambda: asking.recv(1 << 16), b""))
     return answer, process.stderr.read()
-
-
-def metrics(address):
-    return httpx.get(f"{address}/metrics").text
