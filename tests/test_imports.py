@@ -15,10 +15,13 @@ FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 # A file imports from its own line of this list and from the lines above it.
 ORDER = [
     {
+        "arrays",
         "cache",
+        "ending",
         "errors",
         "batches",
         "former_names",
+        "names",
         "partition",
         "publishing",
         "settings",

@@ -31,12 +31,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ralm_jax import versions
+from ralm_jax.arrays import mapped
 from ralm_jax.data.texts import Texts
 from ralm_jax.data.tokenizer import VOCABULARY, Vocabulary
 from ralm_jax.data.tokenizer_json import FILES
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.data.tokenizing import Tokenizing, open_tokenizer, vocabulary_file
 from ralm_jax.errors import UserError
+from ralm_jax.names import beneath
 
 FORMAT = 1
 DOCUMENTS, TAGGER = "documents.jsonl", "tagger.json"
@@ -86,7 +88,9 @@ class Corpus:
         """Versions before this one, newest first: fingerprint and longest passage (wordpieces) of each, and
         the row [N] int32 that each passage has there, -1 where it has none."""
         for about in _manifest(self.version.folder).get("ancestors", ()):
-            yield about, np.load(self.version.folder / about["rows"], mmap_mode="r")
+            folder = self.version.folder
+            rows = beneath(folder, about["rows"], folder / "manifest.json")
+            yield about, mapped(rows)
 
     @property
     def is_current(self) -> bool:
@@ -117,7 +121,7 @@ def open_corpus(path: str | Path) -> Corpus:
     try:
         _check_sizes(folder, manifest)
         settings = TokenizerSettings.from_record(manifest)
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        arrays: dict[str, Any] = {name: mapped(folder / f"{name}.npy") for name in ARRAYS}
         _check_rows(folder, arrays, manifest["counts"])
         return Corpus(
             path=Path(path),
@@ -128,8 +132,12 @@ def open_corpus(path: str | Path) -> Corpus:
             **{name: manifest[name] for name in ("passage_tokens", "fingerprint", "counts")},
             **arrays,
         )
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise _damaged(folder, repr(error)) from None
+        raise UserError(f"the corpus {folder} cannot be read: {error.strerror or error}") from error
     # An empty .npy file is an EOFError.
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, repr(error)) from None
 
 
@@ -145,7 +153,7 @@ def verify_corpus(path: str | Path) -> None:
     manifest = _manifest(path)
     try:
         for name, expected in manifest["files"].items():
-            if not (path / name).is_file():
+            if not beneath(path, name, path / "manifest.json").is_file():
                 raise _damaged(path, f"{name} is missing")
             if digest(path / name) != expected:
                 raise _damaged(path, f"{name} has changed")
@@ -177,7 +185,7 @@ def _check_sizes(path: Path, manifest: dict[str, Any]) -> None:
     # Manifests of earlier versions have no sizes: for these `_check_rows` must do.
     sizes = manifest.get("sizes", {})
     for name in manifest["files"]:
-        if not (path / name).is_file():
+        if not beneath(path, name, path / "manifest.json").is_file():
             raise _damaged(path, f"{name} is missing")
         size = (path / name).stat().st_size
         if size != sizes.get(name, size):

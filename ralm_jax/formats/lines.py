@@ -13,6 +13,8 @@ from ralm_jax.errors import UserError
 Records = Iterator[tuple[str, Any]]
 
 _MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+# What a repository holds in the place of a large file that was not fetched.
+_POINTER = b"version https://git-lfs.github.com/"
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
@@ -63,12 +65,20 @@ def first_line(path: Path) -> str:
 
 
 def begins_with(path: Path, size: int = 8) -> bytes:
-    """The first bytes of a file. Raises UserError where it cannot be read."""
+    """The first bytes of a file. Raises UserError where it cannot be read, or was not fetched."""
     try:
         with path.open("rb") as file:
-            return file.read(size)
+            start = file.read(max(size, len(_POINTER)))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    check_fetched(path, start)
+    return start[:size]
+
+
+def check_fetched(path: Path, start: bytes) -> None:
+    """Raises UserError where a file, given how it begins, is what Git LFS leaves in its place."""
+    if start.startswith(_POINTER):
+        raise UserError(f"{path} is a pointer of Git LFS; fetch the file itself with: git lfs pull")
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -1,11 +1,15 @@
-"""Small files of a run, written whole or not at all."""
+"""Small files of a run, written whole or not at all, and known to be as they were written."""
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 from ralm_jax.errors import UserError
+
+# Of the other fields. Files of earlier releases are without it.
+CHECKSUM = "crc32"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -16,9 +20,28 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes an object, with a checksum among its fields."""
+    whole = {**record, CHECKSUM: _checksum(record)}
+    write_atomically(path, json.dumps(whole, indent=1) + "\n")
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises UserError where the file is missing or damaged."""
+    """The object, without its checksum. Raises UserError where the file is missing or damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); is it the folder of a run?") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path} cannot be read (it is no object); is it the folder of a run?")
+    if record.pop(CHECKSUM, None) not in (None, _checksum(record)):
+        raise damaged(path)
+    return record
+
+
+def damaged(path: Path, why: str = "it is not as it was written") -> UserError:
+    return UserError(f"{path} is damaged ({why}); restore it from a copy")
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())

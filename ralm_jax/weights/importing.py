@@ -17,6 +17,7 @@ from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.files import write_json
 from ralm_jax.weights import (
     block_records,
     families,
@@ -164,7 +165,8 @@ def _write(run: Path, read: families.Read, source: str) -> None:
         "drawn": read.drawn,
         "class": read.kind,
     }
-    directory.write_atomically(run / directory.RUN, json.dumps(record, indent=1) + "\n")
+    record[directory.TOKENIZER] = directory.tokenizer_checksums(run)
+    write_json(run / directory.RUN, record)
     directory.save_model(run, read.model)
     unused = {name: x for name, x in read.unused.items() if name != families.BLOCKS}
     if unused:
