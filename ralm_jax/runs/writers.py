@@ -26,8 +26,10 @@ class MetricWriter:
         self._boards: dict[str, SummaryWriter] = {}
         self._lines = _open_whole(metrics_file(run_dir))
 
-    def resume(self, stage: str, step: int) -> None:
+    def resume(self, stage: str, step: int) -> list[dict[str, Any]]:
         """Forgets what was written of `stage` beyond `step`, the step the run goes on from.
+
+        Returns the lines of the stage that are kept, oldest first.
 
         TensorBoard files are not rewritten; a mark in them makes TensorBoard drop those points.
         """
@@ -41,6 +43,7 @@ class MetricWriter:
         partial.replace(path)
         self._lines = _open_whole(path)
         self._boards[stage] = SummaryWriter(self._board_dir(stage), purge_step=step + 1)
+        return [line for line in kept if line["stage"] == stage]
 
     def write(self, step: int, scalars: Mapping[str, Any], stage: str) -> None:
         """Writes and flushes one line; `scalars` may be Python, numpy or jax numbers."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ SHORT = {
 }
 
 
+# Of the index that is served: repeated in every line until the next one is.
+SHOWN = ("index_step", "index_recall")
 # The activity of the host while the model is evaluated, which is not counted as idle time.
 EVAL = "eval"
 
@@ -69,13 +71,20 @@ class Progress:
             self.say(f"{name}: going on from step {step}")
         # A run that was killed before its first checkpoint has left lines too.
         if self._writer:
-            self._writer.resume(name, step or -1)
+            self._recall(self._writer.resume(name, step or -1))
+
+    def _recall(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """What lines that follow repeat, as those before a run was interrupted say it."""
+        for line in lines:
+            if "publish/index_step" in line:
+                self._index = {name: line[f"publish/{name}"] for name in SHOWN}
+            self.skipped = int(line.get("skipped_steps", self.skipped))
 
     def published(self, step: int, published: Published | None) -> None:
         """An index is served to the queries of `step` and on: its recall is shown until the next one."""
         if published is None:
             return
-        self._index = {"index_step": published.step, "index_recall": published.recall}
+        self._index = dict(zip(SHOWN, (published.step, published.recall), strict=True))
         if self._writer:
             event = {
                 **self._index,

@@ -51,13 +51,13 @@ def test_positions_that_are_wanted_have_the_states_they_have_among_all(config, p
     at = np.array([[0, 23, 7], [8, 0, 3], [16, 15, 1]], np.int32)
     whole = states(config, params, tokens())
     wanted = np.take_along_axis(whole, at[..., None], axis=1)
-    np.testing.assert_allclose(states(config, params, tokens(), at), wanted, atol=2e-5)
+    np.testing.assert_allclose(states(config, params, tokens(), at), wanted, atol=1e-4)
 
 
 def test_padding_is_never_seen(config, params):
     text = tokens()
     alone = states(config, params, text[1:2, :9])
-    np.testing.assert_allclose(states(config, params, text)[1:2, :9], alone, atol=2e-5)
+    np.testing.assert_allclose(states(config, params, text)[1:2, :9], alone, atol=1e-4)
 
 
 def test_the_order_of_tokens_counts(config, params):

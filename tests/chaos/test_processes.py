@@ -1,6 +1,6 @@
 """Runs in processes of their own: killed, asked to stop, and spread over two.
 
-All slow, for each starts jax again; within one process test_training.py asks the same of interruptions.
+All slow, for each starts jax again; within one process test_loop.py asks the same of interruptions.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import chaos
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
@@ -24,7 +25,6 @@ from ralm_jax.runs.writers import metrics_file, read_metrics
 STEPS = {"ict": 3, "realm": 12}
 STAGES = "pretrain.pretrain.stages = [@ict/schedule.Stage(), @realm/schedule.Stage()]"
 PATIENCE = 240  # seconds
-ALONE = "import sys; from ralm_jax import cli; sys.exit(cli.main(sys.argv[1:]))"
 TOGETHER = """
 import sys
 import jax
@@ -35,27 +35,44 @@ sys.exit(cli.main(sys.argv[3:]))
 
 
 @pytest.fixture(scope="module")
-def pretrain(tiny, tiny_settings, tmp_path_factory):
-    """(run, program, *arguments before those of ralm, devices) -> the process, just started."""
-    started = []
-    cache = tmp_path_factory.mktemp("compiled")
-    settings = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "PYTHONPATH": str(Path(directory.__file__).parents[1]),
-    }
+def words(tiny, tiny_settings):
+    """(run) -> the command that trains it."""
 
-    def start(run, program=ALONE, *arguments, devices=2):
-        arguments += ("pretrain", "--config", "runs/pretrain.gin", "--run", str(run))
-        arguments += ("--corpus", str(tiny.corpus.path), *tiny_settings)
-        arguments += ("--set", STAGES, "--set", "CHECKPOINT_EVERY = 5")
+    def command(run):
+        words = ["pretrain", "--config", "runs/pretrain.gin", "--run", str(run)]
+        words += ["--corpus", str(tiny.corpus.path), *tiny_settings]
         # Masks that two processes must draw as one does.
-        arguments += ("--set", "DROPOUT = 0.1")
+        return [
+            *words,
+            *("--set", STAGES, "--set", "CHECKPOINT_EVERY = 5", "--set", "DROPOUT = 0.1"),
+        ]
+
+    return command
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    """Of every process: two devices, and what one has compiled the next one loads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        patch.setenv("JAX_NUM_CPU_DEVICES", "2")
+        patch.setenv("PYTHONPATH", str(Path(chaos.__file__).parents[1]))
+        patch.setenv("PYTHONWARNINGS", "error")
+        yield
+
+
+@pytest.fixture(scope="module")
+def start(words):
+    """(run, address, number) -> one of two processes of a run, just started, with a device of its own."""
+    started = []
+
+    def start(run, address, number):
         with open(f"{run}.{len(started)}.log", "w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", program, *arguments],
-                env={**os.environ, **settings, "JAX_NUM_CPU_DEVICES": str(devices)},
+                [sys.executable, "-c", TOGETHER, address, str(number), *words(run)],
+                env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
                 stdout=log,
                 stderr=log,
             )
@@ -101,41 +118,26 @@ def saved(run):
 
 
 @pytest.fixture(scope="module")
-def whole(pretrain, tmp_path_factory):
+def whole(words, tmp_path_factory):
+    """A run that nothing happened to, and how long it took."""
     run = tmp_path_factory.mktemp("processes") / "whole"
-    finish(pretrain(run))
-    return saved(run)
+    return run, chaos.undisturbed(words(run), run, run.with_suffix(".log"))
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_if_nothing_had_happened(pretrain, whole, tmp_path):
-    run = tmp_path / "run"
-    process = pretrain(run)
-    wait_for(run, process, "realm", 2)
-    process.send_signal(signal.SIGTERM)
-    finish(process)  # asked to stop, it has not failed
-    assert "run the same command again to go on" in Path(process.log).read_text()
-    assert OpenRun.open(run).stage == "realm"
-
-    process = pretrain(run)
-    wait_for(run, process, "realm", 7)
-    process.kill()
-    assert process.wait(PATIENCE) == -signal.SIGKILL
-    assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
-
-    finish(pretrain(run))
-    found = saved(run)
-    assert found.keys() == whole.keys()
-    for name, leaf in found.items():
-        np.testing.assert_array_equal(leaf, whole[name], err_msg=name)
+def test_killed_ten_times_it_ends_as_if_nothing_had_happened(words, whole, tmp_path):
+    run, (undisturbed, pace) = tmp_path / "run", whole
+    kills = chaos.endure([words(run)], tmp_path / "logs", [pace], 10, seed=0)
+    assert len(kills) == 10
+    assert chaos.differences(chaos.outcome(undisturbed), chaos.outcome(run)) == []
 
 
-def two(pretrain, run):
+def two(start, run):
     """Both processes of a run that is spread over two."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    return [pretrain(run, TOGETHER, address, str(number), devices=1) for number in range(2)]
+    return [start(run, address, number) for number in range(2)]
 
 
 def assert_close(found, wanted):
@@ -145,22 +147,22 @@ def assert_close(found, wanted):
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_and_killed_end_as_one(pretrain, whole, tmp_path):
+def test_two_processes_stopped_and_killed_end_as_one(start, whole, tmp_path):
     run = tmp_path / "run"
-    both = two(pretrain, run)
+    both = two(start, run)
     wait_for(run, both[0], "realm", 2)
     both[1].send_signal(signal.SIGTERM)  # sent to one, it counts for both
     for process in both:
         finish(process)
     assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
 
-    both = two(pretrain, run)
+    both = two(start, run)
     wait_for(run, both[0], "realm", 7)
     for process in both:
         process.kill()
     for process in both:
         process.wait(PATIENCE)
     assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
-    for process in two(pretrain, run):
+    for process in two(start, run):
         finish(process)
-    assert_close(saved(run), whole)
+    assert_close(saved(run), saved(whole[0]))
