@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ralm_jax.checksums import DamagedError, sealed, unsealed
 from ralm_jax.errors import UserError
 from ralm_jax.names import beneath
 
@@ -84,11 +85,15 @@ def current(path: Path) -> tuple[Path, int]:
 
 def _pointer(path: Path) -> dict | None:
     try:
-        found = json.loads((path / MANIFEST).read_text("utf-8"))
+        record = json.loads((path / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(found, dict) or found.get("format") != POINTER:
+    if not isinstance(record, dict) or record.get("format") != POINTER:
         return None
+    try:
+        found = unsealed(record)
+    except DamagedError as error:
+        raise UserError(f"the corpus {path} is damaged: {MANIFEST}: {error}") from None
     name, number = found.get("current"), found.get("version")
     if not isinstance(number, int) or name != _name(number):
         raise UserError(f"the corpus {path} is damaged: {MANIFEST} names no version of it")
@@ -158,7 +163,7 @@ def _publish(path: Path, whole: Path, fingerprint: str, number: int, *, first: b
     temporary = path / f".{MANIFEST}.new"
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(record, file)
+            json.dump(sealed(record), file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path / MANIFEST)

@@ -17,6 +17,7 @@ ORDER = [
     {
         "arrays",
         "cache",
+        "checksums",
         "ending",
         "errors",
         "batches",
@@ -28,6 +29,7 @@ ORDER = [
         "signals",
         "versions",
         "memory",
+        "messages",
         "metrics",
     },
     {"formats", "models", "losses", "sources"},

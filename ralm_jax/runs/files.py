@@ -2,14 +2,11 @@
 
 import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
+from ralm_jax.checksums import DamagedError, sealed, unsealed
 from ralm_jax.errors import UserError
-
-# Of the other fields. Files of earlier releases are without it.
-CHECKSUM = "crc32"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -22,26 +19,18 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Writes an object, with a checksum among its fields."""
-    whole = {**record, CHECKSUM: _checksum(record)}
-    write_atomically(path, json.dumps(whole, indent=1) + "\n")
+    write_atomically(path, json.dumps(sealed(record), indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object, without its checksum. Raises UserError where the file is missing or damaged."""
     try:
-        record = json.loads(path.read_text("utf-8"))
+        return unsealed(json.loads(path.read_text("utf-8")))
+    except DamagedError as error:
+        raise damaged(path, str(error)) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); is it the folder of a run?") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{path} cannot be read (it is no object); is it the folder of a run?")
-    if record.pop(CHECKSUM, None) not in (None, _checksum(record)):
-        raise damaged(path)
-    return record
 
 
 def damaged(path: Path, why: str = "it is not as it was written") -> UserError:
     return UserError(f"{path} is damaged ({why}); restore it from a copy")
-
-
-def _checksum(record: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())

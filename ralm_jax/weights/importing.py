@@ -23,6 +23,7 @@ from ralm_jax.weights import (
     families,
     layout,
     model_folder,
+    seal,
     sentence_modules,
     sentence_settings,
     sources,
@@ -56,6 +57,7 @@ def import_model(
     out = Path(out)
     with published(out) as partial:
         folder = sources.find(source, say)
+        seal.check(folder)
         read = families.read(folder)
         tokenizer = _tokenizer(folder, read.model.reader_config)
         most = model_folder.length_limit(
