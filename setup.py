@@ -27,14 +27,21 @@ DEPENDENCIES = [
     "matplotlib>=3.9",  # learning curves
 ]
 
+SERVE = ["starlette>=1.10", "uvicorn>=0.50", "msgspec>=0.20", "prometheus-client>=0.21"]
+
 EXTRAS = {
-    # pypdf and selectolax, as in `documents`
+    # pypdf and selectolax, as in `documents`; what `serve` has, since a server's contracts are cheap to test
+    # and easy to break; httpx2, which Starlette's test client is made of and huggingface-hub brings anyway
     "test": [
         *("pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"),
         *("pypdf>=5", "selectolax>=0.4"),
+        *(*SERVE, "httpx2>=2"),
     ],
     # A folder of pages: PDF, and HTML with what EPUB is made of. Neither brings another package.
     "documents": ["pypdf>=5", "selectolax>=0.4"],
+    # starlette, uvicorn: a light server, 7 packages in all; msgspec (no dependencies): JSON checked against
+    # the classes that also make the OpenAPI document; prometheus-client (none): /metrics
+    "serve": SERVE,
     "torch": ["torch>=2.6"],  # only to read an old pytorch_model.bin, as weights alone
     # jupyterlab to look, nbclient to execute; faiss-cpu: where your_own_corpus ends
     "notebooks": ["jupyterlab>=4.3", "nbclient>=0.10", "faiss-cpu>=1.9"],
@@ -56,7 +63,7 @@ setup(
     # `ralm pretrain --config runs/...` finds it in both.
     packages=[*find_packages(include=["ralm_jax", "ralm_jax.*"]), "ralm_jax.configs"],
     package_dir={"ralm_jax.configs": "configs"},
-    package_data={"ralm_jax.configs": ["**/*.gin"]},
+    package_data={"ralm_jax.configs": ["**/*.gin"], "ralm_jax.serving": ["page/*"]},
     install_requires=DEPENDENCIES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["ralm = ralm_jax.cli:main"]},

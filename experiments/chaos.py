@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ralm_jax import cli
+from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import newest
 from ralm_jax.runs.writers import metrics_file, read_metrics
@@ -46,22 +47,51 @@ class Kill(NamedTuple):
     at: float
 
 
-class Pace(NamedTuple):
-    """How long a command takes to begin and, undisturbed, to end, in seconds: what moments are drawn from."""
+class Command(NamedTuple):
+    """Words of `ralm`, the run that they train, and how they go undisturbed.
 
+    start, lines: seconds until the first line of the metrics, and how many lines there are in the end.
+    """
+
+    words: Sequence[str]
+    run: Path
     start: float
-    whole: float
+    lines: int
+
+
+class Fate(NamedTuple):
+    """What is drawn for one process.
+
+    operation: the file operation at which it kills itself; 0 for none, and then it is killed from outside.
+    lines, late: it is killed once it has written so many lines and so many seconds have passed since.
+    seconds: it is killed so soon in any case, which is while it starts.
+    scann: its ScaNN process is killed so many seconds after its start.
+    """
+
+    operation: int
+    lines: int
+    late: float
+    seconds: float
+    scann: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, start: float, lines: float) -> "Fate":
+        """start: seconds that a process takes to start. lines: the most that it may write."""
+        operation = int(rng.integers(1, 60)) if rng.random() < 0.25 else 0
+        seconds = start * rng.random() if rng.random() < 0.2 else PATIENCE
+        late, scann = 0.2 * rng.random(), start * (1 + rng.random())
+        return cls(operation, int(lines * rng.random()), late, seconds, scann)
 
 
 def endure(
-    commands: Sequence[Sequence[str]], folder: Path, paces: Sequence[Pace], kills: int, seed: int
+    commands: Sequence[Command], folder: Path, *, kills: int, saved_every: int, seed: int
 ) -> list[Kill]:
     """Runs commands of `ralm` one after the other, each again and again until it ends.
 
     Args:
       folder: of the output of every process, and of nothing else.
-      paces: of each command.
       kills: at most; they are spread over the commands.
+      saved_every: lines of the metrics between two checkpoints.
 
     Returns:
       The processes that were killed.
@@ -71,32 +101,24 @@ def endure(
     """
     rng, done, tries = np.random.default_rng(seed), [], 0
     folder.mkdir(parents=True, exist_ok=True)
-    total = sum(pace.whole - pace.start for pace in paces)
-    for number, (words, pace) in enumerate(zip(commands, paces, strict=True)):
-        # A process lives on average half of this beyond its start; most of that is kept by checkpoints.
-        lives = 1.5 * total / kills
-        # The last command gets what is left.
-        last = number + 1 == len(commands)
-        share = kills if last else len(done) + round(kills * (pace.whole - pace.start) / total)
+    total, share = sum(command.lines for command in commands), 0.0
+    for number, command in enumerate(commands):
+        share += kills * command.lines / total
         code: int | None = None
         while code != 0:
             log = folder / f"{tries:03}.log"
-            operation = int(rng.integers(1, 60)) if rng.random() < 0.25 else 0
-            early = rng.random() < 0.2
-            moment = (0.0 if early else pace.start) + (
-                pace.start if early else lives
-            ) * rng.random()
-            disturbed = len(done) < share
-            process = begin(words, log, operation if disturbed else 0)
+            # What a process does beyond its last checkpoint is lost, half of what lies between two.
+            fate = Fate.draw(rng, command.start, 2 * total / kills + saved_every)
+            disturbed = len(done) < round(share)
+            process = begin(command.words, log, fate.operation if disturbed else 0)
             if disturbed:
-                done += _disturb(process, number, operation, moment, rng)
+                done += _disturb(process, number, command.run, fate)
             code, tries = process.wait(PATIENCE), tries + 1
-            if code == -signal.SIGKILL and operation:
-                done.append(Kill("operation", number, operation))
+            if code == -signal.SIGKILL and fate.operation:
+                done.append(Kill("operation", number, fate.operation))
             elif code not in (0, -signal.SIGKILL):
-                raise RuntimeError(
-                    f"{' '.join(words)}: exit code {code}: {log.read_text()[-2000:]}"
-                )
+                said = log.read_text()[-2000:]
+                raise RuntimeError(f"{' '.join(command.words)}: exit code {code}: {said}")
     return done
 
 
@@ -107,19 +129,26 @@ def begin(words: Sequence[str], log: Path, operation: int = 0) -> subprocess.Pop
         return subprocess.Popen(command, stdout=out, stderr=out)
 
 
-def undisturbed(words: Sequence[str], run: Path, log: Path) -> Pace:
-    """Runs a command to its end, and says when it took its first step and when it ended.
+def undisturbed(words: Sequence[str], run: Path, log: Path) -> Command:
+    """Runs a command to its end, and says how it went.
 
     Raises RuntimeError where it does not end well.
     """
     process, began, start = begin(words, log), time.monotonic(), 0.0
     while process.poll() is None:
         time.sleep(0.02)
-        if not start and metrics_file(run).exists() and read_metrics(metrics_file(run)):
+        if not start and _lines(run):
             start = time.monotonic() - began
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)}: exit code {process.returncode}: {log.read_text()}")
-    return Pace(start, time.monotonic() - began)
+    return Command(words, run, start, _lines(run))
+
+
+def _lines(run: Path) -> int:
+    try:
+        return metrics_file(run).read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def children(process: int) -> list[int]:
@@ -136,28 +165,28 @@ def children(process: int) -> list[int]:
 def outcome(run: Path) -> dict[str, Any]:
     """What must be the same however often a run was interrupted: everything but what a clock says.
 
-    {"metrics": lines without times, "files": {path: CRC-32} of checkpoints' arrays and index versions}
+    {"metrics": lines without times, "state": {name: form and CRC-32} of saved arrays and index versions}
     """
     lines = [_timeless(line) for line in read_metrics(metrics_file(run))]
     return {"metrics": lines, "state": dict(_state(run))}
 
 
-def _disturb(
-    process: subprocess.Popen, command: int, operation: int, moment: float, rng: np.random.Generator
-) -> Iterator[Kill]:
-    """Kills a process at a moment of its life, and on the way there its ScaNN process where it has one."""
-    began = time.monotonic()
-    while (lived := time.monotonic() - began) < moment or operation:
-        if process.poll() is not None or lived > PATIENCE:
-            return
-        # Once in two seconds.
-        if rng.random() < 0.01:
+def _disturb(process: subprocess.Popen, number: int, run: Path, fate: Fate) -> Iterator[Kill]:
+    """Kills a process as its fate says, unless it is to do so itself; before that its ScaNN process."""
+    began, before, scann = time.monotonic(), _lines(run), fate.scann
+    while process.poll() is None and (lived := time.monotonic() - began) < PATIENCE:
+        if lived > scann:
+            scann = PATIENCE
             for child in children(process.pid):
-                yield Kill("scann", command, _killed(child, began))
+                yield Kill("scann", number, _killed(child, began))
+        written = _lines(run) - before > fate.lines
+        if not fate.operation and (written or lived > fate.seconds):
+            time.sleep(fate.late)
+            break
         time.sleep(0.02)
     if process.poll() is None:
         orphans = children(process.pid)
-        yield Kill("trainer", command, _killed(process.pid, began))
+        yield Kill("trainer", number, _killed(process.pid, began))
         process.wait()
         _require_end(orphans)
 
@@ -206,8 +235,10 @@ def _state(run: Path) -> Iterator[tuple[str, Any]]:
         found = newest(stage)
         assert found is not None, f"no checkpoint in {stage}"
         yield from _leaves(f"{stage.name}/{found[0]}", found[1])
-    for vectors in sorted((run / "index").rglob("vectors.npy")):
-        yield str(vectors.relative_to(run)), zlib.crc32(vectors.read_bytes())
+    for root in sorted((run / "index").glob("*")):
+        # The one that is served and the one before; of older ones more or fewer are left.
+        for step in index.versions(root)[-2:]:
+            yield f"{root.name}/{step}", zlib.crc32(index.mapped(root, step).tobytes())
 
 
 def _leaves(name: str, tree: Any) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,8 @@
 
 Trains it once undisturbed and once with SIGKILLs to the trainer and to its ScaNN process, and compares them:
 parameters, optimizer, metrics and index versions, to the bit with exact search. ScaNN does not find the same
-passages twice; with it, the steps, evaluations and versions must be the same. Writes DIR/kills.json.
+passages twice; with it, the steps, evaluations and versions must be the same. Writes DIR/exact.json or
+DIR/scann.json.
 """
 
 import argparse
@@ -14,23 +15,30 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import chaos
 from experiments.runner import exit_code, write
-from experiments.saved import result
+from experiments.saved import markdown, result
 from ralm_jax.errors import UserError
 from ralm_jax.sources import almanac
 
+SAVED_EVERY = 5
 SIZES = (
     "ICT_STEPS = 60", "ICT_BATCH = 64", "WARMUP_STEPS = 60", "WARMUP_BATCH = 16", "REALM_STEPS = 240",
     "REALM_BATCH = 8", "REFRESH_EVERY = 20", "REFRESH_LAG = 8", "EVAL_EVERY = 60", "DROPOUT = 0.1",
-    "quickstart.quickstart.clozes = 100", "CHECKPOINT_EVERY = 5", "LOG_EVERY = 1",
+    "quickstart.quickstart.clozes = 100", f"CHECKPOINT_EVERY = {SAVED_EVERY}", "LOG_EVERY = 1",
 )  # fmt: skip
 ASKED, QUESTIONS = "questions.jsonl", 60
-TUNING = ("STEPS = 60", "BATCH = 8", "DEV_EVERY = 20", "CHECKPOINT_EVERY = 5", "LOG_EVERY = 1")
+TUNING = (
+    "STEPS = 60",
+    "BATCH = 8",
+    "DEV_EVERY = 20",
+    f"CHECKPOINT_EVERY = {SAVED_EVERY}",
+    "LOG_EVERY = 1",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +60,7 @@ def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
     words = sys.argv[1:] if argv is None else argv
     command = f"python -m experiments.kills {' '.join(words)}".replace(str(given.out), "DIR")
     report = compare(given.out, changes, given.kills, given.seed)
-    write(given.out / "kills.json", result(command, **report))
+    write(given.out / f"{given.index}.json", result(command, **report))
     print("\n".join(f"{name}: {value}" for name, value in report.items() if name != "moments"))
     if report["differences"]:
         raise UserError("the run that was killed ended otherwise than the one that was not")
@@ -70,22 +78,24 @@ def compare(out: Path, changes: Sequence[str], kills: int, seed: int) -> dict[st
     os.environ["RALM_CACHE"] = str(out.resolve() / "cache")
     asked = almanac.generate(almanac.World(), 0).questions[:QUESTIONS]
     write(out / ASKED, "".join(json.dumps(question) + "\n" for question in asked))
-    paces, seconds = [], {}
-    began = time.perf_counter()
-    for words, run in _commands(out / "whole", changes):
-        paces.append(chaos.undisturbed(words, run, out / f"{run.name}.log"))
+    seconds, began = {}, time.perf_counter()
+    gone = [
+        chaos.undisturbed(words, run, out / f"{run.name}.log")
+        for words, run in _commands(out / "whole", changes)
+    ]
     seconds["whole"] = round(time.perf_counter() - began, 1)
-    commands = _commands(out / "killed", changes)
+    pairs = zip(gone, _commands(out / "killed", changes), strict=True)
+    commands = [went._replace(words=words, run=run) for went, (words, run) in pairs]
     began = time.perf_counter()
-    made = chaos.endure([words for words, _ in commands], out / "logs", paces, kills, seed)
+    made = chaos.endure(commands, out / "logs", kills=kills, saved_every=SAVED_EVERY, seed=seed)
     seconds["killed"] = round(time.perf_counter() - began, 1)
     found: list[str] = []
     steps = versions = 0
-    for (_, whole), (_, killed) in zip(_commands(out / "whole", changes), commands, strict=True):
-        wanted, ended = chaos.outcome(whole), chaos.outcome(killed)
+    for whole, killed in zip(gone, commands, strict=True):
+        wanted, ended = chaos.outcome(whole.run), chaos.outcome(killed.run)
         if any("scann" in change for change in changes):
             wanted, ended = map(chaos.in_outline, (wanted, ended))
-        found += [f"{whole.name}: {words}" for words in chaos.differences(wanted, ended)]
+        found += [f"{whole.run.name}: {words}" for words in chaos.differences(wanted, ended)]
         steps += sum("loss" in line for line in ended["metrics"])
         versions += sum("publish/index_step" in line for line in ended["metrics"])
     return {
@@ -96,6 +106,27 @@ def compare(out: Path, changes: Sequence[str], kills: int, seed: int) -> dict[st
         "differences": found,
         "moments": [list(kill) for kill in made],
     }
+
+
+def table(reports: Mapping[str, dict[str, Any]]) -> str:
+    """Reports by kind of index: who was killed how often, and what came of it."""
+    lines = []
+    for kind, report in reports.items():
+        killed = report["kills"]
+        differences = len(report["differences"])
+        lines.append(
+            [
+                kind,
+                f"{sum(killed.values())}",
+                *(f"{killed.get(of, 0)}" for of in ("trainer", "operation", "scann")),
+                f"{report['steps']:,}",
+                f"{report['versions']}",
+                f"{differences}" if differences else "none",
+            ]
+        )
+    whom = ["at any moment", "at a file operation", "ScaNN process"]
+    head = ["index", "SIGKILLs", *whom, "steps", "index versions", "differences in the end"]
+    return markdown(head, lines)
 
 
 def _commands(out: Path, changes: Sequence[str]) -> list[tuple[list[str], Path]]:

@@ -84,7 +84,7 @@ def _run(path: Path) -> Iterator[Part]:
     yield Part("run", path, str(record.get("corpus_version", 0)), own, made_by, problem)
     for stage in [*record["stages"], directory.BEST]:
         folder = directory.checkpoint_folder(path, stage)
-        for where in sorted(folder.glob("[0-9]*"), key=lambda f: int(f.name)):
+        for where in (folder / str(step) for step in checkpoint.steps(folder)):
             problem = _problem(checkpoint.verify, where)
             if where.exists():
                 yield Part("checkpoint", where, f"step {where.name}", _bytes(where), stage, problem)

@@ -210,6 +210,13 @@ def _ask(arguments) -> None:
     ask(**given, question=arguments.question, as_json=arguments.json == "-")
 
 
+def _serve(arguments) -> None:
+    from ralm_jax.serving.serve import serve
+
+    names = ("run", "beside", "corpus", "host", "port", "api_key_file")
+    serve(**{name: getattr(arguments, name) for name in names})
+
+
 def _check(arguments) -> None:
     from ralm_jax.check import check, require_sound, table
 
@@ -276,6 +283,7 @@ VERBS = {
     "estimate": _estimate,
     "evaluate": _evaluate,
     "ask": _ask,
+    "serve": _serve,
     "check": _check,
     "export": _export,
 }

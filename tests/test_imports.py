@@ -41,6 +41,7 @@ ORDER = [
     {"training", "cost"},
     {"weights", "quickstart"},
     {"adapt", "check"},
+    {"serving"},
     {"arguments", "gin_config", "cli", "__init__"},
     {"experiments"},
 ]

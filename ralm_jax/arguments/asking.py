@@ -17,6 +17,38 @@ def ask(verbs):
     return "ask", verb
 
 
+def serve(verbs):
+    verb = verbs.add_parser(
+        "serve",
+        help="serve a run: a page to ask it on, and an API",
+        description="A page to ask and to search on, a JSON API (/openapi.json), and the endpoints that "
+        "clients of OpenAI's embeddings and of text-embeddings-inference call. Many clients are answered "
+        "together. SIGINT and SIGTERM end it once what is in flight is answered. A run that was not "
+        "fine-tuned searches and embeds, and does not answer.",
+    )
+    verb.add_argument("--run", required=True, metavar="RUN", help="made by any verb that makes one")
+    verb.add_argument(
+        "--beside",
+        metavar="RUN",
+        help="another run to compare with, such as the one before training",
+    )
+    verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
+    verb.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (default: this machine alone); another one needs a key",
+    )
+    verb.add_argument(
+        "--port", type=int, default=8000, help="default: 8000; 0 for any that is free"
+    )
+    verb.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        help="a file whose first line is the key that clients give (default: $RALM_API_KEY)",
+    )
+    return "serve", verb
+
+
 def check(verbs):
     verb = verbs.add_parser(
         "check",

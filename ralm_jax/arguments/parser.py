@@ -55,6 +55,7 @@ def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpars
         training.estimate,
         asking.evaluate,
         asking.ask,
+        asking.serve,
         asking.check,
         texts.export,
     ):

@@ -18,6 +18,10 @@ from ralm_jax.metrics.plain_text import with_accents
 from ralm_jax.metrics.qa import normalise
 
 RERANKED = 20  # passages of the beam that a scorer puts in order
+# Of rows of the corpus: the text, the characters [start, stop) of its wordpieces, and its spans so far, by
+# first wordpiece and width: their characters, and the name that those which read alike share.
+Spanned = dict[tuple[int, int], tuple[int, int, str]]
+Known = dict[int, tuple[str, list[tuple[int, int]], Spanned]]
 NO_SPAN = -1e30  # scores below it are of spans that leave the passage
 
 
@@ -75,13 +79,7 @@ def read(
 ) -> list[list[Answered]]:
     """Reads the first passages of each beam. Several rankings of the same questions share the reading."""
     beams = [ranked.rows[:, :candidates] for ranked in several]
-    numbers = np.arange(len(asked.tokens))[:, None]
-    pairs = [np.stack(np.broadcast_arrays(numbers, rows), -1)[rows >= 0] for rows in beams]
-    unique = np.unique(np.concatenate(pairs).reshape(-1, 2), axis=0)
-    spans = read_pairs(
-        opened.model, opened.params["reader"], opened.corpus, asked, unique, opened.lengths.joint
-    )
-    place = {(int(b), int(row)): i for i, (b, row) in enumerate(unique)}
+    place, spans = read_once(opened, asked, beams)
     fronts = (asked.tokens != 0).sum(1)
     out = []
     for ranked, rows in zip(several, beams, strict=True):
@@ -89,16 +87,42 @@ def read(
         answered = []
         for b, found in enumerate(rows):
             read = [(k, place[b, int(row)]) for k, row in enumerate(found) if row >= 0]
-            answers = _likeliest(opened, int(fronts[b]), found, scores[b], read, spans)
+            answers = likeliest(opened, int(fronts[b]), found, scores[b], read, spans)
             answered.append(Answered(answers, ranked.rows[b], softmax(scores[b])))
         out.append(answered)
     return out
 
 
-def _likeliest(
-    opened: Reading, front: int, rows: np.ndarray, scores: np.ndarray, read, spans: Spans
+def read_once(
+    opened: Reading, asked: Text, beams: Sequence[np.ndarray]
+) -> tuple[dict[tuple[int, int], int], Spans]:
+    """Reads every passage of beams [n,K] for its question, once though several beams have it.
+
+    Returns the place among the spans of each (question, row).
+    """
+    numbers = np.arange(len(asked.tokens))[:, None]
+    pairs = [np.stack(np.broadcast_arrays(numbers, rows), -1)[rows >= 0] for rows in beams]
+    unique = np.unique(np.concatenate(pairs).reshape(-1, 2), axis=0)
+    spans = read_pairs(
+        opened.model, opened.params["reader"], opened.corpus, asked, unique, opened.lengths.joint
+    )
+    return {(int(b), int(row)): i for i, (b, row) in enumerate(unique)}, spans
+
+
+def likeliest(
+    opened: Reading,
+    front: int,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    read,
+    spans: Spans,
+    known: Known | None = None,
 ) -> list[Answer]:
-    """Spans of all passages read, (k, place in `spans`), as text, likeliest first (ORQA, section 4.2)."""
+    """Spans of all passages read, (k, place in `spans`), as text, likeliest first (ORQA, section 4.2).
+
+    front: wordpieces of the question with its special tokens; rows, scores: [K] of the candidates;
+    known: what has been found out about texts before, and is now.
+    """
     if not read:
         return []
     total = np.logaddexp.reduce([scores[k] + spans.total[i] for k, i in read])
@@ -109,23 +133,26 @@ def _likeliest(
         if score > NO_SPAN
     ]
     likely.sort(key=lambda span: -span[0])
-    return _distinct(opened, front, likely[:SPANS])
+    return _distinct(opened, front, likely[:SPANS], {} if known is None else known)
 
 
-def _distinct(opened: Reading, front: int, likely) -> list[Answer]:
+def _distinct(opened: Reading, front: int, likely, known: Known) -> list[Answer]:
     """(log p, row, start, width less one), likeliest first, as text; of those that read alike the first."""
     found: dict[str, Answer] = {}
-    texts: dict[int, tuple[str, list]] = {}
     for log_p, row, start, wide in likely:
-        if row not in texts:
+        if row not in known:
             text = opened.texts[row]["text"].decode()
-            texts[row] = text, opened.tokenizer.encode(text, add_special_tokens=False).offsets
-        text, offsets = texts[row]
-        begin, end = offsets[start - front][0], offsets[start - front + wide][1]
-        # Pieces of some tokenizers hold the blank before a word too.
-        begin = end - len(text[begin:end].lstrip())
-        end = with_accents(text, end)
-        name = normalise(text[begin:end])
+            offsets = opened.tokenizer.encode(text, add_special_tokens=False).offsets
+            known[row] = text, offsets, {}
+        text, offsets, spans = known[row]
+        place = start - front, wide
+        if place not in spans:
+            begin, end = offsets[start - front][0], offsets[start - front + wide][1]
+            # Pieces of some tokenizers hold the blank before a word too.
+            begin = end - len(text[begin:end].lstrip())
+            end = with_accents(text, end)
+            spans[place] = begin, end, normalise(text[begin:end])
+        begin, end, name = spans[place]
         if name not in found:
             found[name] = Answer(text[begin:end], float(np.exp(log_p)), row, begin, end)
     return list(found.values())

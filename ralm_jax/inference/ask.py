@@ -11,7 +11,7 @@ from pathlib import Path
 from ralm_jax.errors import UserError
 from ralm_jax.inference import answering
 from ralm_jax.inference.answering import Answered
-from ralm_jax.inference.embedding import embed_texts, search_with
+from ralm_jax.inference.embedding import embed_texts
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
 
@@ -89,7 +89,7 @@ def timed_answer(
     asked = opened.encode([question])
     vectors = embed_texts(opened.model, opened.params, asked)
     embedded = time.perf_counter()
-    ranked = search_with(opened.searcher, vectors, min(beam, opened.corpus.size))
+    ranked = opened.nearest(asked, vectors, beam)
     searched = time.perf_counter()
     seconds = {"embed": embedded - began, "search": searched - embedded}
     if opened.rerank:

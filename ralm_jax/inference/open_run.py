@@ -173,8 +173,15 @@ class OpenRun:
         lexical_weight: of BM25; None for the run's own, 0 for dense search alone.
         """
         text = questions if isinstance(questions, Text) else self.encode(questions)
+        queries = embed_texts(self.model, self.params, text)
+        return self.nearest(text, queries, k, lexical_weight=lexical_weight)
+
+    def nearest(
+        self, text: Text, queries: np.ndarray, k: int, *, lexical_weight: float | None = None
+    ) -> Ranking:
+        """As `search`, of questions [n,L] that have been embedded, float32 [n,E]."""
         weight = self.lexical_weight if lexical_weight is None else lexical_weight
-        queries, k = embed_texts(self.model, self.params, text), min(k, self.corpus.size)
+        k = min(k, self.corpus.size)
         if not weight:
             return search_with(self.searcher, queries, k)
         dense = search_with(self.searcher, queries, min(max(k, DEPTH), self.corpus.size))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ralm_jax.batches import Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import question_batches
+from ralm_jax.models.base import RetrievalModel
 from ralm_jax.models.openqa import OpenQA
 
 SPANS = 20  # the likeliest of a passage
@@ -57,13 +58,34 @@ def read_pairs(
 
 
 def rerank_pairs(
-    model: OpenQA, scorer: Any, corpus: Corpus, asked: Text, pairs: np.ndarray, length: int
+    model: RetrievalModel, scorer: Any, corpus: Corpus, asked: Text, pairs: np.ndarray, length: int
 ) -> np.ndarray:
     """What the scorer makes of passages for questions, float32 [m]; as `read_pairs`, with its parameters."""
     out = np.zeros(len(pairs), np.float32)
     for chosen, (joint, _) in _inputs(corpus, asked, pairs, length, "re-ranking"):
         out[chosen] = np.asarray(_rerank(model, scorer, joint))[: len(chosen), 0]
     return out
+
+
+def padded_widths(length: int) -> np.ndarray:
+    """What joint inputs of up to `length` wordpieces are padded to, int [WIDTHS]."""
+    return -(-length * np.arange(1, WIDTHS + 1) // WIDTHS)
+
+
+def compile_ahead(
+    model: RetrievalModel, params: dict, length: int, shortest: int, longest: int
+) -> None:
+    """Compiles what `read_pairs` and, with a scorer, `rerank_pairs` run on inputs of `shortest` to `longest`
+    wordpieces, so that nobody who asks later waits for it.
+    """
+    first, last = np.searchsorted(padded_widths(length), np.minimum((shortest, longest), length))
+    for width in padded_widths(length)[first : last + 1].tolist():
+        for rows in (1, ROWS):
+            empty = np.zeros((rows, 1, width), np.int32)
+            if isinstance(model, OpenQA):
+                best_spans(model, params["reader"], Text(empty, empty), np.ones(empty.shape, bool))
+            if "scorer" in params:
+                _rerank(model, params["scorer"], Text(empty, empty))
 
 
 def _inputs(
@@ -73,7 +95,7 @@ def _inputs(
     front = (asked.tokens != 0).sum(1)
     body = np.asarray(corpus.lengths[pairs[:, 1]]).astype(int)[:, 1]
     needed = np.minimum(front[pairs[:, 0]] + body + 1, length)
-    widths = -(-length * np.arange(1, WIDTHS + 1) // WIDTHS)
+    widths = padded_widths(length)
     fits = np.searchsorted(widths, needed)
     with tqdm(total=len(pairs), desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
         for place in np.unique(fits):
@@ -93,7 +115,7 @@ def _inputs(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _rerank(model: OpenQA, scorer, joint: Text):
+def _rerank(model: RetrievalModel, scorer, joint: Text):
     """joint [m,1,S] -> [m,1]."""
     return model.apply({"params": {"scorer": scorer}}, joint, method="rerank")
 

@@ -32,18 +32,24 @@ def newest(directory: str | Path) -> tuple[int, Any] | None:
       UserError: the newest one is damaged.
     """
     gone: set[int] = set()
-    while (step := max(_sealed(Path(directory)) - gone, default=None)) is not None:
+    while (step := max(set(steps(directory)) - gone, default=None)) is not None:
         where = Path(directory).absolute() / str(step)
         try:
             verify(where)
             return step, _read(where)
         except Exception:
             # Its owner removes it file by file, and only where there are newer ones.
-            newer = any(other > step for other in _sealed(Path(directory)))
+            newer = any(other > step for other in steps(directory))
             if where.is_dir() and not newer:
                 raise
             gone.add(step)
     return None
+
+
+def steps(directory: str | Path) -> list[int]:
+    """Steps of the complete checkpoints in a folder, in ascending order."""
+    seals = Path(directory).glob(f"*/{_SEAL}")
+    return sorted(int(seal.parent.name) for seal in seals if seal.parent.name.isdigit())
 
 
 class Checkpoints:
@@ -70,10 +76,10 @@ class Checkpoints:
         )
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: Future[int] | None = None
-        steps = [found.step for found in self._orbax.checkpoints]
-        sealed = _sealed(self._directory)
-        self._unsealed = [step for step in steps if step not in sealed]
-        self._latest = max(set(steps) & sealed, default=None)
+        found = [checkpoint.step for checkpoint in self._orbax.checkpoints]
+        sealed = set(steps(self._directory))
+        self._unsealed = [step for step in found if step not in sealed]
+        self._latest = max(set(found) & sealed, default=None)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, None where there is none."""
@@ -182,13 +188,6 @@ def _one_replica() -> ocp.Context:
     context = ocp.Context()
     context.array.saving.use_replica_parallel = False
     return context
-
-
-def _sealed(directory: Path) -> set[int]:
-    """Steps of the complete checkpoints in a folder."""
-    return {
-        int(seal.parent.name) for seal in directory.glob(f"*/{_SEAL}") if seal.parent.name.isdigit()
-    }
 
 
 def verify(where: Path) -> dict[str, str]:

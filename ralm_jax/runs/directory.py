@@ -95,10 +95,10 @@ def _check_version(run: Path, corpus: Corpus, saved: dict[str, Any]) -> None:
 
 
 def _records(model: Ralm | OpenQA, corpus: Corpus, parts: dict[str, Any]) -> dict[str, dict]:
-    """What describes a run, by file."""
+    """What describes a run, by file; run.json last, by which others know that there is a run."""
     own: dict[str, Any] = {"corpus": str(corpus.path.resolve()), "fingerprint": corpus.fingerprint}
     own["corpus_version"] = corpus.version.number
-    return {RUN: {**own, **parts}, MODEL: _model_record(model)}
+    return {MODEL: _model_record(model), RUN: {**own, **parts}}
 
 
 def save_model(run: Path, model: Ralm | OpenQA) -> None:

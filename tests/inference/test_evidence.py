@@ -1,0 +1,59 @@
+"""What a passage is worth: a ranking and an answer without it, as if it had never been found."""
+
+import numpy as np
+import pytest
+
+from ralm_jax.batches import Lengths
+from ralm_jax.inference import answering, evidence
+from ralm_jax.inference.embedding import Ranking
+from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.metrics.qa import normalise
+from ralm_jax.models import initial
+from ralm_jax.models.config import EncoderConfig
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.runs import directory
+
+SMALL = EncoderConfig(
+    hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0, init_stddev=0.5
+)
+LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
+
+
+@pytest.fixture(scope="module")
+def opened(tiny):
+    model = OpenQA(SMALL, SMALL, embedding=8, score_scale=0.5, span_width=2)
+    sized = directory.sized(model, tiny.corpus.vocabulary.size)
+    return OpenRun(sized, initial.drawn_params(sized, seed=0), LENGTHS, source=tiny.corpus)
+
+
+def test_a_passage_left_out_is_as_if_it_had_not_been_found(opened, tiny):
+    asked = opened.encode([q["question"] for q in tiny.almanac.questions[:3]])
+    beam = evidence.find(opened, asked, 10)
+    # In the units of `answering.read`, which scales.
+    ranked = Ranking(beam.rows, beam.scores / 0.5)
+    (whole,) = answering.read(opened, asked, [ranked], 4)
+    weighed = evidence.weigh(opened, asked, beam, 4)
+    for b, (found, worths) in enumerate(weighed):
+        assert found.answers == whole[b].answers
+        np.testing.assert_allclose(found.probabilities, whole[b].probabilities, rtol=1e-5)
+        name = normalise(found.answers[0].text)
+        for k, worth in enumerate(worths):
+            others = [place for place in range(4) if place != k]
+            for rows, value in (([k], worth.of_answer), (others, worth.without)):
+                part = Ranking(ranked.rows[b : b + 1, rows], ranked.scores[b : b + 1, rows])
+                one = asked._replace(tokens=asked.tokens[b : b + 1], types=asked.types[b : b + 1])
+                ((again,),) = answering.read(opened, one, [part], 4)
+                said = {normalise(a.text): a.probability for a in again.answers}
+                assert value == pytest.approx(said.get(name, 0.0), rel=1e-4)
+                if rows == [k]:
+                    assert worth.alone is not None and worth.alone.text == again.answers[0].text
+    parts = [part for _, worths in weighed for worth in worths for part in worth[1:]]
+    assert len(parts) == 24 and 0 < sum(part > 0 for part in parts)
+
+
+def test_the_dense_part_is_the_whole_where_no_words_count(opened, tiny):
+    asked = opened.encode([q["question"] for q in tiny.almanac.questions[:3]])
+    beam, ranked = evidence.find(opened, asked, 7), opened.search(asked, 7)
+    np.testing.assert_array_equal(beam.rows, ranked.rows)
+    np.testing.assert_allclose(beam.dense, 0.5 * ranked.scores, rtol=1e-5)
+    assert not beam.lexical.any()
