@@ -12,6 +12,9 @@ from ralm_jax.errors import UserError
 # Where a record stands, for messages; and its fields, where it is what it should be.
 Records = Iterator[tuple[str, Any]]
 
+# Bytes of a line.
+LONGEST = 1 << 30
+
 _MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 # What a repository holds in the place of a large file that was not fetched.
 _POINTER = b"version https://git-lfs.github.com/"
@@ -26,7 +29,13 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with _opened(path) as file:
-            for number, line in enumerate(file, 1):
+            # Not the file itself: a small archive may hold a line that fills the memory.
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
+                if len(line) > LONGEST:
+                    raise UserError(
+                        f"{path}, line {number}: longer than {LONGEST:,} bytes; put each record on a line of "
+                        "its own"
+                    )
                 yield number, line
     except _DAMAGED as error:
         raise UserError(
