@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ralm_jax.data.prepare import prepare
+from ralm_jax.data.prepare import check_outside, prepare
 from ralm_jax.evaluation.evaluate import evaluate, table
 from ralm_jax.evaluation.rankings import ROWS
 from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, plots, selection
 from ralm_jax.runs.files import write_atomically
 from ralm_jax.sources.docstrings import read_docstrings
+from ralm_jax.sources.read import STDIN, recognise
 from ralm_jax.sources.records import USUAL, Columns
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
@@ -50,9 +51,13 @@ def adapt(
       The report of `evaluate`, or None where there is nothing to measure with.
 
     Raises:
-      UserError: as the parts; questions are read before anything is made.
+      UserError: as the parts; questions are read, and the source is looked at, before anything is made.
     """
     out, init = Path(out), str(init)
+    if not (out / CORPUS).exists():
+        check_outside(str(source), out / CORPUS)
+        if str(source) != STDIN:
+            recognise(str(source), columns)
     for asked in (questions, measure):
         if asked is not None:
             read_questions(asked)

@@ -12,8 +12,9 @@ from typing import Any
 from ralm_jax import memory
 from ralm_jax.arguments.parser import parser
 from ralm_jax.arguments.shared import columns
+from ralm_jax.ending import exit_code
 from ralm_jax.errors import UserError
-from ralm_jax.signals import Terminated, raise_on_sigterm
+from ralm_jax.signals import raise_on_sigterm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,27 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns 0 when done (or stopped with a checkpoint), 2 for a usage error, 130 for Ctrl-C, 143 for SIGTERM.
     """
     _print_anything()
+    return exit_code(functools.partial(_run, argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
     arguments = parser(VERBS).parse_args(argv)
     memory.keep_freed()
-    try:
-        for option in ("json", "predictions", "each"):
-            _check_folder(getattr(arguments, option, None))
-        with raise_on_sigterm():
-            arguments.verb(arguments)
-    except UserError as error:
-        # Gin adds a line about the call.
-        print(f"ralm: {error}".splitlines()[0], file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ralm: interrupted", file=sys.stderr)
-        return 130
-    except Terminated:
-        print("ralm: terminated", file=sys.stderr)
-        return 143
-    # Whoever read the output has read enough.
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    for option in ("json", "predictions", "each"):
+        _check_folder(getattr(arguments, option, None))
+    with raise_on_sigterm():
+        arguments.verb(arguments)
 
 
 def _print_anything() -> None:
@@ -54,6 +44,8 @@ def _print_anything() -> None:
 
 def _check_folder(file: str | None) -> None:
     """What is measured for an hour must not be lost for want of a folder to write it to."""
+    if file and Path(file).is_dir():
+        raise UserError(f"{file} cannot be written: it is a folder; give a file")
     if file and file != "-" and not Path(file).absolute().parent.is_dir():
         raise UserError(
             f"{file} cannot be written: there is no folder {Path(file).parent}; make it"
@@ -102,7 +94,8 @@ def _export(arguments) -> None:
 def _pretrain(arguments) -> None:
     from ralm_jax import gin_config
 
-    configured = gin_config.configure("pretrain.pretrain", arguments.config, arguments.set)
+    more = {"any_import": arguments.any_import}
+    configured = gin_config.configure("pretrain.pretrain", arguments.config, arguments.set, **more)
     given = {name: getattr(arguments, name) for name in ("run", "corpus")}
     optional = ("init", "init_retriever", "init_reader", "init_reranker", "questions")
     given |= {name: path for name in optional if (path := getattr(arguments, name))}
@@ -181,7 +174,8 @@ def _finetune(arguments) -> None:
     from ralm_jax.questions.read import read_questions
 
     dev = read_questions(arguments.dev).asked
-    configured = gin_config.configure("finetune.finetune", arguments.config, arguments.set)
+    more = {"any_import": arguments.any_import}
+    configured = gin_config.configure("finetune.finetune", arguments.config, arguments.set, **more)
     given = {name: getattr(arguments, name) for name in ("out", "run", "stage", "train", "corpus")}
     if _until_stopped(configured, dev=dev, **given) is None:
         return
@@ -197,14 +191,14 @@ def _estimate(arguments) -> None:
     if (arguments.config is None) == (arguments.run is None):
         raise UserError("give --config FILE, or --run RUN of a run that has been trained")
     config = arguments.config or str(Path(arguments.run) / "config.gin")
-    given = gin_config.pretraining(config, arguments.set)
+    given = gin_config.pretraining(config, arguments.set, any_import=arguments.any_import)
+    measured = sizes.logged(Path(arguments.run)) if arguments.run else []
     model = sizes.model(given, arguments.run or arguments.init)
     passages = sizes.passages(arguments.passages, arguments.corpus, arguments.run)
     about = {"on": arguments.on, "dollars": arguments.price, "here": arguments.probe}
     about |= {"compute": given.get("compute")}
     report = estimate.estimate(model, given["stages"], passages, **about)
-    if arguments.run:
-        sizes.add_measured(report, Path(arguments.run))
+    sizes.add_measured(report, measured)
     print(estimate.table(report))
     _write_json(arguments.json, report)
 

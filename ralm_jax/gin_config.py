@@ -2,6 +2,9 @@
 
 With `cli`, the only module that knows gin. Files use dynamic registration, so nothing in the
 package is decorated: a file names what it imports, and a misspelt name is an error.
+
+A file may be a stranger's, and to import a module is to run it. So a file imports what the package offers
+to configurations, and names what is defined there, unless the user allows more.
 """
 
 import contextlib
@@ -26,6 +29,50 @@ from ralm_jax.errors import UserError
 gin.config._FILE_READERS = [(open, os.path.isfile)]
 
 
+# Modules and rooms, of which a configuration chooses and binds.
+OFFERED = (
+    *("ralm_jax.batches", "ralm_jax.examples", "ralm_jax.losses", "ralm_jax.models"),
+    *(
+        "ralm_jax.quickstart",
+        "ralm_jax.retrieval.refresh",
+        "ralm_jax.selection",
+        "ralm_jax.training",
+    ),
+)
+
+
+class _NotOfferedError(ValueError):
+    """Gin adds to it where in which file that was."""
+
+
+class _Offered(gin.config.ParseContext):
+    """What a file says, of which nothing is imported or found but what is offered."""
+
+    def process_import(self, statement: Any) -> None:
+        if statement.module.partition(".")[0] != "__gin__" and not _is_offered(statement.module):
+            raise _NotOfferedError(
+                f"{statement.format()!r}: a configuration imports from ralm_jax only: "
+                f"{', '.join(name.removeprefix('ralm_jax.') for name in OFFERED)}; with --any-import it may "
+                "run any module"
+            )
+        super().process_import(statement)
+
+    def _resolve_selector(self, selector: str) -> Any:
+        names, values = super()._resolve_selector(selector)
+        # A module of ours has others in it, by the names that it imports them under.
+        home = getattr(values[-1], "__module__", None) or ""
+        if not _is_offered(home) and home != gin.config.__name__:
+            raise _NotOfferedError(
+                f"{selector} is not of ralm_jax, but of {home or 'nowhere'}; with --any-import a "
+                "configuration may call it"
+            )
+        return names, values
+
+
+def _is_offered(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in OFFERED)
+
+
 class Configuration(NamedTuple):
     """A function bound as a configuration says, and the configuration resolved, as a run keeps it."""
 
@@ -33,36 +80,47 @@ class Configuration(NamedTuple):
     text: str
 
 
-def configure(target: str, config: str, changes: Sequence[str] = ()) -> Configuration:
+def configure(
+    target: str, config: str, changes: Sequence[str] = (), *, any_import: bool = False
+) -> Configuration:
     """The function `target`, such as "pretrain.pretrain", bound as a configuration says.
 
     Args:
       config: a file, or the name of one that ships with the package.
       changes: "NAME = VALUE", applied after the file.
+      any_import: the file may import, and so run, modules other than those offered.
 
     Raises:
       UserError: no such file, an unknown name (of a macro too), a value that cannot be read, or one that is
         of the wrong kind or out of range wherever it is used. Nothing has been made by then.
     """
-    text = _parse(config, changes)
+    text = _parse(config, changes, any_import)
     bound = gin.get_configurable(target)
     with _explained(config):
-        gin.get_bindings(target)
+        if not gin.get_bindings(target):
+            verb = target.rpartition(".")[2]
+            raise UserError(
+                f"configuration {config} does not say how to {verb}; give one that does"
+            )
     return Configuration(functools.partial(_called, bound, config), text)
 
 
-def bindings(target: str, config: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+def bindings(
+    target: str, config: str, changes: Sequence[str] = (), *, any_import: bool = False
+) -> dict[str, Any]:
     """What a configuration gives to the function `target`, built. Raises UserError as `configure`."""
-    _parse(config, changes)
+    _parse(config, changes, any_import)
     with _explained(config):
         return gin.get_bindings(target)
 
 
-def pretraining(config: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+def pretraining(
+    config: str, changes: Sequence[str] = (), *, any_import: bool = False
+) -> dict[str, Any]:
     """What a configuration gives to pretraining, whichever verb calls it. Raises UserError as `configure`."""
     for target in ("pretrain.pretrain", "quickstart.quickstart"):
         try:
-            given = bindings(target, config, changes)
+            given = bindings(target, config, changes, any_import=any_import)
         except UserError as error:
             # Of a configuration for another verb.
             if f"Could not find {target}" not in str(error):
@@ -91,7 +149,7 @@ def _explained(config: str, only: str = "") -> Iterator[None]:
         raise UserError(f"configuration {config}: {' '.join(str(error).split())}") from error
 
 
-def _parse(config: str, changes: Sequence[str]) -> str:
+def _parse(config: str, changes: Sequence[str], any_import: bool) -> str:
     """Reads a configuration into gin, checks every value in it, and returns it resolved."""
     gin.clear_config()
     gin.add_config_file_search_path(str(configs()))
@@ -100,6 +158,8 @@ def _parse(config: str, changes: Sequence[str]) -> str:
         raise UserError(f"there is no configuration {config}; shipped: {', '.join(shipped())}")
     # Gin logs every folder in which it does not find an include.
     logging.disable(logging.ERROR)
+    whole = gin.config.ParseContext
+    gin.config.ParseContext = whole if any_import else _Offered
     try:
         gin.parse_config_file(str(file if file.is_file() else configs() / config))
         # A change may name whatever the modules hold that the configuration imports.
@@ -112,11 +172,16 @@ def _parse(config: str, changes: Sequence[str]) -> str:
         return gin.config_str(max_line_length=100)
     except UserError:
         raise
+    except RecursionError:
+        raise UserError(
+            f"configuration {config}: it includes itself, or what is in it refers to itself"
+        ) from None
     # Gin raises whatever a file's own imports and parsing raise.
     except Exception as error:
         said = " ".join(str(error).split())
         raise UserError(f"configuration {config}: {said}") from error
     finally:
+        gin.config.ParseContext = whole
         logging.disable(logging.NOTSET)
 
 
@@ -127,7 +192,7 @@ def _apply(change: str, imports: Sequence[str]) -> None:
     try:
         gin.parse_config("\n".join([*imports, change]))
     except Exception as error:
-        raise UserError(f"--set {change!r}: {error}") from error
+        raise UserError(f"--set {change!r:.100}: {error}".splitlines()[0]) from error
 
 
 def _check_macros(config: str) -> None:
@@ -164,9 +229,13 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _resolved(name: str, value: Any) -> tuple[str, Any]:
     """Follows macros: the name by which the user set a value, and the value."""
+    seen: set[str] = set()
     while isinstance(value, gin.config.ConfigurableReference):
         macro, found, _ = value.scoped_selector.partition("/gin.macro")
         if not found:
             break
+        if macro in seen:
+            raise UserError(f"{macro} refers to itself, through {', '.join(sorted(seen))}")
+        seen.add(macro)
         name, value = macro, gin.config._CONFIG[macro, "gin.macro"]["value"]
     return name, value

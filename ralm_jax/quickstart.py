@@ -26,6 +26,7 @@ from ralm_jax.questions.question import Question
 from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, plots
 from ralm_jax.runs.writers import metrics_file, read_metrics
+from ralm_jax.settings import Seed
 from ralm_jax.sources import almanac
 from ralm_jax.training import pretrain, schedule
 from ralm_jax.training.tasks import Realm
@@ -57,7 +58,7 @@ def quickstart(
     run: str | Path,
     model: Ralm,
     stages: Sequence[schedule.Stage],
-    seed: int = 0,
+    seed: Seed = 0,
     world: almanac.World = WORLD,
     held_out: float = 0.2,
     clozes: int = 1500,

@@ -37,6 +37,8 @@ class From:
 
 Count = Annotated[int, From(1)]
 CountOrZero = Annotated[int, From(0)]
+# As keys of JAX are made, where 64 bits are not enabled.
+Seed = Annotated[int, From(0, (1 << 32) - 1)]
 Share = Annotated[float, From(0, 1)]
 ShareBelowOne = Annotated[float, From(0, 1, below=True)]
 Rate = Annotated[float, From(0)]

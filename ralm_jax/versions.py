@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ralm_jax.checksums import DamagedError, sealed, unsealed
 from ralm_jax.errors import UserError
+from ralm_jax.names import beneath
 
 MANIFEST, FOLDER = "manifest.json", "versions"
 POINTER = 2
-_LOCK = ".update"
 _TOKENIZER = ("vocab.txt", "tokenizer.json", "special_tokens_map.json", "tokenizer_config.json")
 _KEPT = 2
 # A version may be removed between the reading of the pointer and the opening of the folder.
@@ -84,11 +85,15 @@ def current(path: Path) -> tuple[Path, int]:
 
 def _pointer(path: Path) -> dict | None:
     try:
-        found = json.loads((path / MANIFEST).read_text("utf-8"))
+        record = json.loads((path / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(found, dict) or found.get("format") != POINTER:
+    if not isinstance(record, dict) or record.get("format") != POINTER:
         return None
+    try:
+        found = unsealed(record)
+    except DamagedError as error:
+        raise UserError(f"the corpus {path} is damaged: {MANIFEST}: {error}") from None
     name, number = found.get("current"), found.get("version")
     if not isinstance(number, int) or name != _name(number):
         raise UserError(f"the corpus {path} is damaged: {MANIFEST} names no version of it")
@@ -106,7 +111,9 @@ def updating(path: Path) -> Iterator[Path]:
     Raises UserError where another does.
     """
     partial = path / FOLDER / ".partial"
-    with (path / _LOCK).open("w") as lock:
+    # On the folder itself: a file for it would be left where the update comes to nothing.
+    lock = os.open(path, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -123,14 +130,28 @@ def updating(path: Path) -> Iterator[Path]:
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                partial.parent.rmdir()
+    finally:
+        os.close(lock)
 
 
 def publish(path: Path, whole: Path, fingerprint: str) -> int:
     """Makes a whole corpus in the folder `whole` the newest version; returns its number."""
     folder, number = current(path)
-    if folder == path:
+    try:
+        return _publish(path, whole, fingerprint, number + 1, first=folder == path)
+    except BaseException:
+        # Where the pointer was not replaced, its versions are as they were.
+        if current(path) == (folder, number):
+            for new in [number + 1, *([0] if folder == path else [])]:
+                shutil.rmtree(path / _name(new), ignore_errors=True)
+        raise
+
+
+def _publish(path: Path, whole: Path, fingerprint: str, number: int, *, first: bool) -> int:
+    if first:
         _keep_first(path)
-    number += 1
     # A process that was killed here left a folder that no pointer names.
     shutil.rmtree(path / _name(number), ignore_errors=True)
     for file in whole.rglob("*"):
@@ -140,11 +161,14 @@ def publish(path: Path, whole: Path, fingerprint: str) -> int:
     record = {"format": POINTER, "version": number, "current": _name(number)}
     record["fingerprint"] = fingerprint
     temporary = path / f".{MANIFEST}.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path / MANIFEST)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(sealed(record), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(path)
     return number
 
@@ -165,7 +189,8 @@ def _keep_first(path: Path) -> None:
 def _own_files(path: Path, manifest: Path) -> list[Path]:
     """The files of version 0 in the folder of the corpus: others that a person put there stay as they are."""
     names = json.loads(manifest.read_text("utf-8"))["files"]
-    return [path / name for name in (*names, MANIFEST) if (path / name).is_file()]
+    files = [beneath(path, name, manifest) for name in (*names, MANIFEST)]
+    return [file for file in files if file.is_file()]
 
 
 def link(file: Path, place: Path) -> None:

@@ -15,16 +15,21 @@ FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 # A file imports from its own line of this list and from the lines above it.
 ORDER = [
     {
+        "arrays",
         "cache",
+        "checksums",
+        "ending",
         "errors",
         "batches",
         "former_names",
+        "names",
         "partition",
         "publishing",
         "settings",
         "signals",
         "versions",
         "memory",
+        "messages",
         "metrics",
     },
     {"formats", "models", "losses", "sources"},

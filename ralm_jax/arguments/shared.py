@@ -24,6 +24,14 @@ def add_set(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_any_import(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--any-import",
+        action="store_true",
+        help="let the configuration import, and so run, modules other than those of ralm_jax",
+    )
+
+
 def add_columns(verb: argparse.ArgumentParser) -> None:
     for name in ("text", "title", "id"):
         verb.add_argument(

@@ -1,6 +1,6 @@
 """Verbs that train."""
 
-from ralm_jax.arguments.shared import add_columns, add_no_bm25, add_set, shipped
+from ralm_jax.arguments.shared import add_any_import, add_columns, add_no_bm25, add_set, shipped
 
 
 def quickstart(verbs):
@@ -86,6 +86,7 @@ def pretrain(verbs):
             f"--init-{part}", metavar="RUN", help=f"start the {part} from that of this run instead"
         )
     add_set(verb)
+    add_any_import(verb)
     return "pretrain", verb
 
 
@@ -117,6 +118,7 @@ def finetune(verbs):
     verb.add_argument("--json", metavar="FILE", help="also write the figures there")
     add_no_bm25(verb)
     add_set(verb)
+    add_any_import(verb)
     return "finetune", verb
 
 
@@ -142,4 +144,5 @@ def estimate(verbs):
     verb.add_argument("--probe", action="store_true", help="time small steps on this machine")
     verb.add_argument("--json", metavar="FILE", help="also write the figures there")
     add_set(verb)
+    add_any_import(verb)
     return "estimate", verb

@@ -1,6 +1,7 @@
 """`ralm estimate`: parameters, operations, memory, disk, hours and money of a run, before it starts."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def estimate(
     """
     params = initial.shapes(model)
     counts = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in params.items()}
-    wanted = {on: chip(on)} if on else CHIPS
+    wanted = _priced({on: chip(on)} if on else CHIPS, dollars)
     costs = [_cost(model, stage, passages) for stage in stages]
     report: dict[str, Any] = {
         "passages": passages,
@@ -63,7 +64,6 @@ def estimate(
     needs: dict[Ralm, list[residuals.Need]] = {}
     for name, each in wanted.items():
         hours = [total / (each.devices * each.peak * share) / 3600 for share in each.reached[::-1]]
-        price = each.dollars if dollars is None else dollars
         ours = _on(each.platform, model, compute)
         needs[ours] = needs.get(ours) or [residuals.need(ours, stage) for stage in stages]
         fitted = [_fitted(*x, each) for x in zip(needs[ours], stages, found[name], strict=True)]
@@ -73,7 +73,7 @@ def estimate(
             "devices": each.devices,
             "memory_bytes": each.memory,
             "hours": hours,
-            "dollars": [price * h for h in hours],
+            "dollars": [each.dollars * h for h in hours],
             "stages": fitted,
         }
     if on and (bad := [f["name"] for f in report["devices"][on]["stages"] if not f["fits"]]):
@@ -83,6 +83,15 @@ def estimate(
         )
     report["assumptions"] = assumptions(next(iter(needs)), wanted)
     return report
+
+
+def _priced(chips: dict[str, Chip], dollars: float | None) -> dict[str, Chip]:
+    """Devices at the price given, where one is."""
+    if dollars is None:
+        return chips
+    if not 0 <= dollars < math.inf:
+        raise UserError(f"--price {dollars}: give dollars an hour, 0 or more")
+    return {name: each._replace(dollars=dollars) for name, each in chips.items()}
 
 
 def _time(model: Ralm, stages: Sequence[Stage], report: dict[str, Any]) -> None:

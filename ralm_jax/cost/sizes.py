@@ -45,9 +45,13 @@ def passages(count: int | None, corpus: str | None, run: str | None) -> int:
     return open_corpus(corpus).size if corpus else OpenRun.open(run or "").corpus.size
 
 
-def add_measured(report: dict[str, Any], run: Path) -> None:
-    """The median seconds of a step of each stage, as its run logged them."""
-    lines = read_metrics(metrics_file(run))
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The metrics of a run; none of one that was imported. Raises UserError where they are damaged."""
+    return read_metrics(metrics_file(run)) if metrics_file(run).exists() else []
+
+
+def add_measured(report: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    """The median seconds of a step of each stage, of the metrics of its run."""
     for stage in report["stages"]:
         seconds = [x["step_seconds"] for x in lines if x["stage"] == stage["name"] and "loss" in x]
         # The first steps compile.

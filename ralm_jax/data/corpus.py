@@ -22,21 +22,23 @@ name and published by one rename.
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from ralm_jax import versions
-from ralm_jax.data.texts import Texts
+from ralm_jax import checksums, versions
+from ralm_jax.arrays import mapped
+from ralm_jax.data.texts import ROWS, TEXTS, Texts
 from ralm_jax.data.tokenizer import VOCABULARY, Vocabulary
 from ralm_jax.data.tokenizer_json import FILES
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.data.tokenizing import Tokenizing, open_tokenizer, vocabulary_file
 from ralm_jax.errors import UserError
+from ralm_jax.names import beneath
 
 FORMAT = 1
 DOCUMENTS, TAGGER = "documents.jsonl", "tagger.json"
@@ -65,6 +67,8 @@ class Corpus:
     sentences: np.ndarray
     spans: np.ndarray
     span_groups: np.ndarray
+    # SHA-256 of each file, by its name.
+    files: dict[str, str] = field(default_factory=dict)
     # The version that was opened: the folder of its files, its number, and the lock that keeps it there.
     version: versions.Pinned = IN_MEMORY
 
@@ -79,14 +83,27 @@ class Corpus:
         return self.tokenizer_settings.lowercase
 
     def texts(self) -> Texts:
-        """Random access: `texts()[row]` has id, documents, title and text, as bytes."""
+        """Random access: `texts()[row]` has id, documents, title and text, as bytes.
+
+        Raises UserError where they have changed.
+        """
+        self.check((ROWS, f"{TEXTS}/"))
         return Texts(self.version.folder)
+
+    def check(self, names: Collection[str]) -> None:
+        """Raises UserError where one of the files named, or in a folder named with a /, has changed."""
+        check_files(self.version.folder, self.files, names)
 
     def ancestors(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Versions before this one, newest first: fingerprint and longest passage (wordpieces) of each, and
         the row [N] int32 that each passage has there, -1 where it has none."""
+        if self.version.number == 0:
+            return
         for about in _manifest(self.version.folder).get("ancestors", ()):
-            yield about, np.load(self.version.folder / about["rows"], mmap_mode="r")
+            folder = self.version.folder
+            rows = beneath(folder, about["rows"], folder / "manifest.json")
+            self.check((about["rows"],))
+            yield about, mapped(rows)
 
     @property
     def is_current(self) -> bool:
@@ -103,21 +120,25 @@ class Corpus:
 
 
 def open_corpus(path: str | Path) -> Corpus:
-    """Opens a corpus directory, at a cost that does not depend on how large the corpus is.
+    """Opens a corpus directory.
 
-    The manifest is read, and the files must be there with their sizes; `verify_corpus` reads them.
+    The files must be there with their sizes, and what is mapped must have its digest: large files are read
+    for that when they are first opened (see `checksums`). Texts are read by who asks for them, and
+    `verify_corpus` reads all.
 
     Raises:
       UserError: there is no corpus at `path`, it has another format version, or it is damaged: its
-        manifest cannot be read, or a file is missing or has another size.
+        manifest cannot be read, or a file is missing, has another size or has changed.
     """
     pinned = versions.pin(Path(path))
     folder = pinned.folder
     manifest = _manifest(folder)
     try:
         _check_sizes(folder, manifest)
+        mapped_names = (*(f"{name}.npy" for name in ARRAYS), VOCABULARY, *FILES)
+        check_files(folder, manifest["files"], mapped_names)
         settings = TokenizerSettings.from_record(manifest)
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        arrays: dict[str, Any] = {name: mapped(folder / f"{name}.npy") for name in ARRAYS}
         _check_rows(folder, arrays, manifest["counts"])
         return Corpus(
             path=Path(path),
@@ -125,11 +146,18 @@ def open_corpus(path: str | Path) -> Corpus:
             vocabulary=open_tokenizer(vocabulary_file(folder), settings).vocabulary,
             tokenizer_settings=settings,
             kinds=tuple(manifest["kinds"]),
-            **{name: manifest[name] for name in ("passage_tokens", "fingerprint", "counts")},
+            **{
+                name: manifest[name]
+                for name in ("passage_tokens", "fingerprint", "counts", "files")
+            },
             **arrays,
         )
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise _damaged(folder, repr(error)) from None
+        raise UserError(f"the corpus {folder} cannot be read: {error.strerror or error}") from error
     # An empty .npy file is an EOFError.
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, repr(error)) from None
 
 
@@ -145,12 +173,26 @@ def verify_corpus(path: str | Path) -> None:
     manifest = _manifest(path)
     try:
         for name, expected in manifest["files"].items():
-            if not (path / name).is_file():
+            if not beneath(path, name, path / "manifest.json").is_file():
                 raise _damaged(path, f"{name} is missing")
-            if digest(path / name) != expected:
+            if checksums.sha256(path / name) != expected:
                 raise _damaged(path, f"{name} has changed")
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, repr(error)) from None
+
+
+def check_files(path: Path, files: dict[str, str], names: Collection[str]) -> None:
+    """Compares those files of a corpus that are named, or in a folder named with a /, with their digests.
+
+    Raises UserError where one has changed.
+    """
+    folders = tuple(name for name in names if name.endswith("/"))
+    for name, expected in files.items():
+        if name in names or name.startswith(folders):
+            try:
+                checksums.check(path / name, expected)
+            except checksums.DamagedError:
+                raise _damaged(path, f"{name} has changed") from None
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -163,21 +205,22 @@ def _manifest(path: Path) -> dict[str, Any]:
             )
         manifest = json.loads(file.read_text(encoding="utf-8"))
         found = manifest["format"]
+        # Another format may have another way to say that it is whole.
+        if found == FORMAT:
+            return checksums.unsealed(manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"manifest.json cannot be read ({error!r})") from None
-    if found != FORMAT:
-        raise UserError(
-            f"the corpus {path} has format {found}, and this version reads format {FORMAT}; "
-            "prepare it again"
-        )
-    return manifest
+    raise UserError(
+        f"the corpus {path} has format {found}, and this version reads format {FORMAT}; "
+        "prepare it again"
+    )
 
 
 def _check_sizes(path: Path, manifest: dict[str, Any]) -> None:
     # Manifests of earlier versions have no sizes: for these `_check_rows` must do.
     sizes = manifest.get("sizes", {})
     for name in manifest["files"]:
-        if not (path / name).is_file():
+        if not beneath(path, name, path / "manifest.json").is_file():
             raise _damaged(path, f"{name} is missing")
         size = (path / name).stat().st_size
         if size != sizes.get(name, size):
@@ -207,12 +250,6 @@ def fingerprint(path: Path) -> str | None:
         return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint_of(files: dict[str, str]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ralm_jax.data.corpus import DOCUMENTS, FORMAT, digest, fingerprint_of
+from ralm_jax.checksums import sealed, sha256
+from ralm_jax.data.corpus import DOCUMENTS, FORMAT, fingerprint_of
 from ralm_jax.data.cutting import Passages, tokens_dtype
 from ralm_jax.data.texts import write_texts
 from ralm_jax.errors import UserError
@@ -169,7 +170,7 @@ class CorpusWriter:
 def write_manifest(path: Path, counts: dict[str, int], **settings: Any) -> str:
     """Completes a corpus: digests and sizes of its files, and what it holds; returns its fingerprint."""
     written = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    files = {str(file.relative_to(path)): digest(file) for file in written}
+    files = {str(file.relative_to(path)): sha256(file) for file in written}
     sizes = {str(file.relative_to(path)): file.stat().st_size for file in written}
     fingerprint = fingerprint_of(files)
     manifest = {
@@ -181,7 +182,7 @@ def write_manifest(path: Path, counts: dict[str, int], **settings: Any) -> str:
         "sizes": sizes,
     }
     with (path / "manifest.json").open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
+        json.dump(sealed(manifest), file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     return fingerprint

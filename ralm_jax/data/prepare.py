@@ -30,7 +30,8 @@ from ralm_jax.sources.records import USUAL, Columns
 # 16M: enough to know how words are written and to train a vocabulary.
 SAMPLE_CHARACTERS = 1 << 24
 _BATCH_CHARACTERS = 1 << 19
-_MIN_TOKENS = 16
+# Lengths are kept in 16 bits, and ids in 32.
+_MIN_TOKENS, _MAX_TOKENS, _MAX_PIECES = 16, (1 << 16) - 1, 1 << 31
 # Shares of the characters that the vocabulary does not know: above the first there is a warning, above
 # the second no corpus. Text in English has some hundredths of a per cent.
 MANY_UNKNOWN, _NEARLY_ALL_UNKNOWN = 0.05, 0.9
@@ -75,10 +76,8 @@ def prepare(
         text is unknown to the vocabulary. Nothing is left behind.
     """
     out = Path(out)
-    if passage_tokens < _MIN_TOKENS:
-        raise UserError(
-            f"a passage of {passage_tokens} wordpieces is too short; give at least {_MIN_TOKENS}"
-        )
+    _check_sizes(passage_tokens, vocab_size)
+    check_outside(source, out)
     width = passage_tokens - SPECIAL_TOKENS
     with published(out) as partial, opened(source, columns) as found:
         say(f"Reading {found.name}: {found.kind}")
@@ -105,6 +104,28 @@ def prepare(
     for name, count in counts.items():
         say(f"{count:>12,}  {name}")
     return counts
+
+
+def check_outside(source: str, out: Path) -> None:
+    """Raises UserError where `out` would become a part of the source."""
+    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        raise UserError(
+            f"{out} is inside the source {source}, and would become a part of it; give another --out"
+        )
+
+
+def _check_sizes(passage_tokens: int, vocab_size: int) -> None:
+    if not _MIN_TOKENS <= passage_tokens <= _MAX_TOKENS:
+        which = "short" if passage_tokens < _MIN_TOKENS else "long"
+        raise UserError(
+            f"a passage of {passage_tokens} wordpieces is too {which}; give at least {_MIN_TOKENS} and at "
+            f"most {_MAX_TOKENS:,}"
+        )
+    if not len(tokenizer.SPECIALS) < vocab_size <= _MAX_PIECES:
+        raise UserError(
+            f"a vocabulary of {vocab_size} wordpieces cannot be made; give at least "
+            f"{len(tokenizer.SPECIALS) + 1}, one beside the special ones, and at most {_MAX_PIECES:,}"
+        )
 
 
 def _learnt(survey: Survey, file: Path) -> salient.CorpusTagger:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ralm_jax import versions
+from ralm_jax.arrays import mapped
 
 TEXTS, ROWS = "texts", "text_rows.npy"
 _TEXTS_PER_SHARD = 1 << 18
@@ -28,7 +29,7 @@ class Texts:
         import tensorflow_datasets as tfds
 
         self.source: Any = tfds.builder_from_directory(folder / TEXTS).as_data_source(split="train")
-        self.rows = np.load(folder / ROWS) if (folder / ROWS).exists() else None
+        self.rows = np.array(mapped(folder / ROWS)) if (folder / ROWS).exists() else None
 
     @property
     def shards(self) -> int:

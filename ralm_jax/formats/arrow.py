@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from ralm_jax.errors import UserError
 from ralm_jax.formats.lines import Records, begins_with
+from ralm_jax.names import beneath
 
 PARQUET, ARROW = b"PAR1", b"ARROW1"
 # What `save_to_disk` leaves: of a data set, and of several splits.
@@ -78,10 +79,10 @@ def saved_files(folder: Path, wanted: str | None = None) -> list[Path]:
             raise UserError(
                 f"{folder} holds the splits {', '.join(names) or '(none)'}; give the folder of one of them"
             )
-        folder /= name or names[0]
+        folder = beneath(folder, name or names[0], folder / SPLITS)
     entries = _list(_read(folder / STATE).get("_data_files"))
     try:
-        files = [folder / entry["filename"] for entry in entries]
+        files = [beneath(folder, entry["filename"], folder / STATE) for entry in entries]
     except (TypeError, KeyError):
         raise UserError(
             f"{folder / STATE} names no files of data; save the data set again"

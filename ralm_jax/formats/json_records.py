@@ -48,7 +48,9 @@ def parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: invalid JSON ({error.msg}, column {error.colno})") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{where}: invalid JSON (nested too deeply)") from None
+    except ValueError as error:
         raise UserError(f"{where}: invalid JSON ({error})") from None
 
 
@@ -63,7 +65,9 @@ def _joined(path: Path, found: Iterator[tuple[str, str]]) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: invalid JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: invalid JSON (nested too deeply)") from None
+    except ValueError as error:
         raise UserError(f"{path}: invalid JSON ({error})") from None
 
 

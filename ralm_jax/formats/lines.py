@@ -12,7 +12,12 @@ from ralm_jax.errors import UserError
 # Where a record stands, for messages; and its fields, where it is what it should be.
 Records = Iterator[tuple[str, Any]]
 
+# Bytes of a line.
+LONGEST = 1 << 30
+
 _MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+# What a repository holds in the place of a large file that was not fetched.
+_POINTER = b"version https://git-lfs.github.com/"
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
@@ -24,7 +29,13 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with _opened(path) as file:
-            for number, line in enumerate(file, 1):
+            # Not the file itself: a small archive may hold a line that fills the memory.
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
+                if len(line) > LONGEST:
+                    raise UserError(
+                        f"{path}, line {number}: longer than {LONGEST:,} bytes; put each record on a line of "
+                        "its own"
+                    )
                 yield number, line
     except _DAMAGED as error:
         raise UserError(
@@ -63,12 +74,20 @@ def first_line(path: Path) -> str:
 
 
 def begins_with(path: Path, size: int = 8) -> bytes:
-    """The first bytes of a file. Raises UserError where it cannot be read."""
+    """The first bytes of a file. Raises UserError where it cannot be read, or was not fetched."""
     try:
         with path.open("rb") as file:
-            return file.read(size)
+            start = file.read(max(size, len(_POINTER)))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    check_fetched(path, start)
+    return start[:size]
+
+
+def check_fetched(path: Path, start: bytes) -> None:
+    """Raises UserError where a file, given how it begins, is what Git LFS leaves in its place."""
+    if start.startswith(_POINTER):
+        raise UserError(f"{path} is a pointer of Git LFS; fetch the file itself with: git lfs pull")
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -25,13 +25,29 @@ class FileSet(NamedTuple):
 def corpus_files(folder: Path) -> FileSet | None:
     """The files that hold the corpus of such a folder; None for any other folder.
 
-    Raises UserError where the set lacks its corpus.
+    Raises UserError where the set lacks its corpus, or a file of it is a link that leads out of the folder.
     """
     try:
-        return _corpus_files(folder)
+        found = _corpus_files(folder)
     except OSError:
         # What reads files one by one says which cannot be read.
         return None
+    if found is not None:
+        check_inside(folder, found.files)
+    return found
+
+
+def check_inside(folder: Path, files: list[Path]) -> None:
+    """Raises UserError where one of the files of a folder is a link that leads out of it.
+
+    A data set that came with links out of it could make a corpus of any file of the machine. The cache of the
+    Hugging Face hub keeps what its snapshots link to beside them.
+    """
+    root = folder.resolve()
+    root = root.parents[1] if root.parent.name == "snapshots" else root
+    for file in files:
+        if not file.resolve().is_relative_to(root):
+            raise UserError(f"{file} is a link that leads out of {folder}; copy the file there")
 
 
 def _corpus_files(folder: Path) -> FileSet | None:

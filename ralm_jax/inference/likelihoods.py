@@ -4,12 +4,14 @@ Reading is the dearest part of training. A reader that is frozen finds the same 
 run that asks the same of it; so it is known by a digest of the reader and of all that it reads.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
 import os
 import tempfile
+import zlib
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, cast
@@ -129,23 +131,26 @@ def _cached(reader: str, batch: ClozeBatch, read) -> np.ndarray:
     # The reader sees neither the retriever's view nor the passages as the retriever reads them.
     for array in (*batch.joint, batch.positions, batch.targets):
         digest.update(np.ascontiguousarray(array).data)
-    file = cache.folder() / "likelihoods" / f"{digest.hexdigest()[:32]}.npy"
+    folder, name = cache.folder() / "likelihoods", digest.hexdigest()[:32]
     shape = (*batch.valid.shape, batch.targets.shape[1])
-    try:
-        found = np.load(file)
-        if found.shape == shape and found.dtype == np.float32:
-            return found
-    except (OSError, ValueError, EOFError):
-        pass
+    # The checksum of a file is a part of its name.
+    for file in folder.glob(f"{name}-*.npy"):
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            data = file.read_bytes()
+            if file.stem.endswith(f"-{zlib.crc32(data):08x}"):
+                found = np.load(io.BytesIO(data), allow_pickle=False)
+                if found.shape == shape and found.dtype == np.float32:
+                    return found
     found = read(batch)
-    _write(file, found)
+    _write(folder, name, found)
     return found
 
 
-def _write(file: Path, found: np.ndarray) -> None:
+def _write(folder: Path, name: str, found: np.ndarray) -> None:
     """By one rename; where there is no room, what was read is merely not kept."""
     buffer = io.BytesIO()
     np.save(buffer, found)
+    file = folder / f"{name}-{zlib.crc32(buffer.getvalue()):08x}.npy"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=file.parent, prefix=".writing_")

@@ -181,6 +181,12 @@ def _place(encoder: str, fingerprint: str) -> Path:
 
 def _cache(folder: Path, vectors: np.ndarray, fingerprint: str, made_by: str) -> np.ndarray:
     """Keeps vectors in the cache by one rename, so that processes that embed the same do no harm."""
+    if folder.exists():
+        try:
+            return index.open_version(folder, 0, fingerprint).vectors
+        except UserError as error:
+            tqdm.write(f"{error}; embedded again", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         with cache.adding(folder) as partial:
             writer = index.create(partial, 0, vectors.shape, fingerprint, made_by)

@@ -1,16 +1,22 @@
 """BM25 over wordpieces: the lexical half of a mixed score, in training as in serving."""
 
 import contextlib
+import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import bm25s
 import numpy as np
+from tqdm import tqdm
 
-from ralm_jax import cache
+from ralm_jax import cache, checksums
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.lexical.bm25 import K1, B
+
+# Of a stored index: checksums of its files.
+_SEAL = "checksums.json"
 
 
 class LexicalIndex:
@@ -33,12 +39,19 @@ class LexicalIndex:
     def open(cls, corpus: Corpus) -> "LexicalIndex":
         """Of all passages: mapped from the cache, where it is put when it is first made."""
         place = _place(corpus.fingerprint)
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return cls._with(corpus, bm25s.BM25.load(place, mmap=True, show_progress=False))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
+                _check(place)
+                return cls._with(corpus, bm25s.BM25.load(place, mmap=True, show_progress=False))
+            except (ValueError, KeyError, TypeError) as error:
+                tqdm.write(f"{place} is damaged ({error}), and made again", file=sys.stderr)
+                shutil.rmtree(place, ignore_errors=True)
         made = cls(corpus)
         # Without room for it, it is made again the next time.
         with contextlib.suppress(OSError), cache.adding(place) as partial:
             made._index.save(partial, show_progress=False)
+            sums = {file.name: checksums.crc32(file) for file in sorted(partial.iterdir())}
+            (partial / _SEAL).write_text(json.dumps(checksums.sealed(sums)), "utf-8")
         # Those of versions before the last.
         for about, _ in list(corpus.ancestors())[1:]:
             shutil.rmtree(_place(about["fingerprint"]), ignore_errors=True)
@@ -77,6 +90,14 @@ class LexicalIndex:
             for query, r, row in given
         ]
         return np.stack(found).astype(np.float32)
+
+
+def _check(place: Path) -> None:
+    """Raises ValueError where files of a stored index are not as they were written."""
+    if place.is_dir() and not (place / _SEAL).exists():
+        raise ValueError("it has no checksums, as those of earlier releases")
+    for name, checksum in checksums.unsealed(json.loads((place / _SEAL).read_bytes())).items():
+        checksums.check(place / name, checksum)
 
 
 def _place(fingerprint: str) -> Path:

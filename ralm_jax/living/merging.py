@@ -35,6 +35,7 @@ def documents(corpus: Corpus) -> Iterator[tuple[str, str, list[str]]]:
     """Id, digest and content ids of each document; digests are "" in a corpus of an earlier release."""
     file = corpus.version.folder / DOCUMENTS
     if file.exists():
+        corpus.check((DOCUMENTS,))
         with file.open(encoding="utf-8") as lines:
             for line in lines:
                 id, digest, contents = json.loads(line)

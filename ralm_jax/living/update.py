@@ -174,6 +174,7 @@ def _tagger(present: Corpus) -> salient.CorpusTagger:
     """What found the salient spans of the corpus; of one made by an earlier release, learnt from it again."""
     file = present.version.folder / TAGGER
     if file.exists():
+        present.check((TAGGER,))
         return salient.CorpusTagger.of(json.loads(file.read_text("utf-8")))
     texts, characters, sample = present.texts(), 0, []
     for row in range(0, len(texts), max(1, len(texts) // 50_000)):

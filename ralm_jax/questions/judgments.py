@@ -26,6 +26,7 @@ def set_parts(folder: Path) -> tuple[list[Path], list[Path]] | None:
     """
     queries = sets.part(folder, "queries", "test")
     judgments = sets.part(folder, "qrels", "test") or sets.part(folder, "default", "test")
+    sets.check_inside(folder, [*queries, *judgments])
     if not queries and not judgments:
         return None
     if not queries or not judgments:

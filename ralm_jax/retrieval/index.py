@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ralm_jax import arrays
 from ralm_jax.errors import UserError
 from ralm_jax.former_names import INDEX
 
@@ -131,7 +132,7 @@ class Writer:
                 sync(path)
             final = self._folder.rename(folder(self._root, self.step))
             sync(self._root)
-        return Version(self.step, np.load(final / VECTORS, mmap_mode="r"), final)
+        return Version(self.step, arrays.mapped(final / VECTORS), final)
 
     def abandon(self) -> None:
         """Removes what was written. Harmless after `commit`."""
@@ -150,7 +151,7 @@ class Writer:
 
 def mapped(root: str | os.PathLike, step: int) -> np.ndarray:
     """The vectors [N,E] of a version this process made or opened before: nothing is checked again."""
-    return np.load(folder(root, step) / VECTORS, mmap_mode="r")
+    return arrays.mapped(folder(root, step) / VECTORS)
 
 
 def open_version(
@@ -172,13 +173,10 @@ def open_version(
             raise UserError(
                 f"index {path}: its format is {manifest['format']}, and this release reads {FORMAT}"
             )
-        vectors = np.load(path / VECTORS, mmap_mode="r")
+        vectors = arrays.mapped(path / VECTORS)
         stamp = manifest["step"], (manifest["N"], manifest["E"])
-        size = (path / VECTORS).stat().st_size
         if vectors.dtype != np.float32 or stamp != (step, vectors.shape):
             raise ValueError("header and manifest differ")
-        if size != vectors.offset + vectors.nbytes:
-            raise ValueError("the file has another size than its header says")
         if verify and manifest["crc32"] != _checksum(vectors):
             raise ValueError("the checksum differs")
         made_from = manifest["fingerprint"]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ralm_jax import checksums
 from ralm_jax.retrieval.index import VECTORS, sync
 from ralm_jax.retrieval.scann_build import (
     all_leaves,
@@ -74,6 +75,7 @@ class Settings:
       k: that of the recall; 0 where an earlier release did not say.
       seconds: it took to build, fit and store.
       files: the sizes of the stored files in bytes, so that a cut one is noticed.
+      checksums: their CRC-32; {} where an earlier release did not say.
     """
 
     form: str
@@ -83,6 +85,7 @@ class Settings:
     k: int = 0
     seconds: float = 0.0
     files: dict[str, int] = dataclasses.field(default_factory=dict)
+    checksums: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class ScannIndex:
@@ -165,10 +168,14 @@ def _make(
     settings = _fit(searcher, form, file, _sample(queries, _mapped(file), config.k), config)
     if settings.form != "brute":
         searcher.serialize(str(partial), relative_path=True)
-    sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-    seconds = round(time.perf_counter() - began, 3)
-    settings = dataclasses.replace(settings, files=sizes, seconds=seconds)
-    (partial / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2))
+    stored = sorted(partial.iterdir())
+    about = {
+        "files": {path.name: path.stat().st_size for path in stored},
+        "checksums": {path.name: checksums.crc32(path) for path in stored},
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    record = dataclasses.asdict(dataclasses.replace(settings, **about))
+    (partial / SETTINGS).write_text(json.dumps(checksums.sealed(record), indent=2))
     for path in [*partial.iterdir(), partial]:
         sync(path)
 
@@ -253,12 +260,14 @@ def _load(folder: pathlib.Path, file: pathlib.Path, config: ScannConfig) -> Scan
     """The stored index, or None if there is none or it is not whole."""
     vectors = _mapped(file)
     try:
-        settings = Settings(**json.loads((folder / SETTINGS).read_text()))
+        settings = Settings(**checksums.unsealed(json.loads((folder / SETTINGS).read_text())))
         names = {path.name: path.stat().st_size for path in folder.iterdir()}
         names.pop(SETTINGS)
         # Names too: ScaNN would unpickle a file of document ids, which we never write.
         if names != settings.files or any(name.endswith(".pkl") for name in names):
             return None
+        for name, checksum in settings.checksums.items():
+            checksums.check(folder / name, checksum)
         # Fitted to a smaller k, or by a release that rescored less than k.
         fewer = settings.reorder < min(config.k, len(vectors)) or 0 < settings.k < config.k
         if settings.form != "brute" and fewer:

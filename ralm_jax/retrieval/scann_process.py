@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -27,20 +28,29 @@ from typing import Any
 import numpy as np
 
 from ralm_jax.errors import UserError
+from ralm_jax.messages import DamagedMessageError, Message, limit, receive, send
 from ralm_jax.retrieval.index import Version, disk_full
 from ralm_jax.retrieval.scann_index import ScannConfig
-from ralm_jax.retrieval.scann_server import Message, receive, send
 from ralm_jax.retrieval.searcher import Found, Published
 
 # At one request, before the death of the process is taken to be the request's doing.
 ATTEMPTS = 3
+# Seconds without an answer after which that is said, and after which the process is taken for dead. Every
+# request is answered within seconds, builds under way or not, so one that is not answered has hung.
+SAID_AFTER, DEAD_AFTER = 30.0, 600.0
+_LOG = logging.getLogger(__name__)
+
+
+class _SilentError(OSError):
+    """No answer for too long."""
 
 
 class ScannProcess:
     """The `searcher.Searcher` that asks a ScaNN process.
 
-    If the process dies it is started again, loads what it served from disk, and answers the request
-    that was under way; `restarts` counts that. It ends with its parent, however the parent ends.
+    If the process dies, hangs, or sends what nobody can have sent, it is started again, loads what it served
+    from disk, and answers the request that was under way; `restarts` counts that. It ends with its parent,
+    however the parent ends.
     """
 
     def __init__(self, config: ScannConfig | None = None):
@@ -104,7 +114,8 @@ class ScannProcess:
             self._child.end()
 
     def _search(self, queries: Any, k: int) -> Found:
-        _, (ids, scores) = self._ask({"op": "search", "k": k}, np.asarray(queries, np.float32))
+        queries = np.asarray(queries, np.float32)
+        _, (ids, scores) = self._ask({"op": "search", "k": k}, queries)
         return ids, scores
 
     def _build(self, version: Version) -> None:
@@ -112,7 +123,7 @@ class ScannProcess:
         self._ask(_build_request(version))
 
     def _publish(self, version: Version) -> dict[str, Any]:
-        settings, _ = self._ask({"op": "publish"})
+        settings, _ = self._ask(_PUBLISH)
         self._served, self._next = version, None
         return settings
 
@@ -122,25 +133,32 @@ class ScannProcess:
         for _ in range(ATTEMPTS):
             try:
                 child = self._child or self._start()
-                return self._answered(child.ask(header, *arrays))
-            except (EOFError, OSError):
+                return self._answered(self._asked(child, header, *arrays))
+            except (EOFError, OSError) as error:
                 if self._closed or self._child is None:
                     raise
                 last_words = self._child.end()
                 self._child = None
                 self.restarts += 1
-                logging.getLogger(__name__).warning("the ScaNN process died; starting it again")
-        raise RuntimeError(
-            f"the ScaNN process died {ATTEMPTS} times at one request ({header['op']}); "
-            f"is there enough memory? Its last output: {last_words}"
+                _LOG.warning(f"the ScaNN process {_what_befell(error)}; starting it again")
+        raise UserError(
+            f"the ScaNN process died {ATTEMPTS} times at one request ({header['op']}): give it more memory, "
+            f"or choose exact search; its last output: {' '.join(last_words.split()) or 'none'}"
         )
+
+    def _asked(self, child: _Child, header: dict[str, Any], *arrays: np.ndarray) -> Message:
+        """One request and its answer; of a publish, the one that comes when its build is there."""
+        while True:
+            answer = child.ask(header, *arrays)
+            if "building" not in answer[0]:
+                return answer
 
     def _start(self) -> _Child:
         """Starts the process and brings it to where the last one was."""
         self._child = child = _Child(self._config)
         if self._served:
             self._answered(child.ask(_build_request(self._served)))
-            self._answered(child.ask({"op": "publish"}))
+            self._answered(self._asked(child, _PUBLISH))
         if self._next:
             self._answered(child.ask(_build_request(self._next)))
         return child
@@ -184,10 +202,28 @@ class _Child:
             )
         self._connection = Connection(ours.detach())
         self.pid = self._process.pid
+        self.limit()
+
+    def limit(self) -> None:
+        """Lets no message, once begun, take longer than an answer may."""
+        limit(self._connection.fileno(), DEAD_AFTER)
 
     def ask(self, header: dict[str, Any], *arrays: np.ndarray) -> Message:
-        send(self._connection, header, *arrays)
-        return receive(self._connection)
+        """Raises EOFError or OSError where no answer comes that is one."""
+        said = (
+            f"the ScaNN process has not answered for {SAID_AFTER:g} s ({header['op']}); waiting for it, for "
+            f"{DEAD_AFTER:g} s at most"
+        )
+        waiting = threading.Timer(SAID_AFTER, _LOG.warning, [said])
+        waiting.daemon = True
+        waiting.start()
+        try:
+            send(self._connection, header, *arrays)
+            if not self._connection.poll(DEAD_AFTER):
+                raise _SilentError(f"no answer for {DEAD_AFTER:g} s")
+            return receive(self._connection)
+        finally:
+            waiting.cancel()
 
     def kill(self) -> None:
         self._process.kill()
@@ -202,6 +238,15 @@ class _Child:
         with self._log:
             self._log.seek(0)
             return self._log.read()[-400:].decode(errors="replace").strip()
+
+
+_PUBLISH: dict[str, Any] = {"op": "publish"}
+
+
+def _what_befell(error: Exception) -> str:
+    if isinstance(error, _SilentError | BlockingIOError):
+        return f"did not answer for {DEAD_AFTER:g} s"
+    return "sent a damaged message" if isinstance(error, DamagedMessageError) else "died"
 
 
 def _build_request(version: Version) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The ScaNN process: serves one version while a thread makes the next. Never imports jax.
 
 Started as `python -m ralm_jax.retrieval.scann_server SOCKET PARENT CONFIG` by `scann_process`, with
-one end of a socket pair. A message is a header in JSON followed by arrays as raw bytes; vectors
-cross as files. Requests are answered in order: a search, by what is served when its turn comes.
+one end of a socket pair, over which `messages` go; vectors cross as files. Requests are answered in
+order, and soon: a search, by what is served when its turn comes.
 """
 
 from __future__ import annotations
@@ -22,27 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from ralm_jax.messages import Message, receive, send
 from ralm_jax.retrieval.scann_index import SAMPLE, ScannConfig, ScannIndex, open_or_build
 
-Message = tuple[dict[str, Any], list[np.ndarray]]
-
-
-def send(connection: Connection, header: dict[str, Any], *arrays: np.ndarray) -> None:
-    """Sends a header, to which it adds the arrays' forms, and the arrays. Nothing is pickled."""
-    forms = [(array.dtype.str, array.shape) for array in arrays]
-    connection.send_bytes(json.dumps(header | {"arrays": forms}).encode())
-    for array in arrays:
-        connection.send_bytes(np.ascontiguousarray(array).tobytes())
-
-
-def receive(connection: Connection) -> Message:
-    """Receives what `send` sent. Raises EOFError or OSError when the other side is gone."""
-    header = json.loads(connection.recv_bytes())
-    arrays = [
-        np.frombuffer(connection.recv_bytes(), dtype).reshape(shape)
-        for dtype, shape in header.pop("arrays")
-    ]
-    return header, arrays
+# Seconds after which a publish that waits for its build is answered: that the process lives.
+WAIT = 5.0
 
 
 class Server:
@@ -67,6 +51,8 @@ class Server:
                 self._building = self._builder.submit(open_or_build, path, queries, self._config)
                 return {}, []
             case "publish" if self._building:
+                if not concurrent.futures.wait([self._building], WAIT).done:
+                    return {"building": True}, []
                 self._served = self._building.result()
                 return dataclasses.asdict(self._served.settings), []
             case operation:

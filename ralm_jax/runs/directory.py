@@ -8,23 +8,29 @@ vectors/CORPUS/step_STEP: of a corpus it was measured on, where no index of a st
 """
 
 import dataclasses
-import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus, fingerprint
+from ralm_jax.data.tokenizer import VOCABULARY
+from ralm_jax.data.tokenizer_json import FILES
 from ralm_jax.data.tokenizer_settings import BERT, SETTINGS, TokenizerSettings, read_settings
 from ralm_jax.data.tokenizing import is_kept, same, vocabulary_file, write_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs.files import read_json, write_atomically
+from ralm_jax.names import beneath
+from ralm_jax.runs.files import damaged, read_json, write_json
 
 MODEL, RUN = "model.json", "run.json"
+# In run.json: checksums of the files of the tokenizer.
+TOKENIZER = "tokenizer"
 # Beside the state of the best: is the scorer's order the better one, and how much BM25 weighs in a search.
 RERANK, LEXICAL_WEIGHT = "rerank", "lexical_weight"
 CONFIGS = ("retriever_config", "reader_config", "scorer_config")
@@ -50,14 +56,17 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     run.mkdir(parents=True, exist_ok=True)
     for name, record in _records(model, corpus, parts).items():
         if not (run / name).exists():
-            write_atomically(run / name, json.dumps(record, indent=1) + "\n")
             write_tokenizer(run, vocabulary_file(corpus.path), corpus.tokenizer_settings)
+            whole = {**record, TOKENIZER: tokenizer_checksums(run)} if name == RUN else record
+            write_json(run / name, whole)
 
 
 def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     """Raises UserError if the directory has a run with another corpus, model or other stages."""
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file; choose another folder for the run")
+    if run.resolve() == corpus.path.resolve():
+        raise UserError(f"{run} is the corpus; choose another folder for the run")
     for name, record in _records(model, corpus, parts).items():
         if not (run / name).exists():
             continue
@@ -66,7 +75,7 @@ def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None
             # A run of an earlier release lacks what has been added since, and had it as the default is.
             saved = _with_defaults(saved, type(model))
         # A corpus may be moved, and so may the run it began from; the corpus's fingerprint may not change.
-        for key in record.keys() - {"corpus", "corpus_version", "began_from"}:
+        for key in record.keys() - {"corpus", "corpus_version", "began_from", TOKENIZER}:
             if key == "fingerprint" and saved.get(key) != record[key]:
                 _check_version(run, corpus, saved)
             if saved.get(key) != record[key]:
@@ -94,13 +103,28 @@ def _records(model: Ralm | OpenQA, corpus: Corpus, parts: dict[str, Any]) -> dic
 
 def save_model(run: Path, model: Ralm | OpenQA) -> None:
     """Writes RUN/model.json."""
-    write_atomically(run / MODEL, json.dumps(_model_record(model), indent=1) + "\n")
+    write_json(run / MODEL, _model_record(model))
 
 
 def vocabulary(run: Path) -> tuple[Path, TokenizerSettings]:
-    """The vocab.txt of a run, and the settings of its tokenizer; or its tokenizer.json, which has none."""
+    """The vocab.txt of a run, and the settings of its tokenizer; or its tokenizer.json, which has none.
+
+    Raises UserError where they are not as they were written.
+    """
+    if (run / RUN).exists():
+        # Runs of earlier releases have no checksums.
+        there = tokenizer_checksums(run)
+        for name, checksum in read_record(run).get(TOKENIZER, {}).items():
+            if there.get(name) != checksum:
+                raise damaged(run / name)
     file = vocabulary_file(run)
     return file, BERT if is_kept(file) else read_settings(run / SETTINGS)
+
+
+def tokenizer_checksums(run: Path) -> dict[str, int]:
+    """CRC-32 of each file of the tokenizer in a folder, for `run.json`."""
+    there = [run / name for name in (VOCABULARY, *FILES) if (run / name).is_file()]
+    return {file.name: zlib.crc32(file.read_bytes()) for file in there}
 
 
 def check_vocabulary(run: Path, corpus: Corpus) -> None:
@@ -156,19 +180,32 @@ def read_record(run: Path) -> dict[str, Any]:
     """What `describe` wrote: corpus (path), fingerprint, stages, lengths, held_out, seed."""
     if not (run / RUN).exists():
         raise UserError(f"there is no run at {run}; make one with: ralm pretrain --run {run} ...")
-    return read_json(run / RUN)
+    record = read_json(run / RUN)
+    try:
+        Lengths(**record["lengths"])
+        for stage in record["stages"]:
+            beneath(run, stage, run)
+        float(record["held_out"])
+        Path(record["corpus"] or "")
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        raise damaged(run / RUN, f"{type(error).__name__}: {error}") from None
+    return record
 
 
 def load_model(run: Path) -> Ralm | OpenQA:
+    """The model of a run. Raises UserError where its record is missing or damaged."""
     record = read_json(run / MODEL)
-    kind = {"Ralm": Ralm, "OpenQA": OpenQA}[record.pop("class", "Ralm")]
-    for part in CONFIGS:
-        if record.get(part):
-            fields: dict[str, Any] = dict(record[part])
-            fields["dtype"] = jnp.dtype(fields["dtype"]).type
-            record[part] = EncoderConfig(**fields)
-    # JSON has no tuples.
-    return kind(**_with_tuples(record))
+    try:
+        kind = {"Ralm": Ralm, "OpenQA": OpenQA}[record.pop("class", "Ralm")]
+        for part in CONFIGS:
+            if record.get(part):
+                fields: dict[str, Any] = dict(record[part])
+                fields["dtype"] = jnp.dtype(fields["dtype"]).type
+                record[part] = EncoderConfig(**fields)
+        # JSON has no tuples.
+        return kind(**_with_tuples(record))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(run / MODEL, f"{type(error).__name__}: {error}") from None
 
 
 def checkpoint_folder(run: Path, stage: str) -> Path:

@@ -23,10 +23,14 @@ def owned(run: Path) -> Iterator[None]:
     Raises:
       UserError: another process owns it, or its folder cannot be written.
     """
+    there = run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
         file = open(run / LOCK, "a+", encoding="utf-8")
     except OSError as error:
+        if not there:
+            with contextlib.suppress(OSError):
+                run.rmdir()
         raise UserError(f"the run directory {run} cannot be written: {error.strerror}") from error
     with file:
         try:

@@ -1,10 +1,9 @@
 """Which weights between a start and the end of training were kept, and by what: RUN/selection.json."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from ralm_jax.runs.files import read_json, write_atomically
+from ralm_jax.runs.files import read_json, write_json
 
 SELECTION = "selection.json"
 
@@ -25,7 +24,7 @@ def save(run: Path, choice: Choice, lexical_weight: float, probe: tuple[int, str
         "queries": probe[0],
         "mean_reciprocal_rank": {str(each): mean for each, mean in choice.figures.items()},
     }
-    write_atomically(run / SELECTION, json.dumps(record, indent=1) + "\n")
+    write_json(run / SELECTION, record)
 
 
 def said(run: Path) -> list[str]:

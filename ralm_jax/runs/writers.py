@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from tensorboardX import SummaryWriter
 
+from ralm_jax.errors import UserError
 from ralm_jax.former_names import METRICS
 
 
@@ -72,10 +73,30 @@ def metrics_file(run_dir: str | Path) -> Path:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, oldest first; a line still being written is left out."""
-    with open(path, encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file if line.endswith("\n")]
+    """The lines of a metrics file, oldest first; a line still being written is left out.
+
+    Raises UserError, naming the line, for any that nobody wrote.
+    """
+    lines = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                lines += [_checked(json.loads(line))] if line.endswith("\n") else []
+            except (ValueError, RecursionError):
+                raise UserError(
+                    f"{path}, line {number}: not as it was written; remove that line, or restore the file "
+                    "from a copy"
+                ) from None
     return [{_present_name(name): value for name, value in line.items()} for line in lines]
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """Raises ValueError for what no line holds."""
+    if not isinstance(record, dict) or not isinstance(record.get("stage"), str):
+        raise ValueError("no stage")
+    if any(not isinstance(x, int | float | None) for n, x in record.items() if n != "stage"):
+        raise ValueError("no number")
+    return record
 
 
 def _present_name(name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ralm_jax.errors import UserError
 from ralm_jax.formats import pages
+from ralm_jax.formats.lines import check_fetched
 from ralm_jax.sources.documents import Document
 
 _MARKDOWN = (".md", ".markdown")
@@ -109,6 +110,7 @@ def _document(path: Path, folder: Path) -> Document:
 def _text(path: Path) -> tuple[str, str]:
     """Title, "" where the text has none of its own, and body."""
     data = path.read_bytes()
+    check_fetched(path, data)
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

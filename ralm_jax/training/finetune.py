@@ -19,7 +19,7 @@ from ralm_jax.questions.question import Question
 from ralm_jax.questions.read import read_questions
 from ralm_jax.retrieval.refresh import Policy
 from ralm_jax.selection.by_answers import Selection, spread
-from ralm_jax.settings import Count
+from ralm_jax.settings import Count, Seed
 from ralm_jax.training import initialize
 from ralm_jax.training.loop import Run, train_chain
 from ralm_jax.training.schedule import Schedule, Stage
@@ -46,7 +46,7 @@ def finetune(
     train_passages: bool = False,
     refresh: Policy = FROZEN,
     index: Literal["auto", "exact", "scann"] = "auto",
-    seed: int = 0,
+    seed: Seed = 0,
     microbatch_size: microbatch.Microbatch = None,
     distil: Callable | None = None,
     config: str | None = None,

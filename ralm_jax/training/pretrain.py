@@ -15,7 +15,7 @@ from ralm_jax.models.config import Compute
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.selection import labels, titles
 from ralm_jax.selection.interpolation import Interpolation, Probe, keep
-from ralm_jax.settings import ShareBelowOne
+from ralm_jax.settings import Seed, ShareBelowOne
 from ralm_jax.training import initialize
 from ralm_jax.training.loop import Eval, Run, train_chain
 from ralm_jax.training.passage_windows import PassageWindows
@@ -36,7 +36,7 @@ def pretrain(
     init_retriever: str | Path | None = None,
     init_reader: str | Path | None = None,
     init_reranker: str | Path | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     held_out: ShareBelowOne = 0.01,
     scorer: bool = False,
     copies: bool = False,

@@ -21,7 +21,7 @@ from ralm_jax.publishing import published
 from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
-from ralm_jax.weights import families, layout, sentence_modules
+from ralm_jax.weights import families, layout, seal, sentence_modules
 from ralm_jax.weights.architectures import known
 from ralm_jax.weights.importing import RECORDS, UNUSED
 from ralm_jax.weights.model_folder import read_object
@@ -62,6 +62,7 @@ def export_model(
     }[to]
     with published(out) as partial:
         write(partial, OpenRun.open(run, corpus))
+        seal.write(partial)
     return sorted(file for file in out.rglob("*") if file.is_file())
 
 

@@ -241,6 +241,9 @@ def _tied(tensors: Tensors, kind: Architecture, trunk: str, folder: Path) -> Non
 
 def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, drawn) -> Read:
     """The parameters: tensors where the source has them, drawn (seed 0) where it does not."""
+    slots = list(slots)
+    # Before a model is made as large as the config says.
+    layout.check(slots, tensors, folder)
     params = initial.drawn_params(model, seed=0)
     used = layout.take(slots, tensors, params, folder)
     head = known.of(model.reader_config).decoder

@@ -17,11 +17,13 @@ from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.files import write_json
 from ralm_jax.weights import (
     block_records,
     families,
     layout,
     model_folder,
+    seal,
     sentence_modules,
     sentence_settings,
     sources,
@@ -55,6 +57,7 @@ def import_model(
     out = Path(out)
     with published(out) as partial:
         folder = sources.find(source, say)
+        seal.check(folder)
         read = families.read(folder)
         tokenizer = _tokenizer(folder, read.model.reader_config)
         most = model_folder.length_limit(
@@ -164,7 +167,8 @@ def _write(run: Path, read: families.Read, source: str) -> None:
         "drawn": read.drawn,
         "class": read.kind,
     }
-    directory.write_atomically(run / directory.RUN, json.dumps(record, indent=1) + "\n")
+    record[directory.TOKENIZER] = directory.tokenizer_checksums(run)
+    write_json(run / directory.RUN, record)
     directory.save_model(run, read.model)
     unused = {name: x for name, x in read.unused.items() if name != families.BLOCKS}
     if unused:

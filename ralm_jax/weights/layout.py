@@ -6,7 +6,7 @@ directions only transpose and reshape, so that a tensor comes back bit for bit.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -92,9 +92,20 @@ def mlm_head(c: EncoderConfig, path: tuple[str, ...]) -> Iterable[Slot]:
 def take(slots: Iterable[Slot], tensors: Tensors, params: Any, source: object) -> set[str]:
     """Writes tensors into `params` (nested dicts of numpy arrays) in place; returns the names used.
 
-    Raises UserError that names the tensor: one that is missing, or of another shape.
+    Raises UserError as `check` does.
     """
     slots = list(slots)
+    check(slots, tensors, source)
+    for slot in slots:
+        array = tensors[slot.name]
+        leaf = _leaf(params, slot.path)
+        part = leaf[slot.part]
+        leaf[slot.part] = (array.T if slot.transposed else array).reshape(part.shape)
+    return {slot.name for slot in slots}
+
+
+def check(slots: Sequence[Slot], tensors: Tensors, source: object) -> None:
+    """Raises UserError that names the tensor: one that is missing, of another shape, or of whole numbers."""
     used = {slot.name for slot in slots}
     for slot in slots:
         if slot.name not in tensors:
@@ -108,10 +119,8 @@ def take(slots: Iterable[Slot], tensors: Tensors, params: Any, source: object) -
                 f"{source}: the tensor {slot.name} has the shape {array.shape}; by its config it "
                 f"should have {slot.shape}"
             )
-        leaf = _leaf(params, slot.path)
-        part = leaf[slot.part]
-        leaf[slot.part] = (array.T if slot.transposed else array).reshape(part.shape)
-    return used
+        if array.dtype.kind != "f":
+            raise UserError(f"{source}: the tensor {slot.name} holds {array.dtype}, not weights")
 
 
 def give(slots: Iterable[Slot], params: Any) -> dict[str, np.ndarray]:

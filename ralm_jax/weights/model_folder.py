@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 from ralm_jax.data.tokenizer_settings import SETTINGS
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
+from ralm_jax.names import beneath
 
 CONFIG, MODULES = "config.json", "modules.json"
 
@@ -17,7 +18,10 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
     if not file.is_file():
         return []
     try:
-        listed = [(str(m["type"]).rsplit(".", 1)[-1], folder / m["path"]) for m in _json(file)]
+        listed = [
+            (str(m["type"]).rsplit(".", 1)[-1], beneath(folder, m["path"], file))
+            for m in _json(file)
+        ]
     except (KeyError, TypeError):
         listed = []
     if not listed:

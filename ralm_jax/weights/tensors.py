@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ralm_jax.errors import UserError
+from ralm_jax.formats.lines import begins_with
+from ralm_jax.names import beneath
 
 WHOLE, SHARDS = "model.safetensors", "model.safetensors.index.json"
 TORCH, TORCH_SHARDS = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -30,6 +32,9 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     """
     found: dict[str, np.ndarray] = {}
     for file, names in _files(folder):
+        if file.is_file():
+            # A pointer of Git LFS is said to be one.
+            begins_with(file)
         tensors = dict(_safetensors(file) if file.suffix == ".safetensors" else _torch(file))
         for name in names or ():
             if name not in tensors:
@@ -48,7 +53,9 @@ def _files(folder: Path) -> list[tuple[Path, list[str] | None]]:
             try:
                 places = json.loads((folder / index).read_text("utf-8"))["weight_map"]
                 shards = sorted(set(places.values()))
-                return [(folder / s, [n for n in places if places[n] == s]) for s in shards]
+                files = [beneath(folder, shard, folder / index) for shard in shards]
+                named = [[n for n in places if places[n] == shard] for shard in shards]
+                return list(zip(files, named, strict=True))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"{folder / index} cannot be read: {error!r}") from None
     raise UserError(f"{folder} contains no weights: neither {WHOLE} nor {TORCH}")

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from ralm_jax import checksums
 from ralm_jax.data.corpus import ARRAYS, open_corpus, verify_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError
@@ -68,15 +69,15 @@ def file_of(corpus, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_changed_bytes_are_found_by_verification(copy, name):
+def test_changed_bytes_are_found(copy, name):
     verify_corpus(copy)
     file = file_of(copy, name)
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(data)
-    open_corpus(copy)
-    with pytest.raises(UserError, match=f"damaged: .*{file.name} has changed"):
-        verify_corpus(copy)
+    for function in (verify_corpus, lambda path: open_corpus(path).texts()):
+        with pytest.raises(UserError, match=f"damaged: .*{file.name} has changed"):
+            function(copy)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -97,9 +98,9 @@ def test_files_that_are_cut_or_missing_are_found_at_opening(copy, name):
 
 @pytest.fixture
 def former(copy):
-    """A corpus whose manifest has no sizes, as earlier versions wrote them."""
+    """A corpus whose manifest has no sizes and no checksum, as earlier versions wrote them."""
     manifest = json.loads((copy / "manifest.json").read_text())
-    assert manifest.pop("sizes").keys() == manifest["files"].keys()
+    assert manifest.pop("sizes").keys() == manifest["files"].keys() and manifest.pop("crc32")
     (copy / "manifest.json").write_text(json.dumps(manifest))
     return copy
 
@@ -116,18 +117,37 @@ def test_arrays_without_recorded_sizes_are_checked_by_their_headers(former, name
             open_corpus(former)
         assert "\n" not in str(caught.value)
     np.save(file, array[:-1])
-    with pytest.raises(UserError, match=f"{name}.npy has {len(array) - 1} rows"):
+    with pytest.raises(UserError, match=f"{name}.npy has changed"):
         open_corpus(former)
 
 
-def test_opening_reads_no_file_as_a_whole(prepared, monkeypatch):
-    def whole(path):
-        raise AssertionError(f"{path} is read")
+def test_opening_reads_a_large_file_once_until_it_changes(copy, monkeypatch, tmp_path):
+    monkeypatch.setenv("RALM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(checksums, "_SMALL", 1000)
+    read, digest = [], checksums.sha256
+    monkeypatch.setattr(checksums, "sha256", lambda file: (read.append(file.name), digest(file))[1])
+    open_corpus(copy)
+    assert "tokens.npy" in read and not any("texts" in name for name in read)
+    read.clear()
+    open_corpus(copy)
+    assert "tokens.npy" not in read
+    data = (copy / "tokens.npy").read_bytes()
+    (copy / "tokens.npy").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"damaged: tokens\.npy has changed; prepare it again"):
+        open_corpus(copy)
+    # What was found damaged is read again, and so is what was put right.
+    (copy / "tokens.npy").write_bytes(data)
+    open_corpus(copy)
+    assert read.count("tokens.npy") == 2
 
-    monkeypatch.setattr("ralm_jax.data.corpus.digest", whole)
-    open_corpus(prepared)
-    with pytest.raises(AssertionError, match="is read"):
-        verify_corpus(prepared)
+
+def test_texts_are_read_by_who_asks_for_them(copy):
+    (file,) = (copy / "texts").glob("*array_record*")
+    data = file.read_bytes()
+    file.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
+    opened = open_corpus(copy)
+    with pytest.raises(UserError, match=r"damaged: texts/.* has changed"):
+        opened.texts()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": []}'])

@@ -202,6 +202,13 @@ def test_bad_files_are_one_line(tmp_path):
 
 def test_the_command_line_takes_a_tokenizer(folder, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("\n\n".join(TEXTS), "utf-8")
-    given = ["prepare", tmp_path, "--vocab", folder / "tokenizer.json", "--out", tmp_path / "c"]
+    given = [
+        "prepare",
+        tmp_path / "a.txt",
+        "--vocab",
+        folder / "tokenizer.json",
+        "--out",
+        tmp_path / "c",
+    ]
     assert cli.main([str(x) for x in given]) == 0
     assert open_corpus(tmp_path / "c").vocabulary.breaks is not None

@@ -85,6 +85,7 @@ def test_a_corpus_is_tokenized_as_the_run_it_is_prepared_for(corpora):
     manifest = json.loads((default.path / "manifest.json").read_text())
     assert list(manifest) == [
         "format", "fingerprint", "passage_tokens", "lowercase", "kinds", "counts", "files", "sizes",
+        "crc32",
     ]  # fmt: skip
 
 

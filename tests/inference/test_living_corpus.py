@@ -137,5 +137,5 @@ def test_a_full_disk_leaves_the_version_that_is_there(corpus, monkeypatch):
         with pytest.raises(UserError, match=r"corpus cannot be written: No space left on device$"):
             update(corpus, delete=["almanac-00000"], say=str)
     assert open_corpus(corpus).version.number == 0
-    assert [file.name for file in (corpus / "versions").iterdir()] == []
+    assert not (corpus / "versions").exists()
     assert update(corpus, delete=["almanac-00000"], say=str)["version"] == 1

@@ -19,6 +19,7 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import checkpoint, directory
 from ralm_jax.runs.checkpoint import Checkpoints, newest
+from ralm_jax.runs.files import read_json, write_json
 from ralm_jax.weights.exporting import export_model
 
 SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0)
@@ -140,8 +141,7 @@ def test_a_run_and_its_corpus_may_be_moved_together(run, tiny, tmp_path, where):
     home = tmp_path / "elsewhere"
     shutil.copytree(run, home / "run")
     record = home / "run" / "run.json"
-    text = record.read_text().replace(str(tiny.corpus.path), str(tmp_path / "old" / "corpus"))
-    record.write_text(text)
+    write_json(record, {**read_json(record), "corpus": str(tmp_path / "old" / "corpus")})
     place = {"beside": home / "corpus", "inside": home / "run" / "corpus", "given": home / "c"}[
         where
     ]
@@ -152,7 +152,7 @@ def test_a_run_and_its_corpus_may_be_moved_together(run, tiny, tmp_path, where):
 
 def test_a_corpus_that_was_moved_elsewhere_is_asked_for(run, tiny, tmp_path):
     record = run / "run.json"
-    record.write_text(record.read_text().replace(str(tiny.corpus.path), "/gone/corpus"))
+    write_json(record, {**read_json(record), "corpus": "/gone/corpus"})
     with pytest.raises(UserError, match=r"is not at /gone/corpus any more.*--corpus") as error:
         _ = OpenRun.open(run).corpus
     assert "prepare" not in str(error.value) and "\n" not in str(error.value)

@@ -1,17 +1,23 @@
 import concurrent.futures
+import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import zlib
+from multiprocessing.connection import Connection
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ralm_jax.retrieval import index
+from ralm_jax import messages
+from ralm_jax.errors import UserError
+from ralm_jax.retrieval import index, scann_process
 from ralm_jax.retrieval import searcher as mips
 from ralm_jax.retrieval.choose import EXACT_BELOW, choose
 from ralm_jax.retrieval.scann_index import FOLDER, SETTINGS, ScannConfig
@@ -165,8 +171,89 @@ def test_a_request_that_kills_every_time_is_given_up(version, searcher, monkeypa
         "ralm_jax.retrieval.scann_process.send",
         lambda *_: os.kill(searcher.pid, signal.SIGKILL),
     )
-    with pytest.raises(RuntimeError, match=r"died 3 times at one request \(search\)"):
+    with pytest.raises(UserError, match=r"died 3 times at one request \(search\)"):
         searcher.search(unit(1), 1)()
+
+
+def test_a_process_that_hangs_is_said_to_and_then_replaced(version, searcher, monkeypatch, caplog):
+    made, _, found = version
+    monkeypatch.setattr(scann_process, "SAID_AFTER", 0.2)
+    searcher.restore(made)
+    hung = searcher.pid
+    # It goes on in time.
+    os.kill(hung, signal.SIGSTOP)
+    search = searcher.search(unit(200, 1), K)
+    while "has not answered for 0.2 s (search)" not in caplog.text:
+        time.sleep(0.01)
+    os.kill(hung, signal.SIGCONT)
+    assert_same(search(), found)
+    assert searcher.restarts == 0 and searcher.pid == hung
+    # It does not, and the message is longer than what waits to be read may be.
+    monkeypatch.setattr(scann_process, "DEAD_AFTER", 0.5)
+    searcher._child.limit()
+    os.kill(hung, signal.SIGSTOP)
+    search = searcher.search(np.tile(unit(200, 1), (40, 1)), K)
+    monkeypatch.setattr(scann_process, "DEAD_AFTER", 60.0)
+    many = search()
+    assert_same([x[:200] for x in many], found)
+    assert searcher.restarts == 1 and gone_within(hung, 5)
+    assert "did not answer for" in caplog.text
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "longer", "dropped"])
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("side", ["request", "answer"])
+def test_a_damaged_message_is_a_death(version, searcher, monkeypatch, caplog, side, part, harm):
+    """Of a header or of an array, on its way there or back: asked again of another process, once."""
+    made, _, found = version
+    searcher.restore(made)
+    connection = searcher._child._connection
+    sent, received, number = connection.send_bytes, connection.recv_bytes, iter(range(9))
+
+    def harmed(data):
+        if next(number) != part:
+            return data
+        if harm == "flip":
+            return data[:20] + bytes([data[20] ^ 4]) + data[21:]
+        return {"cut": data[:-3], "longer": data + b"xyz"}.get(harm)
+
+    class Noisy:
+        """A connection on which one message comes otherwise."""
+
+        def __getattr__(self, name):
+            return getattr(connection, name)
+
+        def send_bytes(self, data):
+            data = harmed(data) if side == "request" else data
+            return None if data is None else sent(data)
+
+        def recv_bytes(self, limit):
+            data = harmed(received(limit)) if side == "answer" else received(limit)
+            return received(limit) if data is None else data
+
+    monkeypatch.setattr(searcher._child, "_connection", Noisy())
+    monkeypatch.setattr(scann_process, "DEAD_AFTER", 1.0)
+    searcher._child.limit()
+    assert_same(searcher.search(unit(200, 1), K)(), found)
+    assert searcher.restarts == 1 and "starting it again" in caplog.text
+
+
+def test_a_message_makes_no_room_for_what_it_claims():
+    """A header that says so is as it was sent, and what follows is shorter, or longer, than it says."""
+    ours, theirs = socket.socketpair()
+    with Connection(ours.detach()) as one, Connection(theirs.detach()) as other:
+        messages.send(one, {"op": "x"}, np.ones((2, 3), np.float32), np.zeros((0, 4), np.int32))
+        header, (ones, none) = messages.receive(other)
+        assert header == {"op": "x"} and none.shape == (0, 4)
+        np.testing.assert_array_equal(ones, np.ones((2, 3)))
+        text = json.dumps({"arrays": [["<f4", [1 << 40, 1 << 10], 0]]}).encode()
+        one.send_bytes(zlib.crc32(text).to_bytes(4, "little") + text)
+        one.send_bytes(b"few")
+        with pytest.raises(OSError, match="not as it was sent"):
+            messages.receive(other)
+        one.send_bytes(bytes(messages.HEADER + 5))
+        with pytest.raises(OSError, match="bad message length"):
+            messages.receive(other)
 
 
 def test_the_death_of_the_parent_ends_the_process(version):
@@ -250,13 +337,17 @@ def test_a_tree_and_threads_find_the_same(tmp_path):
     assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in everything[0])
 
 
-@pytest.mark.parametrize("damage", ["cut", "lost", "settings", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "lost", "settings", "pickle"])
 def test_a_damaged_searcher_is_built_again(searcher, tmp_path, damage):
     made = commit(tmp_path, 1, unit(N))
     searcher.restore(made)
     folder = made.path / FOLDER
     if damage == "cut":
         os.truncate(folder / "scann_assets.pbtxt", 143)  # ScaNN itself would abort
+    elif damage == "flip":
+        data = bytearray((folder / "hashed_dataset.npy").read_bytes())
+        data[-100] ^= 1
+        (folder / "hashed_dataset.npy").write_bytes(data)
     elif damage == "lost":
         (folder / "ah_codebook.pb").unlink()
     elif damage == "settings":

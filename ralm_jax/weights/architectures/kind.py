@@ -46,6 +46,10 @@ class Architecture:
     former: Callable[[Tensors], Tensors] = lambda tensors: tensors
 
 
+# A config that claims more is no config, and names for their tensors would fill the memory.
+MOST_LAYERS = 1000
+
+
 def size(file: Path, record: Record, name: str) -> int:
     """A size in a config.json. Raises UserError where it is not there, or is none."""
     if name not in record:
@@ -81,12 +85,16 @@ def sizes(file: Path, record: Record, hidden: str, layers: str, heads: str, wide
     Raises UserError where one is missing or the heads do not divide the width.
     """
     width, count = size(file, record, hidden), size(file, record, heads)
+    if (depth := size(file, record, layers)) > MOST_LAYERS:
+        raise UserError(
+            f"{file}: {layers} is {depth:,}, and no model has more than {MOST_LAYERS:,}"
+        )
     if width % count:
         raise UserError(f"{file}: {hidden} {width} is no multiple of {heads} {count}")
     return {
         "vocab_size": size(file, record, "vocab_size"),
         "hidden": width,
-        "layers": size(file, record, layers),
+        "layers": depth,
         "heads": count,
         "intermediate": size(file, record, wide),
         "init_stddev": record.get("initializer_range", 0.02),
