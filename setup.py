@@ -24,6 +24,10 @@ DEPENDENCIES = [
     "gin-config>=0.5",  # experiments as files
     "tensorboardX>=2.6.2",  # event files, without TensorFlow
     "tqdm>=4.66",  # the progress bar
+    # `ralm completion`: a script that is made once, where argcomplete starts Python at every Tab. It
+    # brings no other package, and one that is not there when somebody presses Tab helps nobody.
+    "shtab>=1.7",
+    "packaging>=22",  # which versions satisfy what is needed (`ralm doctor`); matplotlib brings it anyway
     "matplotlib>=3.9",  # learning curves
 ]
 

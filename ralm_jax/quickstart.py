@@ -27,6 +27,7 @@ from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, plots
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.sources import almanac
+from ralm_jax.terminal import printable
 from ralm_jax.training import pretrain, schedule
 from ralm_jax.training.tasks import Realm
 
@@ -197,7 +198,8 @@ def evidence(corpus: Corpus, questions, task: Realm, model: Ralm, snapshots) -> 
         for name, label in (("ict", "after ICT  "), ("realm", "after REALM")):
             record = texts[int(ranked[name][i])]
             mark = "yes" if right[name][i] else "no "
-            lines.append(f"  {label} {mark} [{record['title'].decode()}] {record['text'].decode()}")
+            said = f"[{record['title'].decode()}] {record['text'].decode()}"
+            lines.append(f"  {label} {mark} {printable(said)}")
     share = {name: np.mean(hits) for name, hits in right.items()}
     lines.insert(
         0,

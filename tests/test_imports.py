@@ -21,8 +21,10 @@ ORDER = [
         "former_names",
         "partition",
         "publishing",
+        "release",
         "settings",
         "signals",
+        "terminal",
         "versions",
         "memory",
         "metrics",
@@ -35,8 +37,8 @@ ORDER = [
     {"selection", "loaders"},
     {"training", "cost"},
     {"weights", "quickstart"},
-    {"adapt", "check"},
-    {"arguments", "gin_config", "cli", "__init__"},
+    {"adapt", "check", "doctor"},
+    {"arguments", "gin_config", "verbs", "cli", "__init__"},
     {"experiments"},
 ]
 

@@ -1,6 +1,6 @@
 """Verbs that take something in or hand it back: text, released models, runs."""
 
-from ralm_jax.arguments.shared import add_columns
+from ralm_jax.arguments.shared import add_columns, add_json
 
 
 def prepare(verbs):
@@ -31,7 +31,7 @@ def prepare(verbs):
     )
     add_columns(verb)
     verb.add_argument("--cased", action="store_true", help="keep capitals and accents")
-    verb.add_argument("--json", metavar="FILE", help="also write the counts there")
+    add_json(verb, "the counts")
     return "prepare", verb
 
 
@@ -55,7 +55,7 @@ def update(verbs):
         "--delete", metavar="FILE", help="delete the documents of these ids, one on each line"
     )
     add_columns(verb)
-    verb.add_argument("--json", metavar="FILE", help="also write the counts there")
+    add_json(verb, "the counts")
     return "update", verb
 
 
@@ -74,7 +74,7 @@ def import_(verbs):
         "the Hugging Face hub",
     )
     verb.add_argument("--out", required=True, metavar="RUN", help="the run to make")
-    verb.add_argument("--json", metavar="FILE", help="also write what was imported there")
+    add_json(verb, "what was imported")
     return "import", verb
 
 

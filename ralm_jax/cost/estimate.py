@@ -16,6 +16,7 @@ from ralm_jax.losses import microbatch
 from ralm_jax.models import initial
 from ralm_jax.models.config import Compute
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.terminal import watched
 from ralm_jax.training.initialize import computing, has_cudnn
 from ralm_jax.training.schedule import Stage
 
@@ -68,7 +69,7 @@ def estimate(
         needs[ours] = needs.get(ours) or [residuals.need(ours, stage) for stage in stages]
         fitted = [_fitted(*x, each) for x in zip(needs[ours], stages, found[name], strict=True)]
         if on:
-            fitted = [_compiled(ours, *pair, each) for pair in zip(stages, fitted, strict=True)]
+            fitted = _all_compiled(ours, stages, fitted, each)
         report["devices"][name] = {
             "devices": each.devices,
             "memory_bytes": each.memory,
@@ -85,9 +86,16 @@ def estimate(
     return report
 
 
+def _all_compiled(model: Ralm, stages: Sequence[Stage], fitted: list[dict], each: Chip) -> list:
+    """`_compiled` of each stage, which takes minutes for large ones."""
+    pairs = watched(zip(stages, fitted, strict=True), "compiling", len(stages), " stages")
+    return [_compiled(model, *pair, each) for pair in pairs]
+
+
 def _time(model: Ralm, stages: Sequence[Stage], report: dict[str, Any]) -> None:
     """Adds what a step of each stage takes on this machine."""
-    for stage, said in zip(stages, report["stages"], strict=True):
+    pairs = zip(stages, report["stages"], strict=True)
+    for stage, said in watched(pairs, "timing steps", len(stages), " stages"):
         said["seconds_a_step_here"] = probe(model, stage).of(stage.schedule.batch)
 
 

@@ -21,6 +21,7 @@ from ralm_jax.publishing import published
 from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
+from ralm_jax.terminal import watched
 from ralm_jax.weights import families, layout, sentence_modules
 from ralm_jax.weights.architectures import known
 from ralm_jax.weights.importing import RECORDS, UNUSED
@@ -218,8 +219,9 @@ def _passages(opened: OpenRun) -> tuple[list[dict], np.ndarray]:
         vectors = index.open_version(folder, 0, imported.FINGERPRINT).vectors
         with (run / PASSAGES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file], vectors
-    passages = [_record(opened.texts[row]) for row in range(opened.corpus.size)]
-    return passages, opened.vectors
+    vectors, rows = opened.vectors, range(opened.corpus.size)
+    passages = [_record(opened.texts[row]) for row in watched(rows, "reading texts", len(rows))]
+    return passages, vectors
 
 
 def _record(passage: dict) -> dict[str, Any]:

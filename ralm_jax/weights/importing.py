@@ -17,6 +17,7 @@ from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.terminal import watched
 from ralm_jax.weights import (
     block_records,
     families,
@@ -196,7 +197,7 @@ def _save_passages(run: Path, folder: Path, read: families.Read) -> dict[str, An
         return {"vectors": len(vectors), "passages": 0}
     count = 0
     with (run / PASSAGES).open("w", encoding="utf-8") as file:
-        for text in block_records.read(texts):
+        for text in watched(block_records.read(texts), "reading passages", len(vectors)):
             file.write(json.dumps({"id": str(count), "title": "", "text": text}) + "\n")
             count += 1
     if count != len(vectors):
