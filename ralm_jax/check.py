@@ -83,6 +83,8 @@ def _corpus(path: Path, seen: Callable[[int], object]) -> Iterator[Part]:
 def _run(path: Path) -> Iterator[Part]:
     record = directory.read_record(path)
     made_by = "config.gin" if (path / "config.gin").exists() else "an import"
+    if directory.MADE_WITH in record:
+        made_by += f", {directory.MADE_WITH} {record[directory.MADE_WITH]}"
     problem = _problem(directory.load_model, path)
     own = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     yield Part("run", path, str(record.get("corpus_version", 0)), own, made_by, problem)

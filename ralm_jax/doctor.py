@@ -22,7 +22,7 @@ from ralm_jax.terminal import in_words
 
 PACKAGE = "ralm_jax"
 # For those who change ralm_jax; and what only helps on a device that is looked for apart.
-_NOT_FOR_USE = {"test", "docs", "gpu", "tpu"}
+_NOT_FOR_USE = {"test", "docs", "release", "gpu", "tpu"}
 _VECTORS = (1000, 16)  # of the search that ScaNN is tried with
 
 

@@ -13,6 +13,7 @@ from ralm_jax.data.tokenizing import is_kept, open_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.publishing import published
+from ralm_jax.release import VERSION
 from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
@@ -155,6 +156,7 @@ def _about_passages(out: Path, passages: dict[str, int], read: families.Read) ->
 
 def _write(run: Path, read: families.Read, source: str) -> None:
     record = {
+        directory.MADE_WITH: VERSION,
         "corpus": None,
         "fingerprint": None,
         "source": source,
