@@ -63,6 +63,7 @@ VERBS = {
     "ask": asking.ask,
     "check": asking.check,
     "export": texts.export,
+    "push": texts.push,
     "configs": machine.configs,
     "doctor": machine.doctor,
     "completion": machine.completion,

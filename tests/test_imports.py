@@ -36,7 +36,7 @@ ORDER = [
     {"evaluation"},
     {"selection", "loaders"},
     {"training", "cost"},
-    {"weights", "quickstart"},
+    {"weights", "sharing", "quickstart"},
     {"adapt", "check", "doctor"},
     {"arguments", "gin_config", "verbs", "cli", "__init__"},
     {"experiments"},

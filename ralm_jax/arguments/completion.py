@@ -13,7 +13,10 @@ _PREAMBLE = {
     "zsh": "_ralm_configs() {{ compadd -- {names}; _files; }}",
 }
 # Of a verb: words in capitals that stand for no path.
-_NO_PATHS = ("N", "V", "P", "D", "NAME", "'NAME = VALUE'", "DEVICE", "QUESTION", "SHELL", "VERB")
+_NO_PATHS = (
+    *("N", "V", "P", "D", "NAME", "'NAME = VALUE'", "DEVICE", "QUESTION", "SHELL", "VERB"),
+    "OWNER/NAME",
+)
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:

@@ -70,6 +70,7 @@ def parser(verbs: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:
         asking.ask,
         asking.check,
         texts.export,
+        texts.push,
         machine.configs,
         machine.doctor,
         machine.completion,

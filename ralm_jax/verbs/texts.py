@@ -1,6 +1,8 @@
 """Verbs that take something in or hand it back: text, released models, runs."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from ralm_jax.arguments.shared import columns
 from ralm_jax.errors import UserError
@@ -50,7 +52,29 @@ def import_(arguments, write: Write) -> None:
 
 
 def export(arguments, write: Write) -> None:
+    from ralm_jax.sharing.card import About
     from ralm_jax.weights.exporting import export_model
 
-    for file in export_model(arguments.run, arguments.to, arguments.out, arguments.corpus):
+    report = None if arguments.report is None else _report(Path(arguments.report))
+    about = About(report, arguments.license)
+    given = (arguments.run, arguments.to, arguments.out, arguments.corpus)
+    for file in export_model(*given, about=about):
         print(f"{file}  {file.stat().st_size:,} bytes")
+
+
+def _report(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--report: {file} cannot be read: {error}") from error
+
+
+def push(arguments, write: Write) -> None:
+    from ralm_jax.sharing.push import push
+
+    push(
+        arguments.folder,
+        arguments.repository,
+        private=arguments.private,
+        pull_request=arguments.pr,
+    )
