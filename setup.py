@@ -43,6 +43,8 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # only to read an old pytorch_model.bin, as weights alone
     # jupyterlab to look, nbclient to execute; faiss-cpu: where your_own_corpus ends
     "notebooks": ["jupyterlab>=4.3", "nbclient>=0.10", "faiss-cpu>=1.9"],
+    # The site in docs/: Markdown by MyST, a theme that loads nothing from elsewhere.
+    "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],
     # What .ci/run builds and checks a release with.
     "release": ["build>=1.2", "twine>=6"],
     "gpu": ["jax[cuda12]>=0.10"],

@@ -200,13 +200,13 @@ def table(report: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"{'device':<9}{'hours':>16}{'dollars':>18}   memory of each stage, queries read at a time",
+        f"{'device':<9}{'hours':>24}{'dollars':>24}   memory of each stage, queries read at a time",
     ]
     for name, each in report["devices"].items():
         hours, dollars = ("{:,.4g} to {:,.4g}".format(*each[key]) for key in ("hours", "dollars"))
         fits = "; ".join(_memory_of(stage) for stage in each["stages"])
         whole = _bytes(each["memory_bytes"])
-        lines.append(f"{name:<9}{hours:>16}{dollars:>18}   {fits}; of {whole}")
+        lines.append(f"{name:<9}{hours:>24}{dollars:>24}   {fits}; of {whole}")
     lines += ["", *report["searches"]]
     return "\n".join([*lines, "", *(f"- {line}" for line in report["assumptions"])])
 
