@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterator
 
 import gin
@@ -36,6 +37,7 @@ def verbs() -> Iterator[str]:
     for name, verb in choices.choices.items():
         yield f"## {name}\n\n*{summaries[name]}*\n\n{verb.description}\n"
         usage = " ".join(verb.format_usage().removeprefix("usage: ").split())
+        usage = textwrap.fill(usage, 88, subsequent_indent="    ", break_on_hyphens=False)
         yield f"```text\n{usage}\n```\n"
         yield "| | |\n|---|---|"
         for action in verb._actions:

@@ -27,6 +27,15 @@ def printable(text: str) -> str:
     return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def escaped(line: str) -> str:
+    r"""JSON with an escape for every such character, which stands for the same.
+
+    >>> escaped('"a\x9bb"')
+    '"a\\u009bb"'
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
 def is_styled(stream: TextIO) -> bool:
     """Whether bold type may be written: to a terminal that knows it, unless NO_COLOR asks for none."""
     wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

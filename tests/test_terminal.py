@@ -2,12 +2,13 @@
 
 import doctest
 import io
+import json
 
 import pytest
 
 from ralm_jax import errors, terminal
 from ralm_jax.inference import ask
-from ralm_jax.terminal import is_styled, printable, watched
+from ralm_jax.terminal import escaped, is_styled, printable, watched
 
 STEERING = "\x1b]0;title\x07\x1b[2Jred\x1b[31m\r\x9b1A\u202edrow\x7f"
 
@@ -22,6 +23,11 @@ def test_a_text_is_as_long_and_steers_nothing():
     assert len(seen) == len(STEERING) + 2 and seen.endswith("\t\n")
     assert all(c in "\t\n" or c.isprintable() for c in seen)
     assert printable("naïve 東京 🎉 — plain") == "naïve 東京 🎉 — plain"
+
+
+def test_json_on_a_terminal_says_the_same_and_steers_nothing():
+    line = json.dumps({"text": STEERING, "title": "東京"}, ensure_ascii=False)
+    assert escaped(line).isprintable() and json.loads(escaped(line)) == json.loads(line)
 
 
 def test_evidence_cannot_steer_the_terminal(monkeypatch):

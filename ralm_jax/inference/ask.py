@@ -15,7 +15,7 @@ from ralm_jax.inference.answering import Answered
 from ralm_jax.inference.embedding import embed_texts, search_with
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
-from ralm_jax.terminal import is_styled, printable
+from ralm_jax.terminal import escaped, is_styled, printable
 
 BOLD, PLAIN = "\033[1m", "\033[0m"
 PROMPT = "Ask (an empty line ends): "
@@ -72,7 +72,7 @@ def _answer(opened: OpenRun, question: str, as_json: bool) -> None:
         record = {"question": question, **as_record(opened, found), "seconds": rounded}
         record |= {"cut_to": opened.lengths.query} if cut else {}
         record["corpus_version"] = opened.corpus.version.number
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+        print(escaped(json.dumps(record, ensure_ascii=False)), flush=True)
         return
     if cut:
         print(
