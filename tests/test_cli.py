@@ -244,7 +244,6 @@ def test_every_configuration_is_listed_by_the_name_that_config_takes(capsys):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_shell_learns_verbs_options_and_configurations(capsys, shell):
-    pytest.importorskip("shtab")
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
     for word in (*VERBS, "--init-retriever", "runs/small.gin"):

@@ -3,10 +3,10 @@
 import json
 import re
 import runpy
+import sys
+import types
 from importlib.metadata import version
 from pathlib import Path
-
-import setuptools
 
 import ralm_jax
 from ralm_jax.release import VERSION
@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_one_version_everywhere(monkeypatch):
     given = {}
-    monkeypatch.setattr(setuptools, "setup", given.update)
+    tools = {"setup": given.update, "find_packages": lambda include: ["ralm_jax"]}
+    monkeypatch.setitem(sys.modules, "setuptools", types.SimpleNamespace(**tools))
     runpy.run_path(str(ROOT / "setup.py"))
     cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)
     assert given["version"] == ralm_jax.__version__ == cited[1] == version("ralm_jax") == VERSION
