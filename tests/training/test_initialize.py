@@ -16,6 +16,7 @@ from ralm_jax.models.config import Compute, EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.runs.files import write_json
 from ralm_jax.training.initialize import Runs, computing, has_cudnn, starting_point
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
@@ -135,6 +136,10 @@ def test_a_part_of_another_vocabulary_is_refused_by_its_option(tiny, runs, tmp_p
     shutil.copytree(runs[part], other)
     pieces = (other / "vocab.txt").read_text("utf-8").splitlines()
     (other / "vocab.txt").write_text("\n".join([*pieces[:-1], "zyzzyva"]) + "\n", "utf-8")
+    with pytest.raises(UserError, match=r"vocab\.txt is damaged"):
+        starting_point(None, Runs(runs["whole"], **{part: other}), tiny.corpus, 0)
+    record = directory.read_record(other)
+    write_json(other / "run.json", {**record, "tokenizer": directory.tokenizer_checksums(other)})
     with pytest.raises(UserError, match=rf"--init-{part} .*: all parts .* the same wordpieces"):
         starting_point(None, Runs(runs["whole"], **{part: other}), tiny.corpus, 0)
     with pytest.raises(UserError, match="prepare it with --vocab"):
