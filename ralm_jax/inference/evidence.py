@@ -45,8 +45,9 @@ def find(opened: OpenRun, asked: Text, beam: int) -> Beam:
     dense = np.where(real, opened.model.score_scale * products, 0.0).astype(np.float32)
     if not opened.lexical_weight:
         return Beam(ranked.rows, np.where(real, dense, -np.inf), dense, np.zeros_like(dense))
-    lexical = np.where(real, ranked.scores - dense, 0.0)
-    return Beam(ranked.rows, ranked.scores, dense, lexical.astype(np.float32))
+    scores = opened.model.score_scale * ranked.scores
+    lexical = np.where(real, scores - dense, 0.0)
+    return Beam(ranked.rows, scores, dense, lexical.astype(np.float32))
 
 
 def reranked(opened: OpenRun, asked: Text, beam: Beam) -> Beam:

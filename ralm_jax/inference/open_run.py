@@ -170,6 +170,8 @@ class OpenRun:
     ) -> Ranking:
         """The k best passages for each question, [n,k]; fewer where the corpus has fewer.
 
+        p(z|x) is the softmax of the scores times `model.score_scale`, those with a lexical part included.
+
         lexical_weight: of BM25; None for the run's own, 0 for dense search alone.
         """
         text = questions if isinstance(questions, Text) else self.encode(questions)
@@ -186,7 +188,8 @@ class OpenRun:
             return search_with(self.searcher, queries, k)
         dense = search_with(self.searcher, queries, min(max(k, DEPTH), self.corpus.size))
         mix = Mix(self.lexical, self.model.score_scale, weight)
-        return Ranking(*mix(dense, queries, self.vectors, text.tokens, k))
+        rows, mixed = mix(dense, queries, self.vectors, text.tokens, k)
+        return Ranking(rows, mixed / self.model.score_scale)
 
     def answer(
         self, questions: Sequence[str], *, beam: int = 100, candidates: int = 5

@@ -55,13 +55,12 @@ class Endpoint(NamedTuple):
     async def __call__(self, request: Request) -> Response:
         """Refuses what there is no room for before it reads a body."""
         serving: Serving = request.app.state.serving
-        if self.takes is None:
-            return _json(await self.call(request, None))
         if serving.admitted >= MOST:
             raise Refused(429, "Overloaded", f"{MOST} requests are waiting; try again later")
         serving.admitted += 1
         try:
-            return _json(await self.call(request, decoded(await _body(request), self.takes)))
+            body = None if self.takes is None else decoded(await _body(request), self.takes)
+            return _json(await self.call(request, body))
         finally:
             serving.admitted -= 1
 

@@ -1,11 +1,13 @@
 """What a passage is worth: a ranking and an answer without it, as if it had never been found."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from ralm_jax.batches import Lengths
-from ralm_jax.inference import answering, evidence
-from ralm_jax.inference.embedding import Ranking
+from ralm_jax.inference import answering, ask, evidence, inspect
+from ralm_jax.inference.embedding import Ranking, embed_texts
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.metrics.qa import normalise
 from ralm_jax.models import initial
@@ -57,3 +59,25 @@ def test_the_dense_part_is_the_whole_where_no_words_count(opened, tiny):
     np.testing.assert_array_equal(beam.rows, ranked.rows)
     np.testing.assert_allclose(beam.dense, 0.5 * ranked.scores, rtol=1e-5)
     assert not beam.lexical.any()
+
+
+def test_a_mixed_score_is_scaled_once_whoever_shows_it(opened, tiny):
+    """p(z|x) is the softmax of scale * dense + weight * lexical: in `ask`, in answers, in notebooks."""
+    mixed = dataclasses.replace(opened, lexical_weight=3.0)
+    questions = [q["question"] for q in tiny.almanac.questions[:2]]
+    asked = mixed.encode(questions)
+    queries = embed_texts(mixed.model, mixed.params, asked)
+    lexical = np.stack([mixed.lexical.scores(tokens) for tokens in asked.tokens])
+    logits = 0.5 * queries @ mixed.vectors.T + 3.0 * lexical
+    beam = evidence.find(mixed, asked, 10)
+    wanted = answering.softmax(-np.sort(-logits, axis=1)[:, :10])
+    np.testing.assert_allclose(beam.probabilities, wanted, rtol=1e-3)
+    np.testing.assert_allclose(
+        beam.lexical, 3.0 * np.take_along_axis(lexical, beam.rows, 1), atol=1e-5
+    )
+    for b, found in enumerate(mixed.answer(questions, beam=10)):
+        np.testing.assert_allclose(found.probabilities, wanted[b], rtol=1e-3)
+        said, _ = ask.timed_answer(mixed, questions[b], beam=10)
+        assert said.answers == found.answers and (said.rows == beam.rows[b]).all()
+        (((_, p), *_),) = inspect.retrieve(mixed, [questions[b]], 10)
+        assert p == pytest.approx(wanted[b, 0], rel=1e-3)

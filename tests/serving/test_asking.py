@@ -69,6 +69,7 @@ def test_both_parts_of_a_mixed_score_are_shown(opened):
     lexical = mixed.lexical.scores(mixed.encode([QUESTION]).tokens[0])[ranked.rows[0]]
     shown = found["passages"]
     np.testing.assert_allclose([p["lexical"] for p in shown], 3 * lexical, atol=1e-5)
+    # The scale of this model is 1.
     np.testing.assert_allclose([p["score"] for p in shown], ranked.scores[0], rtol=1e-5)
     parts = [p["dense"] + p["lexical"] for p in shown]
     np.testing.assert_allclose(parts, ranked.scores[0], rtol=1e-5)

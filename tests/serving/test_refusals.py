@@ -137,6 +137,7 @@ def test_a_full_queue_says_when_to_come_again(client, serving, monkeypatch):
     response = client.post("/ask", json={"question": "x"})
     refused(response, 429, "Overloaded")
     assert response.headers["retry-after"] == "1"
+    assert client.get("/passages/x").status_code == 429
     error = client.post("/v1/embeddings", json={"input": "x"}).json()["error"]
     assert error["code"] == "overloaded"
     serving.admitted = 1

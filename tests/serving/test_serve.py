@@ -45,6 +45,13 @@ def test_an_address_that_is_taken(runs, capsys):
         serve(run=runs[0], port=70_000)
 
 
+def test_what_is_not_installed_is_named(runs, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "ralm_jax.serving.serve")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert cli.main(["serve", "--run", str(runs[0])]) == 2
+    assert capsys.readouterr().err == "ralm: uvicorn is missing: pip install 'ralm_jax[serve]'\n"
+
+
 def test_a_run_is_not_beside_itself(runs, tmp_path):
     with pytest.raises(UserError, match="is the run itself"):
         serve(run=runs[0], beside=runs[0])
