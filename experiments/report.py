@@ -18,6 +18,7 @@ from typing import Any
 from experiments import (
     curve_plots,
     domains,
+    flips,
     labels,
     masks,
     objectives,
@@ -206,6 +207,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "teachers": lambda: teachers.table(rows("domains", "teachers.json")),
     "table1": lambda: table1.table(rows("table1", "table1.json")),
     "table2": lambda: table2.table(rows("table2", "table2.json")),
+    "flips": lambda: flips.table(rows("flips", "flips.json")),
     "uncommitted": uncommitted,
 }
 

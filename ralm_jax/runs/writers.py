@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from tensorboardX import SummaryWriter
 
+from ralm_jax.checksums import CHECKSUM, sealed, unsealed
 from ralm_jax.errors import UserError
 from ralm_jax.former_names import METRICS
 
@@ -16,8 +17,8 @@ class MetricWriter:
     """Appends scalars to `RUN/metrics.jsonl` and to `RUN/tensorboard/STAGE/`.
 
     A run goes through stages (inverse cloze, warm-up, joint) that count their steps from 0, so a
-    line is `{"stage": ..., "step": ..., name: value, ...}`. A value that is not finite is written
-    as null, which every JSON reader takes.
+    line is `{"stage": ..., "step": ..., name: value, ..., "crc32": ...}`, with a checksum of the
+    other fields. A value that is not finite is written as null, which every JSON reader takes.
     """
 
     def __init__(self, run_dir: str | Path):
@@ -47,7 +48,7 @@ class MetricWriter:
 
     def write(self, step: int, scalars: Mapping[str, Any], stage: str) -> None:
         """Writes and flushes one line; `scalars` may be Python, numpy or jax numbers."""
-        if clash := {"stage", "step"} & scalars.keys():
+        if clash := {"stage", "step", CHECKSUM} & scalars.keys():
             raise ValueError(f"a scalar cannot be named {clash}")
         values = {name: float(value) for name, value in scalars.items()}
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
@@ -75,13 +76,18 @@ def metrics_file(run_dir: str | Path) -> Path:
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a metrics file, oldest first; a line still being written is left out.
 
-    Raises UserError, naming the line, for any that nobody wrote.
+    Raises UserError, naming the line, for any that is not as it was written. Runs of earlier releases begin
+    with lines that have no checksums.
     """
-    lines = []
+    lines, is_sealed = [], False
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                break
             try:
-                lines += [_checked(json.loads(line))] if line.endswith("\n") else []
+                record = json.loads(line)
+                lines.append(_checked(record, is_sealed))
+                is_sealed = CHECKSUM in record
             except (ValueError, RecursionError):
                 raise UserError(
                     f"{path}, line {number}: not as it was written; remove that line, or restore the file "
@@ -90,10 +96,13 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return [{_present_name(name): value for name, value in line.items()} for line in lines]
 
 
-def _checked(record: Any) -> dict[str, Any]:
-    """Raises ValueError for what no line holds."""
-    if not isinstance(record, dict) or not isinstance(record.get("stage"), str):
-        raise ValueError("no stage")
+def _checked(found: Any, is_sealed: bool) -> dict[str, Any]:
+    """The scalars of a line. Raises ValueError for what no line holds, or not behind one with a checksum."""
+    record = unsealed(found)
+    if is_sealed and CHECKSUM not in found:
+        raise ValueError("no checksum")
+    if not isinstance(record.get("stage"), str) or not isinstance(record.get("step"), int):
+        raise ValueError("no stage or no step")
     if any(not isinstance(x, int | float | None) for n, x in record.items() if n != "stage"):
         raise ValueError("no number")
     return record
@@ -106,7 +115,7 @@ def _present_name(name: str) -> str:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record) + "\n"
+    return json.dumps(sealed(dict(record))) + "\n"
 
 
 def _open_whole(path: Path) -> IO[str]:

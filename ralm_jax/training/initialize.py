@@ -124,6 +124,8 @@ def _opened(path: str | Path, corpus: Corpus, option: str | None = None) -> Open
     opened = OpenRun.open(path)
     if not isinstance(opened.model, Ralm):
         raise UserError(f"{path} answers questions (OpenQA); pretraining starts from a Ralm")
+    # A tokenizer that is damaged is no other tokenizer.
+    directory.vocabulary(Path(path))
     try:
         directory.check_vocabulary(Path(path), corpus)
     except UserError as error:

@@ -30,7 +30,7 @@ def test_what_is_used_is_known(whole, tmp_path):
     """An experiment that takes everything for harmless would show nothing."""
     home = shutil.copytree(whole, tmp_path / "home")
     kind, file = flips.KINDS["weights of others"], home / "foreign" / "model.safetensors"
-    sound = repr(kind.use(home))
+    sound = kind.use(home)
     assert not (home / "foreign" / seal.FILE).exists()
     data = file.read_bytes()
     for harm, word in ((data, "harmless"), (data[:-99], "refused"), (b"", "refused")):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ralm_jax.errors import UserError
 from ralm_jax.runs.writers import MetricWriter, metrics_file, read_metrics
 
 
@@ -74,3 +75,23 @@ def test_tensorboard_has_one_directory_a_stage(tmp_path):
     files = list((tmp_path / "tensorboard").glob("*/events.out.tfevents.*"))
     assert sorted(file.parent.name for file in files) == ["ict", "joint"]
     assert all(b"loss" in file.read_bytes() for file in files)
+
+
+def test_a_line_that_has_changed_is_named(tmp_path):
+    writer = MetricWriter(tmp_path)
+    for step in range(3):
+        writer.write(step, {"eval/exact_match": 0.25}, "ict")
+    writer.close()
+    file = metrics_file(tmp_path)
+    sound = file.read_text()
+    first, second, third = sound.splitlines(keepends=True)
+    without = json.dumps({k: v for k, v in json.loads(second).items() if k != "crc32"}) + "\n"
+    for harmed in (second.replace("0.25", "0.75"), second[:-9] + "\n", "7\n", "\n", without):
+        file.write_text(first + harmed + third)
+        with pytest.raises(
+            UserError, match=r"metrics\.jsonl, line 2: not as it was written; remove"
+        ):
+            read_metrics(file)
+    # An earlier release wrote none.
+    file.write_text(without + third)
+    assert steps(tmp_path, "ict") == [1, 2]
