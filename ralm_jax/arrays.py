@@ -34,7 +34,5 @@ def mapped(file: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"its header says {dtype}{list(shape)}, which are no numbers")
     if size != said:
         raise ValueError(f"it has {size:,} bytes, and its header says {said:,}")
-    if size == begin:
-        return np.empty(shape, dtype)
     order = "F" if by_columns else "C"
     return np.memmap(file, dtype, "r", offset=begin, shape=shape, order=order)
