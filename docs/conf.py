@@ -17,6 +17,7 @@ html_theme = "furo"
 html_title = f"ralm_jax {VERSION}"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4
+myst_enable_extensions = ["html_image"]  # images of a given width
 smartquotes = False  # two hyphens begin an option
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has them, and docstrings say what they mean

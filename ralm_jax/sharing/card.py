@@ -140,7 +140,7 @@ def _use(opened: OpenRun, towers: Sequence[str]) -> str:
     return "\n".join(
         [
             "Questions and passages become vectors, and a passage that answers lies near its question. "
-            f"Vectors compare by {by}. Questions of {lengths.query} wordpieces and passages of "
+            f"Vectors compare by {by}. Questions of up to {lengths.query} wordpieces and passages of up to "
             f"{lengths.passage}, titles included, were read in training.\n",
             *lines,
             "```\n",
