@@ -1,5 +1,6 @@
 """Packaging of ralm_jax. Tool settings (ruff, pytest, pyrefly) are in pyproject.toml."""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -24,6 +25,10 @@ DEPENDENCIES = [
     "gin-config>=0.5",  # experiments as files
     "tensorboardX>=2.6.2",  # event files, without TensorFlow
     "tqdm>=4.66",  # the progress bar
+    # `ralm completion`: a script that is made once, where argcomplete starts Python at every Tab. It
+    # brings no other package, and one that is not there when somebody presses Tab helps nobody.
+    "shtab>=1.7",
+    "packaging>=22",  # which versions satisfy what is needed (`ralm doctor`); matplotlib brings it anyway
     "matplotlib>=3.9",  # learning curves
 ]
 
@@ -45,25 +50,36 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # only to read an old pytorch_model.bin, as weights alone
     # jupyterlab to look, nbclient to execute; faiss-cpu: where your_own_corpus ends
     "notebooks": ["jupyterlab>=4.3", "nbclient>=0.10", "faiss-cpu>=1.9"],
+    # The site in docs/: Markdown by MyST, a theme that loads nothing from elsewhere.
+    "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],
+    # What .ci/run builds and checks a release with.
+    "release": ["build>=1.2", "twine>=6"],
     "gpu": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
 }
 
-README = Path(__file__).with_name("README.md")
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+RELEASE = runpy.run_path(str(HERE / "ralm_jax" / "release.py"))
 
 setup(
     name="ralm_jax",
-    version="0.1.0",
+    version=RELEASE["VERSION"],
     description="Retrieval-augmented language model pretraining in JAX and Flax",
     long_description=README.read_text("utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=["Programming Language :: Python :: 3", "Typing :: Typed"],
     python_requires=">=3.11",
     # configs/ stands beside the package in the checkout and inside it when installed, so that
     # `ralm pretrain --config runs/...` finds it in both.
     packages=[*find_packages(include=["ralm_jax", "ralm_jax.*"]), "ralm_jax.configs"],
     package_dir={"ralm_jax.configs": "configs"},
-    package_data={"ralm_jax.configs": ["**/*.gin"], "ralm_jax.serving": ["page/*"]},
+    package_data={
+        "ralm_jax.configs": ["**/*.gin"],
+        "ralm_jax": ["py.typed"],
+        "ralm_jax.serving": ["page/*"],
+    },
     install_requires=DEPENDENCIES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["ralm = ralm_jax.cli:main"]},

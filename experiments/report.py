@@ -19,6 +19,7 @@ from experiments import (
     curve_plots,
     domains,
     flips,
+    kills,
     labels,
     masks,
     objectives,
@@ -171,6 +172,12 @@ def searchers() -> str:
     return markdown(["device", "vectors", "k", *times, *recalls, "quickest"], lines)
 
 
+def killed() -> dict[str, dict[str, Any]]:
+    """What an experiment left for each kind of index."""
+    files = sorted((RESULTS / "kills").glob("*.json"))
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files}
+
+
 def uncommitted() -> str:
     """The results that name a commit from which code or configurations differed."""
     lines = []
@@ -207,6 +214,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "teachers": lambda: teachers.table(rows("domains", "teachers.json")),
     "table1": lambda: table1.table(rows("table1", "table1.json")),
     "table2": lambda: table2.table(rows("table2", "table2.json")),
+    "kills": lambda: kills.table(killed()),
     "flips": lambda: flips.table(rows("flips", "flips.json")),
     "uncommitted": uncommitted,
 }

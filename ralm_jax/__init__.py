@@ -6,6 +6,10 @@ The verbs of the command line are functions: `prepare`, `update`, `pretrain`, `f
 
 import importlib
 
+from ralm_jax import release
+
+__version__ = release.VERSION
+
 _OFFERED = {
     "prepare": "ralm_jax.data.prepare",
     "update": "ralm_jax.living.update",

@@ -11,6 +11,7 @@ from ralm_jax.evaluation.rankings import ROWS
 from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, plots, selection
 from ralm_jax.runs.files import write_atomically
+from ralm_jax.sharing.card import About
 from ralm_jax.sources.docstrings import read_docstrings
 from ralm_jax.sources.read import STDIN, recognise
 from ralm_jax.sources.records import USUAL, Columns
@@ -70,8 +71,6 @@ def adapt(
         prepare(str(source), out / CORPUS, columns=columns, say=say, **sizes)
     given = {"questions": questions} if questions else {}
     train(run=out / RUN, corpus=out / CORPUS, init=start, **given)
-    if not (out / MODEL).exists():
-        export_model(out / RUN, "sentence-transformers", out / MODEL)
     report = None
     if measure is not None:
         # The reader was not trained, and reading takes long.
@@ -80,6 +79,8 @@ def adapt(
         say(f"\nBefore and after: {plots.intervals(report['intervals'], ROWS, out / PICTURE)}")
     else:
         say("\n".join(selection.said(out / RUN)))
+    if not (out / MODEL).exists():
+        export_model(out / RUN, "sentence-transformers", out / MODEL, about=About(report))
     say(use(out / MODEL))
     return report
 

@@ -1,8 +1,9 @@
 """`ralm check`: whether what lies in a folder is whole, read byte by byte against its checksums."""
 
+import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from ralm_jax.data import corpus
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
 from ralm_jax.runs import checkpoint, directory
+from ralm_jax.terminal import BYTES, bar, in_words, watched
 
 
 class Part(NamedTuple):
@@ -33,10 +35,12 @@ def check(path: str | Path) -> list[Part]:
     Raises UserError where there is neither.
     """
     path = Path(path)
+    size = _bytes(path)
     if (path / directory.RUN).is_file():
-        return list(_run(path))
+        return list(watched(_run(path), "checking", size, BYTES, size=lambda part: part.size))
     if (path / versions.MANIFEST).is_file() or (path / versions.FOLDER).is_dir():
-        return list(_corpus(path))
+        with bar("checking", size, BYTES) as shown:
+            return list(_corpus(path, shown.update))
     raise UserError(f"{path} is neither a corpus nor a run; give the folder of one")
 
 
@@ -47,7 +51,7 @@ def table(path: str | Path, parts: list[Part]) -> str:
         inside = f"{part.kind} {os.path.relpath(part.path, path)}".removesuffix(" .")
         # What is wrong is said whole in the line that ends the check.
         state = "damaged" if part.problem else "sound"
-        rows.append((inside, part.version, _size(part.size), state, part.made_by))
+        rows.append((inside, part.version, in_words(part.size), state, part.made_by))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join(
         f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:<{widths[3]}}  {e}".rstrip()
@@ -63,7 +67,7 @@ def require_sound(parts: list[Part]) -> None:
         )
 
 
-def _corpus(path: Path) -> Iterator[Part]:
+def _corpus(path: Path, seen: Callable[[int], object]) -> Iterator[Part]:
     newest, number = versions.current(path)
     folders = {number: newest}
     for folder in sorted((path / versions.FOLDER).glob("[0-9]*")):
@@ -71,7 +75,7 @@ def _corpus(path: Path) -> Iterator[Part]:
     for version, folder in sorted(folders.items()):
         made_by = _words(folder / versions.MANIFEST, ("passage_tokens", "fingerprint"))
         # Its older versions go while another process updates it.
-        problem = _problem(corpus.verify_corpus, folder)
+        problem = _problem(corpus.verify_corpus, folder, seen)
         if version == number or folder.exists():
             yield Part("corpus", folder, str(version), _bytes(folder), made_by, problem)
 
@@ -79,6 +83,8 @@ def _corpus(path: Path) -> Iterator[Part]:
 def _run(path: Path) -> Iterator[Part]:
     record = directory.read_record(path)
     made_by = "config.gin" if (path / "config.gin").exists() else "an import"
+    if directory.MADE_WITH in record:
+        made_by += f", {directory.MADE_WITH} {record[directory.MADE_WITH]}"
     problem = _problem(directory.load_model, path)
     own = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     yield Part("run", path, str(record.get("corpus_version", 0)), own, made_by, problem)
@@ -116,15 +122,9 @@ def _words(manifest: Path, names: tuple[str, ...]) -> str:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _size(size: int) -> str:
-    """
-    >>> _size(1), _size(20_480), _size(3 << 30)
-    ('1 B', '20.0 KiB', '3.0 GiB')
-    """
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = max(0, (max(size, 1).bit_length() - 1) // 10)
-    value = size / 1024**power
-    return f"{value:.0f} B" if power == 0 else f"{value:.1f} {units[power]}"
+    size = 0
+    for file in folder.rglob("*"):
+        # Another process may remove it meanwhile.
+        with contextlib.suppress(OSError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size

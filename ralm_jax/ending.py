@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ralm_jax.errors import UserError
 from ralm_jax.signals import Terminated
+from ralm_jax.terminal import printable
 
 # What the machine refuses, whichever file it is: room, rights, a name, one more open file.
 _MACHINE = {
@@ -47,5 +48,5 @@ def exit_code(command: Callable[[], None]) -> int:
 
 
 def _say(code: int, line: str) -> int:
-    print(f"ralm: {line}", file=sys.stderr)
+    print(printable(f"ralm: {line}"), file=sys.stderr)
     return code

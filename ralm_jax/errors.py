@@ -1,4 +1,7 @@
-"""The one exception that is the user's to mend."""
+"""The one exception that is the user's to mend, and the name that was meant."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -6,3 +9,13 @@ class UserError(Exception):
 
     The command line prints the line and exits with code 2; nothing has been lost or half written.
     """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a line about a name that nothing has: the known one most like it; "" where none is.
+
+    >>> nearest("prepar", ["prepare", "pretrain"]), nearest("x", ["prepare"])
+    ('; did you mean prepare?', '')
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -8,11 +8,12 @@ to configurations, and names what is defined there, unless the user allows more.
 """
 
 import contextlib
-import difflib
 import functools
 import inspect
 import logging
 import os
+import re
+import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ from typing import Any, NamedTuple
 import gin
 
 from ralm_jax import settings
-from ralm_jax.arguments.shared import configs, shipped
-from ralm_jax.errors import UserError
+from ralm_jax.arguments.shared import configs, described
+from ralm_jax.errors import UserError, nearest
 
 # Gin also looks for an include inside a Python package of that name, and any folder beside the user's files
 # may pass for one.
@@ -155,7 +156,10 @@ def _parse(config: str, changes: Sequence[str], any_import: bool) -> str:
     gin.add_config_file_search_path(str(configs()))
     file = Path(config)
     if not file.is_file() and not (configs() / config).is_file():
-        raise UserError(f"there is no configuration {config}; shipped: {', '.join(shipped())}")
+        # By the stem, for the rest of a name is much like that of any other.
+        alike = [name for name in described() if nearest(file.stem, [Path(name).stem])]
+        meant = nearest(config, alike)
+        raise UserError(f"there is no configuration {config}{meant or '; ralm configs lists them'}")
     # Gin logs every folder in which it does not find an include.
     logging.disable(logging.ERROR)
     whole = gin.config.ParseContext
@@ -179,6 +183,9 @@ def _parse(config: str, changes: Sequence[str], any_import: bool) -> str:
     # Gin raises whatever a file's own imports and parsing raise.
     except Exception as error:
         said = " ".join(str(error).split())
+        if missing := re.fullmatch(r"\('(\w+)', 'gin.macro'\)", said.strip('"')):
+            macros = {scope for scope, selector in gin.config._CONFIG if selector == "gin.macro"}
+            said = f"nothing sets {missing[1]}{nearest(missing[1], macros)}"
         raise UserError(f"configuration {config}: {said}") from error
     finally:
         gin.config.ParseContext = whole
@@ -192,7 +199,30 @@ def _apply(change: str, imports: Sequence[str]) -> None:
     try:
         gin.parse_config("\n".join([*imports, change]))
     except Exception as error:
-        raise UserError(f"--set {change!r:.100}: {error}".splitlines()[0]) from error
+        raise UserError(f"--set {change!r:.100}: {_said_of(name, error)}") from error
+
+
+def _said_of(name: str, error: Exception) -> str:
+    """What gin says of a setting, without where in its text that is, and the nearest name that there is."""
+    said = str(error).splitlines()[0].rstrip(".")
+    if found := re.search(r"<module '([\w.]+)' from .*> has no attribute (\w+)", said):
+        offered = [each for each in vars(sys.modules[found[1]]) if not each.startswith("_")]
+        return f"there is no {found[2]} in {found[1]}{nearest(found[2], offered)}"
+    # Of those with such an argument, for most of a name is that of its module.
+    alike = {s for s in _settings() if nearest(name.split(".")[-1], [s.split(".")[-1]])}
+    return said + nearest(name, alike or _settings())
+
+
+def _settings() -> set[str]:
+    """Names that `--set` takes where it takes no macro: of each function in use, the arguments, as in
+    realm/schedule.Stage.steps."""
+    found = set()
+    for scope, selector in gin.config._CONFIG:
+        if selector != "gin.macro":
+            short = ".".join(selector.split(".")[-2:])
+            arguments = inspect.signature(gin.config._REGISTRY[selector].wrapped).parameters
+            found |= {"/".join(filter(None, [scope, f"{short}.{each}"])) for each in arguments}
+    return found
 
 
 def _check_macros(config: str) -> None:
@@ -203,9 +233,8 @@ def _check_macros(config: str) -> None:
     }
     for name in (scope for scope, selector in bound if selector == "gin.macro"):
         if name not in read:
-            close = difflib.get_close_matches(name, read, n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
-            raise UserError(f"configuration {config}: nothing reads {name}; {hint}")
+            hint = nearest(name, read) or "; remove it"
+            raise UserError(f"configuration {config}: nothing reads {name}{hint}")
 
 
 def _check_values() -> None:

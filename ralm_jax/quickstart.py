@@ -28,6 +28,7 @@ from ralm_jax.runs import directory, plots
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.settings import Seed
 from ralm_jax.sources import almanac
+from ralm_jax.terminal import printable
 from ralm_jax.training import pretrain, schedule
 from ralm_jax.training.tasks import Realm
 
@@ -198,7 +199,8 @@ def evidence(corpus: Corpus, questions, task: Realm, model: Ralm, snapshots) -> 
         for name, label in (("ict", "after ICT  "), ("realm", "after REALM")):
             record = texts[int(ranked[name][i])]
             mark = "yes" if right[name][i] else "no "
-            lines.append(f"  {label} {mark} [{record['title'].decode()}] {record['text'].decode()}")
+            said = f"[{record['title'].decode()}] {record['text'].decode()}"
+            lines.append(f"  {label} {mark} {printable(said)}")
     share = {name: np.mean(hits) for name, hits in right.items()}
     lines.insert(
         0,

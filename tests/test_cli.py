@@ -14,6 +14,7 @@ from ralm_jax.arguments.shared import configs
 from ralm_jax.data.prepare import prepare
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.reader import Reader
+from ralm_jax.release import VERSION
 from ralm_jax.sources.almanac import World
 
 STAGES = ("ict", "warmup", "realm")
@@ -69,12 +70,12 @@ def test_help_is_written_for_a_person(capsys, verb):
         ("HIDDEN =", "write it as 'NAME = VALUE'"),
         ("= 8", "write it as 'NAME = VALUE'"),
         ("HIDDEN = 8)", "HIDDEN"),
-        ("pretrain.pretrain.sed = 1", "sed"),
-        ("pretrian.pretrain.seed = 1", "pretrian"),
-        ("pretrain.pretrian.seed = 1", "pretrian"),
-        ("realm/schedule.Stage.step = 1", "step"),
-        ("SEED = %SEEED", "SEEED"),
-        ("MASK = @masking.salient_spam", "salient_spam"),
+        ("pretrain.pretrain.sed = 1", "named 'sed'; did you mean pretrain.pretrain.seed?"),
+        ("pretrian.pretrain.seed = 1", "did you mean pretrain.pretrain.seed?"),
+        ("pretrain.pretrian.seed = 1", "no pretrian in ralm_jax.training.pretrain; did you mean"),
+        ("realm/schedule.Stage.step = 1", "named 'step'; did you mean realm/schedule.S"),
+        ("SEED = %SEEED", "nothing sets SEEED; did you mean SEED?"),
+        ("MASK = @masking.salient_spam", "did you mean salient_span?"),
         ("HIDDEN = 9", "hidden 9 does not divide into 2 heads"),
         ("POOLING = 'max'", "pooling is"),
         ("POSITIONS = 20", "exceeds 20 positions"),
@@ -111,7 +112,10 @@ def test_a_bad_setting_is_one_line_and_leaves_no_run(pretrain, capsys, tmp_path,
 
 
 def test_a_configuration_that_is_not_there_or_not_gin(pretrain, capsys, tmp_path):
-    assert "runs/pretrain.gin" in fails(capsys, pretrain(tmp_path / "a", config="runs/missing.gin"))
+    said = fails(capsys, pretrain(tmp_path / "a", config="runs/missing.gin"))
+    assert "no configuration runs/missing.gin; ralm configs lists them" in said
+    said = fails(capsys, pretrain(tmp_path / "a", config="pretrian.gin"))
+    assert "did you mean runs/pretrain.gin?" in said
     bad = tmp_path / "bad.gin"
     bad.write_text("include 'runs/pretrain.gin'\nSEED = = 1\n")
     assert "bad.gin" in fails(capsys, pretrain(tmp_path / "a", config=bad))
@@ -195,6 +199,67 @@ def test_evaluate_writes_what_it_shows(capsys, ran, tiny, tmp_path):
     shown, found = capsys.readouterr().out, json.loads(report.read_text())
     assert found["stage"] == "realm" and found["questions"] == len(tiny.almanac.questions)
     assert f"{found['bm25']['gold_passage']['recall']['5']:.1%}" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepar", "a"], "there is no verb 'prepar'; did you mean prepare?"),
+        (["xyz"], "there is no verb 'xyz'; see ralm --help"),
+        (["pretrain", "--confg", "a"], "pretrain has no option --confg; did you mean --config?"),
+        (["pretrain", "--confg=a"], "no option --confg; did you mean --config?"),
+        (["prepare", "--xyzzy"], "no option --xyzzy; see ralm prepare --help"),
+        (["prepare", "a"], "arguments are required: --out; see ralm prepare --help"),
+        (["export", "--run", "a", "--out", "b", "--to", "onx"], "invalid choice: 'onx'"),
+        (["quickstart", "--seed", "x"], "invalid int value: 'x'"),
+        ([], "required: VERB; see ralm --help"),
+    ],
+)
+def test_a_misspelt_word_gets_the_nearest_one(capsys, words, said):
+    assert said in fails(capsys, words)
+
+
+def test_a_question_may_look_like_an_option(capsys, tmp_path):
+    for words in (["--what is this?"], ["--", "--what"]):
+        said = fails(capsys, ["ask", "--run", tmp_path, *words])
+        assert "there is no run" in said
+
+
+def test_the_version_is_that_of_the_release(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"ralm_jax {VERSION} (jax {jax.__version__}, ")
+
+
+def test_every_configuration_is_listed_by_the_name_that_config_takes(capsys):
+    assert cli.main(["configs"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    files = [str(file.relative_to(configs())) for file in FILES]
+    assert sorted(name for name, _ in lines) == sorted(files) and lines[0][0].startswith("runs/")
+    assert dict(lines)["runs/finetune_small.gin"] == (
+        "Answering questions with the small model of the quickstart."
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_learns_verbs_options_and_configurations(capsys, shell):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in (*VERBS, "--init-retriever", "runs/small.gin"):
+        assert word in script
+
+
+def test_figures_on_standard_output_are_alone_there(capsys, tmp_path):
+    source = tmp_path / "source.jsonl"
+    source.write_text(json.dumps({"id": "1", "title": "T", "text": "One. Two of 1999. Three."}))
+    argv = ["prepare", str(source), "--out", str(tmp_path / "out"), "--vocab-size", "100"]
+    assert cli.main([*argv, "--json", "-"]) == 0
+    figures, said = capsys.readouterr()
+    assert json.loads(figures)["passages"] == 1 and "Cutting passages" in said
+    argv = ["update", str(tmp_path / "out"), str(source), "--json", "-"]
+    assert cli.main(argv) == 0
+    assert json.loads(capsys.readouterr().out)["documents unchanged"] == 1
 
 
 FILES = sorted(configs().rglob("*.gin"))

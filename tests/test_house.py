@@ -40,7 +40,7 @@ def test_gin_is_known_at_the_door_only():
 
 def test_arguments_are_known_at_the_door_only():
     found = importers("argparse", MODULES)
-    assert found == ["ralm_jax/arguments/parser.py", "ralm_jax/arguments/shared.py"]
+    assert {str(Path(file).parent) for file in found} == {"ralm_jax/arguments"}
 
 
 def test_nothing_imports_tensorflow_or_pickle():

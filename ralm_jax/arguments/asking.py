@@ -1,6 +1,6 @@
 """Verbs that use a run and change nothing in it."""
 
-from ralm_jax.arguments.shared import add_no_bm25
+from ralm_jax.arguments.shared import add_json, add_no_bm25
 
 
 def ask(verbs):
@@ -13,7 +13,7 @@ def ask(verbs):
     verb.add_argument("question", nargs="?", metavar="QUESTION", help="default: asked for")
     verb.add_argument("--run", required=True, metavar="RUN2", help="made by ralm finetune")
     verb.add_argument("--corpus", metavar="CORPUS", help="another corpus than the run's own")
-    verb.add_argument("--json", choices=["-"], help="print JSON, a line a question")
+    verb.add_argument("--json", dest="lines", choices=["-"], help="print JSON, a line a question")
     return "ask", verb
 
 
@@ -57,7 +57,7 @@ def check(verbs):
         "size, and whether it is sound. Exit code 2 where one is not. Nothing is changed.",
     )
     verb.add_argument("path", metavar="DIR", help="a corpus or a run")
-    verb.add_argument("--json", metavar="FILE", help="also write what was found there")
+    add_json(verb, "what was found")
     return "check", verb
 
 
@@ -99,6 +99,6 @@ def evaluate(verbs):
         metavar="DIR",
         help="also write what every row found: runs and qrels of TREC, results of BEIR",
     )
-    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    add_json(verb)
     add_no_bm25(verb)
     return "evaluate", verb

@@ -1,11 +1,15 @@
 """The parser of the `ralm` command."""
 
 import argparse
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-from ralm_jax.arguments import asking, texts, training
-from ralm_jax.errors import UserError
+from ralm_jax.arguments import asking, machine, texts, training
+from ralm_jax.errors import UserError, nearest
+from ralm_jax.release import VERSION
 
 
 class _Once(argparse.Action):
@@ -23,26 +27,55 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else does."""
+class Parser(argparse.ArgumentParser):
+    """Raises UserError, one line with the nearest name, where argparse prints its usage and exits."""
+
+    # Of the command itself; a verb has none.
+    verbs: Collection[str] = ()
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.register("action", None, _Once)
         self.register("action", "store", _Once)
 
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> Any:
         raise UserError(f"{' '.join(message.split())}; see {self.prog} --help")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, once every name is known: a misspelt one would else be missed as another."""
+        words = sys.argv[1:] if args is None else args
+        self._check_verb(words) if self.verbs else self._check_options(words)
+        return super().parse_known_args(words, namespace)
 
-def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
-    """The parser; `verb` of what it parses is the function of `verbs` to call. It raises UserError."""
-    ralm = _Parser(
+    def _check_verb(self, words: Sequence[str]) -> None:
+        verb = next((word for word in words if not word.startswith("-")), None)
+        if verb is not None and verb not in self.verbs:
+            raise UserError(f"there is no verb {verb!r}{self._meant(verb, self.verbs)}")
+
+    def _check_options(self, words: Sequence[str]) -> None:
+        options = self._option_string_actions
+        for word in words:
+            if word == "--":
+                return
+            name = word.partition("=")[0]
+            # argparse takes what has a space in it for a value, and the beginning of a name for the name.
+            if not name.startswith("--") or " " in name or any(o.startswith(name) for o in options):
+                continue
+            raise UserError(f"{self.prog} has no option {name}{self._meant(name, options)}")
+
+    def _meant(self, name: str, known: Collection[str]) -> str:
+        return nearest(name, known) or f"; see {self.prog} --help"
+
+
+def parser(verbs: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:
+    """The parser; `verb` of what it parses is the function of `verbs` to call."""
+    ralm = Parser(
         prog="ralm",
         description="Train a language model together with its retriever, on your own text.",
         epilog="Start with `ralm quickstart`. Exit code: 0 success, 2 usage error, 130 interrupted, 143 "
         "terminated, 1 an error of ralm_jax itself.",
     )
+    ralm.add_argument("--version", action="version", version=version())
     parsers = ralm.add_subparsers(required=True, metavar="VERB")
     for add in (
         training.quickstart,
@@ -58,7 +91,18 @@ def parser(verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpars
         asking.serve,
         asking.check,
         texts.export,
+        texts.push,
+        machine.configs,
+        machine.doctor,
+        machine.completion,
     ):
         name, verb = add(parsers)
-        verb.set_defaults(verb=verbs[name])
+        verb.set_defaults(verb=verbs[name], parser=ralm)
+    ralm.verbs = parsers.choices.keys()
     return ralm
+
+
+def version() -> str:
+    """Of ralm_jax, and of what it runs on."""
+    jax = importlib.metadata.version("jax")
+    return f"ralm_jax {VERSION} (jax {jax}, Python {platform.python_version()})"

@@ -1,6 +1,8 @@
 """Options that several verbs take, and the configurations that ship."""
 
 import argparse
+import itertools
+import re
 from pathlib import Path
 
 from ralm_jax.sources.records import Columns
@@ -11,6 +13,14 @@ def add_no_bm25(verb: argparse.ArgumentParser) -> None:
         "--no-bm25",
         action="store_true",
         help="leave BM25 out, whose index keeps every word of the corpus in memory",
+    )
+
+
+def add_json(verb: argparse.ArgumentParser, what: str = "the figures") -> None:
+    verb.add_argument(
+        "--json",
+        metavar="FILE",
+        help=f"also write {what} there; with - they alone go to standard output",
     )
 
 
@@ -50,6 +60,20 @@ def shipped() -> list[str]:
     """Configurations of whole pretraining runs that come with the package."""
     files = (str(f.relative_to(configs())) for f in configs().glob("runs/*.gin"))
     return sorted(file for file in files if not file.startswith("runs/finetune"))
+
+
+def described() -> dict[str, str]:
+    """Every configuration that ships, whole runs first, and what its first comment says it is."""
+    files = [str(f.relative_to(configs())) for f in configs().rglob("*.gin")]
+    files.sort(key=lambda file: (not file.startswith("runs/"), file))
+    return {file: _first_sentence((configs() / file).read_text("utf-8")) for file in files}
+
+
+def _first_sentence(text: str) -> str:
+    """Of the comment that a file begins with; its commands stand further in."""
+    lines = itertools.takewhile(lambda line: re.match(r"# \S", line), text.splitlines())
+    comment = " ".join(line.removeprefix("# ").strip() for line in lines)
+    return re.split(r"(?<=[.!?])\s(?=[A-Z`])", comment, maxsplit=1)[0]
 
 
 def configs() -> Path:

@@ -1,6 +1,6 @@
 """Verbs that take something in or hand it back: text, released models, runs."""
 
-from ralm_jax.arguments.shared import add_columns
+from ralm_jax.arguments.shared import add_columns, add_json
 
 
 def prepare(verbs):
@@ -31,7 +31,7 @@ def prepare(verbs):
     )
     add_columns(verb)
     verb.add_argument("--cased", action="store_true", help="keep capitals and accents")
-    verb.add_argument("--json", metavar="FILE", help="also write the counts there")
+    add_json(verb, "the counts")
     return "prepare", verb
 
 
@@ -55,7 +55,7 @@ def update(verbs):
         "--delete", metavar="FILE", help="delete the documents of these ids, one on each line"
     )
     add_columns(verb)
-    verb.add_argument("--json", metavar="FILE", help="also write the counts there")
+    add_json(verb, "the counts")
     return "update", verb
 
 
@@ -74,7 +74,7 @@ def import_(verbs):
         "the Hugging Face hub",
     )
     verb.add_argument("--out", required=True, metavar="RUN", help="the run to make")
-    verb.add_argument("--json", metavar="FILE", help="also write what was imported there")
+    add_json(verb, "what was imported")
     return "import", verb
 
 
@@ -82,9 +82,9 @@ def export(verbs):
     verb = verbs.add_parser(
         "export",
         help="hand a run back in the layout of another library",
-        description="sentence-transformers: the retriever. transformers: the reader. realm: all of it, in "
-        "the classes of transformers 4. vectors: passage vectors, ids and texts, for FAISS, ScaNN, "
-        "LangChain, LlamaIndex.",
+        description="sentence-transformers: the retriever, with a card (data, recipe, results, licence). "
+        "transformers: the reader. realm: all of it, in the classes of transformers 4. vectors: passage "
+        "vectors, ids and texts, for FAISS, ScaNN, LangChain, LlamaIndex.",
     )
     verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
     verb.add_argument(
@@ -97,4 +97,30 @@ def export(verbs):
     verb.add_argument(
         "--corpus", metavar="CORPUS", help="whose passages to embed (default: the run's own)"
     )
+    verb.add_argument(
+        "--report",
+        metavar="FILE",
+        help="for the card of sentence-transformers: the figures of this run, by ralm evaluate --json FILE",
+    )
+    verb.add_argument(
+        "--license",
+        metavar="NAME",
+        help="for the card: of the model, as the hub names it: apache-2.0, mit",
+    )
     return "export", verb
+
+
+def push(verbs):
+    verb = verbs.add_parser(
+        "push",
+        help="upload an exported model to the Hugging Face hub",
+        description="Makes the repository if it is not there, and uploads the folder, card included; a card "
+        "that the repository has stays. HF_TOKEN holds a token that may write.",
+    )
+    verb.add_argument(
+        "folder", metavar="DIR", help="made by ralm export --to sentence-transformers"
+    )
+    verb.add_argument("repository", metavar="OWNER/NAME", help="of the hub")
+    verb.add_argument("--private", action="store_true", help="if the repository is made")
+    verb.add_argument("--pr", action="store_true", help="open a pull request instead of committing")
+    return "push", verb

@@ -1,6 +1,13 @@
 """Verbs that train."""
 
-from ralm_jax.arguments.shared import add_any_import, add_columns, add_no_bm25, add_set, shipped
+from ralm_jax.arguments.shared import (
+    add_any_import,
+    add_columns,
+    add_json,
+    add_no_bm25,
+    add_set,
+    shipped,
+)
 
 
 def quickstart(verbs):
@@ -21,7 +28,7 @@ def quickstart(verbs):
     verb.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the world and the training"
     )
-    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    add_json(verb)
     add_set(verb)
     return "quickstart", verb
 
@@ -52,7 +59,7 @@ def adapt(verbs):
         "--passage-tokens", type=int, default=256, metavar="P", help="wordpieces a passage (256)"
     )
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="of the training")
-    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    add_json(verb)
     add_columns(verb)
     add_set(verb)
     return "adapt", verb
@@ -115,7 +122,7 @@ def finetune(verbs):
         metavar="FILE.gin",
         help="a file, or one that ships (default: runs/finetune.gin)",
     )
-    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    add_json(verb)
     add_no_bm25(verb)
     add_set(verb)
     add_any_import(verb)
@@ -142,7 +149,7 @@ def estimate(verbs):
     verb.add_argument("--on", metavar="DEVICE", help="compile for it: h100, a100, l4, v5e-8, …")
     verb.add_argument("--price", type=float, metavar="D", help="dollars an hour of the device")
     verb.add_argument("--probe", action="store_true", help="time small steps on this machine")
-    verb.add_argument("--json", metavar="FILE", help="also write the figures there")
+    add_json(verb)
     add_set(verb)
     add_any_import(verb)
     return "estimate", verb

@@ -17,6 +17,7 @@ from ralm_jax.losses import microbatch
 from ralm_jax.models import initial
 from ralm_jax.models.config import Compute
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.terminal import watched
 from ralm_jax.training.initialize import computing, has_cudnn
 from ralm_jax.training.schedule import Stage
 
@@ -68,7 +69,7 @@ def estimate(
         needs[ours] = needs.get(ours) or [residuals.need(ours, stage) for stage in stages]
         fitted = [_fitted(*x, each) for x in zip(needs[ours], stages, found[name], strict=True)]
         if on:
-            fitted = [_compiled(ours, *pair, each) for pair in zip(stages, fitted, strict=True)]
+            fitted = _all_compiled(ours, stages, fitted, each)
         report["devices"][name] = {
             "devices": each.devices,
             "memory_bytes": each.memory,
@@ -94,9 +95,16 @@ def _priced(chips: dict[str, Chip], dollars: float | None) -> dict[str, Chip]:
     return {name: each._replace(dollars=dollars) for name, each in chips.items()}
 
 
+def _all_compiled(model: Ralm, stages: Sequence[Stage], fitted: list[dict], each: Chip) -> list:
+    """`_compiled` of each stage, which takes minutes for large ones."""
+    pairs = watched(zip(stages, fitted, strict=True), "compiling", len(stages), " stages")
+    return [_compiled(model, *pair, each) for pair in pairs]
+
+
 def _time(model: Ralm, stages: Sequence[Stage], report: dict[str, Any]) -> None:
     """Adds what a step of each stage takes on this machine."""
-    for stage, said in zip(stages, report["stages"], strict=True):
+    pairs = zip(stages, report["stages"], strict=True)
+    for stage, said in watched(pairs, "timing steps", len(stages), " stages"):
         said["seconds_a_step_here"] = probe(model, stage).of(stage.schedule.batch)
 
 
@@ -201,13 +209,13 @@ def table(report: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"{'device':<9}{'hours':>16}{'dollars':>18}   memory of each stage, queries read at a time",
+        f"{'device':<9}{'hours':>24}{'dollars':>24}   memory of each stage, queries read at a time",
     ]
     for name, each in report["devices"].items():
         hours, dollars = ("{:,.4g} to {:,.4g}".format(*each[key]) for key in ("hours", "dollars"))
         fits = "; ".join(_memory_of(stage) for stage in each["stages"])
         whole = _bytes(each["memory_bytes"])
-        lines.append(f"{name:<9}{hours:>16}{dollars:>18}   {fits}; of {whole}")
+        lines.append(f"{name:<9}{hours:>24}{dollars:>24}   {fits}; of {whole}")
     lines += ["", *report["searches"]]
     return "\n".join([*lines, "", *(f"- {line}" for line in report["assumptions"])])
 

@@ -22,7 +22,7 @@ name and published by one rename.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,10 @@ def open_corpus(path: str | Path) -> Corpus:
         raise _damaged(folder, repr(error)) from None
 
 
-def verify_corpus(path: str | Path) -> None:
+def verify_corpus(path: str | Path, seen: Callable[[int], object] = int) -> None:
     """Reads every file of a corpus and compares it with the digest in the manifest.
+
+    `seen` is called with the size of each file that has been read.
 
     Raises:
       UserError: there is no corpus at `path`, it has another format version, or a file is missing
@@ -177,6 +179,7 @@ def verify_corpus(path: str | Path) -> None:
                 raise _damaged(path, f"{name} is missing")
             if checksums.sha256(path / name) != expected:
                 raise _damaged(path, f"{name} has changed")
+            seen((path / name).stat().st_size)
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, repr(error)) from None
 

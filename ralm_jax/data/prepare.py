@@ -7,7 +7,6 @@ and writes them in order.
 
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from ralm_jax.publishing import published
 from ralm_jax.sources.documents import Document, GivenSpan
 from ralm_jax.sources.read import Source, opened
 from ralm_jax.sources.records import USUAL, Columns
+from ralm_jax.terminal import watched
 
 # 16M: enough to know how words are written and to train a vocabulary.
 SAMPLE_CHARACTERS = 1 << 24
@@ -44,6 +44,7 @@ class Survey(NamedTuple):
     sample: list[str]
     # Whether any document came without spans.
     untagged: bool
+    documents: int
 
 
 def prepare(
@@ -84,7 +85,7 @@ def prepare(
         survey = _survey(found)
         vocabulary = _tokenizer(partial, vocab_file, survey.sample, vocab_size, settings, say)
         rejected: Counter[str] = Counter()
-        documents = found.read(rejected)
+        documents, total = found.read(rejected), survey.documents
         if tagger is None:
             fitted: salient.Tagger = _learnt(survey, partial / TAGGER)
         else:
@@ -94,7 +95,7 @@ def prepare(
         cutting = CutterMaker(vocabulary, settings, width, fitted)
         unknown, characters, size = 0, 0, open_tokenizer(vocabulary, settings).vocabulary.size
         with contextlib.closing(CorpusWriter(partial, size, width)) as writer:
-            for passages in cut(batches(documents), cutting, processes or os.cpu_count() or 1):
+            for passages in cut(batches(documents), cutting, total, processes):
                 writer.add(passages)
                 unknown += passages.unknown_characters
                 characters += passages.characters
@@ -151,8 +152,8 @@ def _check_unknown(share: float, source: str, say: Callable[[str], object]) -> N
 
 def _survey(source: Source) -> Survey:
     sample: list[str] = []
-    stride, characters, untagged = 1, 0, False
-    for number, document in enumerate(source.read()):
+    stride, characters, untagged, number = 1, 0, False, -1
+    for number, document in enumerate(watched(source.read(), "reading", unit=" documents")):
         untagged |= document.spans is None
         if number % stride == 0:
             sample.append(document.text)
@@ -160,7 +161,7 @@ def _survey(source: Source) -> Survey:
             if characters > SAMPLE_CHARACTERS and len(sample) > 1:
                 sample, stride = sample[::2], 2 * stride
                 characters = sum(map(len, sample))
-    return Survey(sample, untagged)
+    return Survey(sample, untagged, number + 1)
 
 
 def _tokenizer(

@@ -16,6 +16,7 @@ import numpy as np
 
 from ralm_jax import versions
 from ralm_jax.arrays import mapped
+from ralm_jax.terminal import watched
 
 TEXTS, ROWS = "texts", "text_rows.npy"
 _TEXTS_PER_SHARD = 1 << 18
@@ -68,6 +69,7 @@ def write_texts(
         data_dir=path, dataset_name="texts", split="train", filetype_suffix="array_record"
     )
     num_bytes, shared, files = _shards(before)
+    records = watched(records, "writing texts", size)
     new = [min(_TEXTS_PER_SHARD, size - first) for first in range(0, size, _TEXTS_PER_SHARD)]
     shards = shared + new
     for shard, length in enumerate(shards):

@@ -19,6 +19,7 @@ from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.data.tokenizing import open_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.sources.read import Document
+from ralm_jax.terminal import watched
 
 
 class CutterMaker(NamedTuple):
@@ -36,13 +37,27 @@ class CutterMaker(NamedTuple):
 
 
 def cut(
-    batches: Iterator[list[Document]], cutting: CutterMaker, processes: int
+    batches: Iterator[list[Document]],
+    cutting: CutterMaker,
+    documents: int,
+    processes: int | None = None,
 ) -> Iterator[Passages]:
-    """The passages of each batch, in order, with at most a few batches in memory.
+    """The passages of each batch, in order, with at most a few batches in memory, and a bar on the terminal.
+
+    Args:
+      documents: how many there are in all batches.
+      processes: to cut in, by default one a core.
 
     Raises:
       UserError: a worker process was killed. Other errors of a worker are raised as they are.
     """
+    made = _cut(batches, cutting, processes or os.cpu_count() or 1)
+    return watched(made, "cutting", documents, " documents", size=lambda one: len(one.sources))
+
+
+def _cut(
+    batches: Iterator[list[Document]], cutting: CutterMaker, processes: int
+) -> Iterator[Passages]:
     head = list(itertools.islice(batches, 2))
     batches = itertools.chain(head, batches)
     if len(head) == 1 or processes == 1:

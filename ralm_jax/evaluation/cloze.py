@@ -18,6 +18,7 @@ from ralm_jax.losses import marginal as losses
 from ralm_jax.metrics.means import Mean
 from ralm_jax.metrics.ranking import all_ranked, recall_at_k
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.terminal import watched
 
 KS = (1, 5, 20, 100)
 # Figures of clozes whose candidates partly hold the span; there may be none.
@@ -94,7 +95,8 @@ def _read_all(
 ):
     """Reads clozes with candidate rows [n,K]; one batch shape, so one compilation."""
     total, n = Mean(), len(chosen)
-    for start in range(0, n, READ_BATCH):
+    batches = range(0, n, READ_BATCH)
+    for start in watched(batches, "reading clozes", len(batches), " batches"):
         real = np.arange(start, start + READ_BATCH) < n
         rows = np.minimum(np.arange(start, start + READ_BATCH), n - 1)
         part = cloze_batches.taken(asked, rows)

@@ -24,6 +24,7 @@ from ralm_jax.metrics.ranking import all_ranked, judged, mrr, recall_at_k
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.questions.question import Question, Questions, counted, cut_notes, lines_of
 from ralm_jax.runs import directory, selection
+from ralm_jax.terminal import watched
 
 
 def evaluate_retrieval(
@@ -152,7 +153,8 @@ class Relevance:
         self._body = functools.lru_cache(maxsize=BODIES)(self._read)
         rows: dict[str, set[int]] = {}
         self.documents = [
-            [name.decode() for name in self._source[row]["documents"]] for row in range(corpus.size)
+            [name.decode() for name in record["documents"]]
+            for record in watched(self._source, "reading passages", corpus.size)
         ]
         for row, documents in enumerate(self.documents):
             for document in documents:
@@ -171,7 +173,7 @@ class Relevance:
 
     def texts(self) -> list[str]:
         """Title and body of every passage, in row order."""
-        records = (self._source[row] for row in range(len(self._source)))
+        records = watched(self._source, "reading texts for BM25", len(self._source))
         return [f"{r['title'].decode()} {r['text'].decode()}" for r in records]
 
     def _own_rows(self, question: Question, rows: Iterable[int]) -> set[int]:

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples.answer_spans import Spans, join
 from ralm_jax.metrics.plain_text import origins, plain
 from ralm_jax.metrics.qa import compile_pattern
+from ralm_jax.terminal import watched
 
 # Stands between two passages. Neither `.` nor `\s+` leads across it, and no plain text has it.
 BETWEEN = "\n\0\n"
@@ -32,7 +32,7 @@ def pattern_spans(corpus: Corpus, patterns: Iterable[str]) -> dict[str, Spans]:
     joined = BETWEEN.join(texts)
     places = _Places(corpus, source)
     found = {}
-    for pattern in tqdm(wanted, "matching patterns", leave=False, disable=len(wanted) < 20):
+    for pattern in watched(wanted, "matching patterns", len(wanted), " patterns"):
         several = []
         for match in compile_pattern(pattern).finditer(joined):
             row = bisect.bisect_right(begins, match.start()) - 1

@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ralm_jax.errors import UserError
 from ralm_jax.inference import answering
@@ -14,6 +15,7 @@ from ralm_jax.inference.answering import Answered
 from ralm_jax.inference.embedding import embed_texts
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
+from ralm_jax.terminal import escaped, is_styled, printable
 
 BOLD, PLAIN = "\033[1m", "\033[0m"
 PROMPT = "Ask (an empty line ends): "
@@ -70,13 +72,13 @@ def _answer(opened: OpenRun, question: str, as_json: bool) -> None:
         record = {"question": question, **as_record(opened, found), "seconds": rounded}
         record |= {"cut_to": opened.lengths.query} if cut else {}
         record["corpus_version"] = opened.corpus.version.number
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+        print(escaped(json.dumps(record, ensure_ascii=False)), flush=True)
         return
     if cut:
         print(
             f"The question is longer than the run reads: it was cut to {opened.lengths.query} wordpieces."
         )
-    print(show(opened, found, bold=sys.stdout.isatty()))
+    print(show(opened, found, bold=is_styled(sys.stdout)))
     parts = ", ".join(f"{part} {1000 * took:.0f}" for part, took in seconds.items())
     print(f"({1000 * sum(seconds.values()):.0f} ms: {parts})\n", flush=True)
 
@@ -102,8 +104,11 @@ def timed_answer(
 
 
 def show(opened: OpenRun, found: Answered, *, bold: bool) -> str:
-    """The answer, its passage with the span marked, the beam and the runners-up."""
-    record = as_record(opened, found)
+    """The answer, its passage with the span marked, the beam and the runners-up.
+
+    Texts of the corpus have no escape sequences there; a mark stands for each character of them.
+    """
+    record = _steerless(as_record(opened, found))
     evidence = record["evidence"]
     if evidence is None:
         return "No answer: no passage was found."
@@ -119,3 +124,12 @@ def show(opened: OpenRun, found: Answered, *, bold: bool) -> str:
         others = ", ".join(f"{r['answer']} ({r['probability']:.2f})" for r in record["runners_up"])
         lines.append(f"  or: {others}")
     return "\n".join(lines)
+
+
+def _steerless(record: Any) -> Any:
+    """A record whose texts are printable, each as long as it was."""
+    if isinstance(record, dict):
+        return {name: _steerless(each) for name, each in record.items()}
+    if isinstance(record, list):
+        return [_steerless(each) for each in record]
+    return printable(record) if isinstance(record, str) else record

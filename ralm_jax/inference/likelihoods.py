@@ -19,16 +19,15 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from ralm_jax import cache, partition
 from ralm_jax.batches import ClozeBatch, Lengths, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches
 from ralm_jax.examples.cloze_batches import Clozes
-from ralm_jax.inference import vector_cache
 from ralm_jax.losses import microbatch
 from ralm_jax.models.base import RetrievalModel
+from ralm_jax.terminal import bar
 
 # Clozes read, and kept, at a time: what is lost where reading is stopped.
 CHUNK = 64
@@ -61,10 +60,7 @@ def _all(given: tuple, known: str, corpus: Corpus, lengths: Lengths, asked: Cloz
     model, method, params = given
     placed = partition.replicate(params)
     out = np.empty((*found.shape, lengths.masked), np.float32)
-    bar = tqdm(
-        total=len(found), desc="reading clozes", unit=" clozes", delay=vector_cache.BAR_DELAY
-    )
-    with bar:
+    with bar("reading clozes", len(found), " clozes") as shown:
         for start in range(0, len(found), CHUNK):
             # All chunks are of one shape, so that one program reads them.
             rows = np.minimum(np.arange(start, start + CHUNK), len(found) - 1)
@@ -72,7 +68,7 @@ def _all(given: tuple, known: str, corpus: Corpus, lengths: Lengths, asked: Cloz
             batch = cloze_batches.with_candidates(corpus, part, found[rows], lengths)
             read = _cached(known, batch, lambda b: _read(model, method, placed, b))
             out[start : start + CHUNK] = read[: len(found) - start]
-            bar.update(min(CHUNK, len(found) - start))
+            shown.update(min(CHUNK, len(found) - start))
     return out
 
 

@@ -30,6 +30,10 @@ from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.exact import Exact
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import newest
+from ralm_jax.terminal import watched
+
+# Questions whose passages are searched for by both scores between two movements of the bar.
+MIXED = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,8 +192,13 @@ class OpenRun:
             return search_with(self.searcher, queries, k)
         dense = search_with(self.searcher, queries, min(max(k, DEPTH), self.corpus.size))
         mix = Mix(self.lexical, self.model.score_scale, weight)
-        rows, mixed = mix(dense, queries, self.vectors, text.tokens, k)
-        return Ranking(rows, mixed / self.model.score_scale)
+        groups = [slice(i, i + MIXED) for i in range(0, max(1, len(queries)), MIXED)]
+        found = [
+            mix((dense.rows[g], dense.scores[g]), queries[g], self.vectors, text.tokens[g], k)
+            for g in watched(groups, "searching", len(groups), f" x {MIXED} questions")
+        ]
+        rows, scores = zip(*found, strict=True)
+        return Ranking(np.concatenate(rows), np.concatenate(scores) / self.model.score_scale)
 
     def answer(
         self, questions: Sequence[str], *, beam: int = 100, candidates: int = 5

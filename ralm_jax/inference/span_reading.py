@@ -11,18 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from ralm_jax.batches import Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import question_batches
 from ralm_jax.models.base import RetrievalModel
 from ralm_jax.models.openqa import OpenQA
+from ralm_jax.terminal import bar
 
 SPANS = 20  # the likeliest of a passage
 ROWS = 32  # pairs read at a time where there are many
-# Seconds of reading before its progress is shown.
-BAR_DELAY = 1.0
 WIDTHS = 8  # lengths that inputs are padded to, up to the whole
 
 
@@ -97,7 +95,7 @@ def _inputs(
     needed = np.minimum(front[pairs[:, 0]] + body + 1, length)
     widths = padded_widths(length)
     fits = np.searchsorted(widths, needed)
-    with tqdm(total=len(pairs), desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
+    with bar(what, len(pairs)) as shown:
         for place in np.unique(fits):
             several = np.flatnonzero(fits == place)
             rows = ROWS if len(several) > ROWS // 4 else 1  # one compilation for few, one for many
@@ -111,7 +109,7 @@ def _inputs(
                     chosen,
                     question_batches.joint_text(corpus, query, passage[:, None], width),
                 )
-                bar.update(len(chosen))
+                shown.update(len(chosen))
 
 
 @functools.partial(jax.jit, static_argnames="model")

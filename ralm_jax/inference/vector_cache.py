@@ -27,8 +27,7 @@ from ralm_jax.inference.embedding import embed_corpus, embed_texts
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import imported, index
-
-BAR_DELAY = 1.0  # seconds before embedding shows that it goes on
+from ralm_jax.terminal import bar
 
 
 def encoder_hash(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
@@ -164,9 +163,8 @@ def _earlier(
 def _embed(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
     others = any(index.versions(root) for root in folders(*runs))
     why = " (the vectors in the run are not by these parameters)" if others else ""
-    what = f"embedding the corpus{why}"
-    with tqdm(total=corpus.size, desc=what, unit=" passages", leave=False, delay=BAR_DELAY) as bar:
-        return embed_corpus(model, params, corpus, lengths, bar.update)
+    with bar(f"embedding the corpus{why}", corpus.size) as shown:
+        return embed_corpus(model, params, corpus, lengths, shown.update)
 
 
 def cached(encoder: str, corpus: Corpus) -> Path:

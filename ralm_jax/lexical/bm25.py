@@ -1,12 +1,13 @@
 """The lexical baseline that stands beside every retrieval figure: BM25 over words."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import bm25s
 import numpy as np
 
 from ralm_jax.metrics.qa import words
+from ralm_jax.terminal import watched
 
 # It reports its progress at level DEBUG.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
@@ -22,9 +23,10 @@ class Bm25:
     stemming, no stop words: the same for every language.
     """
 
-    def __init__(self, texts: Iterable[str]):
+    def __init__(self, texts: Sequence[str]):
         self._index = bm25s.BM25(k1=K1, b=B)
-        self._index.index([_terms(text) for text in texts], show_progress=False)
+        terms = [_terms(text) for text in watched(texts, "counting words", len(texts))]
+        self._index.index(terms, show_progress=False)
 
     def search(self, questions: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k passages of highest score for each of the Q questions.

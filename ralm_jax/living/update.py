@@ -7,7 +7,6 @@ an update changes nothing. Passages stay in their order, and new ones stand behi
 
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.living import merging
 from ralm_jax.sources.read import Source, opened
 from ralm_jax.sources.records import USUAL, Columns
+from ralm_jax.terminal import watched
 
 
 class Changes(NamedTuple):
@@ -87,7 +87,7 @@ def update(
             if not (changes.added or changes.gone):
                 say("Nothing has changed")
                 return {**counts, "passages": present.size, "version": present.version.number}
-            new = _cut(present, found, changes, partial / "new", processes or os.cpu_count() or 1)
+            new = _cut(present, found, changes, partial / "new", processes)
             if new is not None and (share := _unknown(new)) > MANY_UNKNOWN:
                 say(f"warning: the vocabulary does not know {share:.0%} of the new wordpieces")
             next_one = partial / "next"
@@ -125,7 +125,7 @@ def _changes(
     untagged = False
     if source is not None:
         say(f"Reading {source.name}: {source.kind}")
-        for document in source.read():
+        for document in watched(source.read(), "reading", len(known), " documents"):
             if known.get(document.id) == document.digest():
                 same.add(document.id)
                 continue
@@ -143,7 +143,7 @@ def _changes(
 
 
 def _cut(
-    present: Corpus, source: Source | None, changes: Changes, out: Path, processes: int
+    present: Corpus, source: Source | None, changes: Changes, out: Path, processes: int | None
 ) -> Corpus | None:
     """The passages of what is added or changed, as a corpus of their own; None where there are none."""
     wanted = changes.added | changes.changed
@@ -156,7 +156,7 @@ def _cut(
     with contextlib.closing(CorpusWriter(out, present.vocabulary.size, width)) as writer:
         tagger = _tagger(present) if changes.untagged else salient.no_spans
         cutting = CutterMaker(vocabulary_file(out), present.tokenizer_settings, width, tagger)
-        for passages in cut(batches(documents), cutting, processes):
+        for passages in cut(batches(documents), cutting, len(wanted), processes):
             writer.add(passages)
         if writer.passages:
             settings = present.tokenizer_settings.as_record()

@@ -13,18 +13,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from ralm_jax.data.passages import content_id
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
+from ralm_jax.terminal import watched
 
 # The fingerprint of vectors as they were imported. They are of no corpus, but of RUN/passages.jsonl.
 FINGERPRINT = "import"
 PASSAGES = "passages.jsonl"
 PREFIX = "imported with "
-# Seconds before a bar shows that passages are being matched.
-BAR_DELAY = 1.0
 
 
 class Imported(NamedTuple):
@@ -100,10 +98,9 @@ def in_order(imported: Imported, ids: np.ndarray) -> tuple[np.ndarray | None, st
 
 def _content_ids(file: Path, count: int) -> np.ndarray:
     """Content ids of the imported passages [N] S32, as `prepare` makes them of these texts."""
-    what = {"desc": "matching imported passages", "leave": False, "delay": BAR_DELAY}
     try:
-        with file.open(encoding="utf-8") as lines, tqdm(lines, total=count, **what) as bar:
-            records = map(json.loads, bar)
+        with file.open(encoding="utf-8") as lines:
+            records = map(json.loads, watched(lines, "matching imported passages", count))
             ids = (content_id(x["title"], x["text"].strip()).encode() for x in records)
             return np.fromiter(ids, "S32", count)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """The run directory: what is in it, and how a model comes back from it.
 
 config.gin        the configuration, resolved          model.json   sizes of the model
-run.json          corpus and its fingerprint           metrics.jsonl, tensorboard/
+run.json          corpus, its fingerprint, release     metrics.jsonl, tensorboard/
 vocab.txt, tokenizer_config.json: its wordpieces       checkpoints/STAGE/STEP, index/STAGE/step_STEP
 (or tokenizer.json, as it was released)
 vectors/CORPUS/step_STEP: of a corpus it was measured on, where no index of a stage has the same
@@ -26,11 +26,12 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.names import beneath
+from ralm_jax.release import VERSION
 from ralm_jax.runs.files import damaged, read_json, write_json
 
 MODEL, RUN = "model.json", "run.json"
-# In run.json: checksums of the files of the tokenizer.
-TOKENIZER = "tokenizer"
+# In run.json: checksums of the tokenizer, and the release that began the run. Early releases wrote neither.
+TOKENIZER, MADE_WITH = "tokenizer", "ralm_jax"
 # Beside the state of the best: is the scorer's order the better one, and how much BM25 weighs in a search.
 RERANK, LEXICAL_WEIGHT = "rerank", "lexical_weight"
 CONFIGS = ("retriever_config", "reader_config", "scorer_config")
@@ -72,7 +73,8 @@ def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None
             # A run of an earlier release lacks what has been added since, and had it as the default is.
             saved = _with_defaults(saved, type(model))
         # A corpus may be moved, and so may the run it began from; the corpus's fingerprint may not change.
-        for key in record.keys() - {"corpus", "corpus_version", "began_from", TOKENIZER}:
+        # A later release may go on with a run.
+        for key in record.keys() - {"corpus", "corpus_version", "began_from", TOKENIZER, MADE_WITH}:
             if key == "fingerprint" and saved.get(key) != record[key]:
                 _check_version(run, corpus, saved)
             if saved.get(key) != record[key]:
@@ -102,7 +104,7 @@ def _check_version(run: Path, corpus: Corpus, saved: dict[str, Any]) -> None:
 def _records(model: Ralm | OpenQA, corpus: Corpus, parts: dict[str, Any]) -> dict[str, dict]:
     """What describes a run, by file; run.json last, by which others know that there is a run."""
     own: dict[str, Any] = {"corpus": str(corpus.path.resolve()), "fingerprint": corpus.fingerprint}
-    own["corpus_version"] = corpus.version.number
+    own |= {"corpus_version": corpus.version.number, MADE_WITH: VERSION}
     return {MODEL: _model_record(model), RUN: {**own, **parts}}
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from ralm_jax import settings
 from ralm_jax.batches import Lengths, Text
@@ -28,6 +27,7 @@ from ralm_jax.runs import directory, selection
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.selection import Choice
 from ralm_jax.settings import Count, Rate
+from ralm_jax.terminal import bar
 
 # Of the way from the start; no more than half, since beyond it windows go on to rise where questions fall.
 SHARES = (0.0, 0.25, 0.5)
@@ -200,12 +200,12 @@ def keep(
         shares = TAUGHT_SHARES if taught else SHARES
         shares = LABELLED_SHARES if probe.labelled else shares
         end, dense = jax.tree.map(np.asarray, ended.params), {}
-        with tqdm(total=len(shares), desc="choosing weights") as bar:
+        with bar("choosing weights", len(shares), " weights") as shown:
 
             def measure(share: float) -> np.ndarray:
                 opened = dataclasses.replace(ended, params=kept(start, end, share))
                 dense[share] = similarities(opened, probe)
-                bar.update()
+                shown.update()
                 return reciprocal_ranks(dense[share], probe)
 
             chosen = choose(shares, measure)

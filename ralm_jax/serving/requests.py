@@ -90,7 +90,7 @@ async def _body(request: Request) -> bytes:
 
 
 def decoded(body: bytes, kind: Any) -> Any:
-    """JSON, checked. What is said of a mistake names the place and never quotes a text."""
+    """JSON, checked. What is said of a mistake may quote a word of it, and goes to the client alone."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ralm_jax.metrics.means import Mean
 from ralm_jax.retrieval.searcher import Published
 from ralm_jax.runs.writers import MetricWriter
+from ralm_jax.terminal import printable
 
 SHORT = {
     "retrieval_utility": "utility",
@@ -51,7 +52,7 @@ class Progress:
         if self._lead:
             for reason, count in (left_out or {}).items():
                 line += f"; {count:,} left out: {reason}" if count else ""
-            tqdm.write(line)
+            tqdm.write(printable(line))
 
     def begin(self, name: str, batch: int, steps: int, step: int) -> None:
         """A stage begins, or goes on, at `step` of `steps`."""
@@ -63,7 +64,8 @@ class Progress:
             desc=name,
             initial=step,
             total=steps,
-            disable=not self._lead,
+            # None: shown on a terminal alone.
+            disable=None if self._lead else True,
             dynamic_ncols=True,
             mininterval=1.0,
         )

@@ -1,5 +1,6 @@
 """`ralm export`: what was trained here, in the layouts that other libraries load."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,17 +22,25 @@ from ralm_jax.publishing import published
 from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
+from ralm_jax.sharing.card import About, write_card
+from ralm_jax.terminal import watched
 from ralm_jax.weights import families, layout, seal, sentence_modules
 from ralm_jax.weights.architectures import known
 from ralm_jax.weights.importing import RECORDS, UNUSED
 from ralm_jax.weights.model_folder import read_object
 from ralm_jax.weights.tensors import WHOLE, Tensors, write_tensors
 
+ABOUT_NOTHING = About()
 FORMATS = ("sentence-transformers", "transformers", "realm", "vectors")
 
 
 def export_model(
-    run: str | Path, to: str, out: str | Path, corpus: str | Path | None = None
+    run: str | Path,
+    to: str,
+    out: str | Path,
+    corpus: str | Path | None = None,
+    *,
+    about: About = ABOUT_NOTHING,
 ) -> list[Path]:
     """Writes the newest checkpoint of a run in another library's layout.
 
@@ -43,30 +52,33 @@ def export_model(
         float32, ids.npy [N], passages.jsonl, the same order in all.
       corpus: whose passages are embedded for "vectors", and for "realm" where the run answers questions;
         the run's own by default.
+      about: what the card of "sentence-transformers" says beside what the run itself tells.
 
     Returns:
       The files written, sorted.
 
     Raises:
       UserError: no run, no corpus or one that was tokenized otherwise, `out` exists, or a model that the
-        layout has no place for. Nothing is left of `out` then.
+        layout has no place for; a report of other parameters. Nothing is left of `out` then.
     """
     run, out = Path(run), Path(out)
     if to not in FORMATS:
         raise UserError(f"--to must be one of {', '.join(FORMATS)}, not {to!r}")
     write: Callable[..., None] = {
-        "sentence-transformers": _sentence_transformers,
+        "sentence-transformers": functools.partial(_sentence_transformers, about=about),
         "transformers": _transformers,
         "realm": _realm,
         "vectors": _vectors,
     }[to]
+    if about != ABOUT_NOTHING and to != "sentence-transformers":
+        raise UserError(f"--report and --license are for the card, which --to {to} has none of")
     with published(out) as partial:
         write(partial, OpenRun.open(run, corpus))
         seal.write(partial)
     return sorted(file for file in out.rglob("*") if file.is_file())
 
 
-def _sentence_transformers(out: Path, opened: OpenRun) -> None:
+def _sentence_transformers(out: Path, opened: OpenRun, about: About) -> None:
     model, retriever = opened.model, _as_released(opened)["retriever"]
     prompts = [_text(opened.folder, ids) for ids in (model.query_prompt, model.passage_prompt)]
     query = opened.lengths.query + len(model.query_prompt)
@@ -84,6 +96,7 @@ def _sentence_transformers(out: Path, opened: OpenRun) -> None:
         slots = families.tower(c, families.TOWER, "", pooler=False)
         _write(target, opened.folder, known.of(c).encoder, c, {}, layout.give(slots, params))
         sentence_modules.write(target, model, params, max(query, passage), (prompts[0], prompts[1]))
+    write_card(out, opened, about, list(towers))
 
 
 def _text(run: Path, ids: Sequence[int]) -> str:
@@ -219,8 +232,9 @@ def _passages(opened: OpenRun) -> tuple[list[dict], np.ndarray]:
         vectors = index.open_version(folder, 0, imported.FINGERPRINT).vectors
         with (run / PASSAGES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file], vectors
-    passages = [_record(opened.texts[row]) for row in range(opened.corpus.size)]
-    return passages, opened.vectors
+    vectors, rows = opened.vectors, range(opened.corpus.size)
+    passages = [_record(opened.texts[row]) for row in watched(rows, "reading texts", len(rows))]
+    return passages, vectors
 
 
 def _record(passage: dict) -> dict[str, Any]:

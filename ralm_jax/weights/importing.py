@@ -13,11 +13,13 @@ from ralm_jax.data.tokenizing import is_kept, open_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.publishing import published
+from ralm_jax.release import VERSION
 from ralm_jax.retrieval import imported, index
 from ralm_jax.retrieval.imported import PASSAGES
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.files import write_json
+from ralm_jax.terminal import watched
 from ralm_jax.weights import (
     block_records,
     families,
@@ -157,6 +159,7 @@ def _about_passages(out: Path, passages: dict[str, int], read: families.Read) ->
 
 def _write(run: Path, read: families.Read, source: str) -> None:
     record = {
+        directory.MADE_WITH: VERSION,
         "corpus": None,
         "fingerprint": None,
         "source": source,
@@ -200,7 +203,7 @@ def _save_passages(run: Path, folder: Path, read: families.Read) -> dict[str, An
         return {"vectors": len(vectors), "passages": 0}
     count = 0
     with (run / PASSAGES).open("w", encoding="utf-8") as file:
-        for text in block_records.read(texts):
+        for text in watched(block_records.read(texts), "reading passages", len(vectors)):
             file.write(json.dumps({"id": str(count), "title": "", "text": text}) + "\n")
             count += 1
     if count != len(vectors):

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from ralm_jax.errors import UserError
 from ralm_jax.formats.lines import begins_with
 from ralm_jax.names import beneath
+from ralm_jax.terminal import watched
 
 WHOLE, SHARDS = "model.safetensors", "model.safetensors.index.json"
 TORCH, TORCH_SHARDS = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -39,7 +40,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         for name in names or ():
             if name not in tensors:
                 raise UserError(f"{file} has no tensor {name}, which its index lists")
-        for name, array in tensors.items():
+        for name, array in watched(tensors.items(), "checking", len(tensors), " tensors"):
             found[_modern(name)] = _sound(array, name, file)
     return found
 
@@ -64,7 +65,7 @@ def _files(folder: Path) -> list[tuple[Path, list[str] | None]]:
 def _safetensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     try:
         with safe_open(file, framework="np") as tensors:
-            for name in tensors.keys():
+            for name in watched(list(tensors.keys()), "reading", len(tensors.keys()), " tensors"):
                 yield name, tensors.get_tensor(name)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from None

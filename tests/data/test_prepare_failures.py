@@ -204,7 +204,7 @@ def begun(source, out):
 
 # Documents without an end, so that every signal comes in time. Ten batches show that workers run.
 ENDLESS = """
-import itertools, sys
+import itertools, os, sys
 from ralm_jax import cli
 from ralm_jax.data import prepare
 from ralm_jax.sources import read as sources
@@ -229,7 +229,7 @@ if __name__ == "__main__":
             print("cutting", flush=True)
 
     sources.documents_of, prepare.CorpusWriter.add = endless, recorded
-    prepare.os.cpu_count = lambda: 2
+    os.cpu_count = lambda: 2
     sys.exit(cli.main())
 """
 

@@ -52,6 +52,17 @@ def test_what_is_not_installed_is_named(runs, monkeypatch, capsys):
     assert capsys.readouterr().err == "ralm: uvicorn is missing: pip install 'ralm_jax[serve]'\n"
 
 
+def test_what_keeps_it_from_serving_is_said(runs, monkeypatch, capsys):
+    """Found while it listens already, as where there is no room for the vectors of a corpus."""
+
+    def full(opened, stopping):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(serving, "warm", full)
+    assert cli.main(["serve", "--run", str(runs[0]), "--port", "0"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "ralm: the disk is full"
+
+
 def test_a_run_is_not_beside_itself(runs, tmp_path):
     with pytest.raises(UserError, match="is the run itself"):
         serve(run=runs[0], beside=runs[0])

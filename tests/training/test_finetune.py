@@ -33,6 +33,7 @@ from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.selection.by_answers import spread
+from ralm_jax.terminal import bar
 from ralm_jax.training import finetune as finetuning
 from ralm_jax.training import loop as training
 from ralm_jax.training import optim
@@ -394,7 +395,7 @@ def test_what_was_not_searched_is_a_dash_and_what_was_cut_is_said(opened, tiny):
     assert row.split()[-1] == "-"
 
 
-def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path, capsys):
+def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path):
     """Of a run whose index was put in from elsewhere: it is embedded again, and that is said."""
     other = tmp_path / "run"
     shutil.copytree(tuned, other, ignore=shutil.ignore_patterns("index", "vectors"))
@@ -404,12 +405,15 @@ def test_vectors_of_another_model_are_not_searched(tuned, opened, tiny, tmp_path
     )
     writer.write(0, wrong)
     writer.commit()
+    said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vector_cache, "BAR_DELAY", 0.0)
         patch.setenv("RALM_CACHE", str(tmp_path / "cache"))
+        patch.setattr(
+            vector_cache, "bar", lambda what, total: said.append(what) or bar(what, total)
+        )
         again = OpenRun.open(other)
         assert len(again.vectors) == tiny.corpus.size
-    assert "not by these parameters" in capsys.readouterr().err
+    assert "not by these parameters" in said[0]
     asked = [tiny.almanac.questions[0]["question"]]
     one, two = (o.answer(asked)[0] for o in (opened, again))
     assert one.rows.tolist() == two.rows.tolist()

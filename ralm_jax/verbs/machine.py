@@ -1,0 +1,26 @@
+"""Verbs about this installation."""
+
+from ralm_jax.verbs.figures import Write
+
+
+def doctor(arguments, write: Write) -> None:
+    from ralm_jax.doctor import doctor, require_well, table
+
+    found = doctor()
+    print(table(found))
+    write(found)
+    require_well(found)
+
+
+def configs(arguments, write: Write) -> None:
+    from ralm_jax.arguments.shared import described
+
+    lines = described()
+    width = max(map(len, lines))
+    print("\n".join(f"{name:<{width}}  {line}" for name, line in lines.items()))
+
+
+def completion(arguments, write: Write) -> None:
+    from ralm_jax.arguments.completion import script
+
+    print(script(arguments.parser, arguments.shell), end="")
