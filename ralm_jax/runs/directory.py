@@ -64,10 +64,7 @@ def describe(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
 
 def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None:
     """Raises UserError if the directory has a run with another corpus, model or other stages."""
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file; choose another folder for the run")
-    if run.resolve() == corpus.path.resolve():
-        raise UserError(f"{run} is the corpus; choose another folder for the run")
+    check_place(run, corpus)
     for name, record in _records(model, corpus, parts).items():
         if not (run / name).exists():
             continue
@@ -85,6 +82,14 @@ def check_same(run: Path, model: Ralm | OpenQA, corpus: Corpus, **parts) -> None
                     f"{run} has a run of another configuration: {key} is {saved.get(key)} there and "
                     f"{record[key]} here; resume it as it was or choose another --run"
                 )
+
+
+def check_place(run: Path, corpus: Corpus) -> None:
+    """Raises UserError where there can be no run: at a file, and in the corpus."""
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file; choose another folder for the run")
+    if run.resolve() == corpus.path.resolve():
+        raise UserError(f"{run} is the corpus; choose another folder for the run")
 
 
 def _check_version(run: Path, corpus: Corpus, saved: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.config import Compute
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.runs import directory
 from ralm_jax.selection import labels, titles
 from ralm_jax.selection.interpolation import Interpolation, Probe, keep
 from ralm_jax.settings import Seed, ShareBelowOne
@@ -58,10 +59,8 @@ def pretrain(
       questions: with gold passages, to learn from and to choose by; see `selection.labels`.
       select: chooses, once training has ended, how much of the way from the start to keep as its best.
       config: the configuration this was called with, resolved; kept in the run and compared on resuming.
-
     Returns:
       The model with its vocabulary, and the parameters that were selected, or those after the last stage.
-
     Raises:
       UserError: before anything is made: a batch that does not divide over the devices, inputs longer than
         the model's positions, nothing to ask in the corpus, a corpus of another vocabulary than `init`, a
@@ -72,9 +71,10 @@ def pretrain(
     if select is None and questions is not None:
         raise UserError(f"--questions: {UNUSED}")
     corpus = corpus if isinstance(corpus, Corpus) else open_corpus(corpus)
+    directory.check_place(Path(run), corpus)
     runs = initialize.Runs(init, init_retriever, init_reader, init_reranker)
-    parts = {"scorer": scorer, "copies": copies, "compute": compute}
-    parts["query_tower"] = passages_stay(stages)
+    tower = passages_stay(stages)
+    parts = {"scorer": scorer, "copies": copies, "compute": compute, "query_tower": tower}
     model, params, started = initialize.starting_point(model, runs, corpus, seed, **parts)
     shared = Run(Path(run), corpus, model, seed, held_out, evaluate, runs.begun, started, config)
     if select is None:
