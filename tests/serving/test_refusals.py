@@ -180,7 +180,7 @@ def test_a_request_that_is_cut_and_one_that_never_comes(address, serving, log, m
         assert b"408" in waiting.recv(1000).splitlines()[0]
     with sent(address, b"GARBAGE\r\n\r\n") as wrong:
         assert b"400" in wrong.recv(1000).splitlines()[0]
-    until(lambda: "499" in log())
+    until(lambda: " 499 " in log())
     assert serving.admitted == 0 and "Traceback" not in log()
 
 
@@ -202,8 +202,8 @@ def test_a_client_that_leaves_costs_nothing_further(address, serving, log, monke
     with ask(b"first"):
         begun.wait()
         ask(b"second").close()
-        until(lambda: "499" in log())
+        until(lambda: " 499 " in log())
         assert serving.admitted == 1
         free.set()
-        until(lambda: "200" in log())
+        until(lambda: " 200 " in log())
     assert asked == ["first"]
