@@ -122,9 +122,11 @@ def _words(manifest: Path, names: tuple[str, ...]) -> str:
 
 
 def _bytes(folder: Path) -> int:
+    """Of all files below a folder that stay there."""
     size = 0
-    for file in folder.rglob("*"):
-        # Another process may remove it meanwhile.
-        with contextlib.suppress(OSError):
-            size += file.stat().st_size if file.is_file() else 0
+    # Unlike Path.rglob, it goes on where a folder is removed meanwhile.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(os.path.join(place, name)).st_size
     return size
