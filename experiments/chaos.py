@@ -62,7 +62,7 @@ class Command(NamedTuple):
 class Fate(NamedTuple):
     """What is drawn for one process.
 
-    operation: the file operation at which it kills itself; 0 for none, and then it is killed from outside.
+    operation: the file operation at which it kills itself, if it comes that far; 0 for none.
     lines, late: it is killed once it has written so many lines and so many seconds have passed since.
     seconds: it is killed so soon in any case, which is while it starts.
     scann: its ScaNN process is killed so many seconds after its start.
@@ -108,13 +108,14 @@ def endure(
         while code != 0:
             log = folder / f"{tries:03}.log"
             # What a process does beyond its last checkpoint is lost, half of what lies between two.
-            fate = Fate.draw(rng, command.start, 2 * total / kills + saved_every)
+            # So half of the run is left when the last is killed, by and large.
+            fate = Fate.draw(rng, command.start, total / kills + saved_every)
             disturbed = len(done) < round(share)
             process = begin(command.words, log, fate.operation if disturbed else 0)
-            if disturbed:
-                done += _disturb(process, number, command.run, fate)
+            killed = list(_disturb(process, number, command.run, fate)) if disturbed else []
             code, tries = process.wait(PATIENCE), tries + 1
-            if code == -signal.SIGKILL and fate.operation:
+            done += killed
+            if code == -signal.SIGKILL and not any(kill.of == "trainer" for kill in killed):
                 done.append(Kill("operation", number, fate.operation))
             elif code not in (0, -signal.SIGKILL):
                 said = log.read_text()[-2000:]
@@ -172,7 +173,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 def _disturb(process: subprocess.Popen, number: int, run: Path, fate: Fate) -> Iterator[Kill]:
-    """Kills a process as its fate says, unless it is to do so itself; before that its ScaNN process."""
+    """Kills a process as its fate says, unless it does so itself; before that its ScaNN process."""
     began, before, scann = time.monotonic(), _lines(run), fate.scann
     while process.poll() is None and (lived := time.monotonic() - began) < PATIENCE:
         if lived > scann:
@@ -180,7 +181,7 @@ def _disturb(process: subprocess.Popen, number: int, run: Path, fate: Fate) -> I
             for child in children(process.pid):
                 yield Kill("scann", number, _killed(child, began))
         written = _lines(run) - before > fate.lines
-        if not fate.operation and (written or lived > fate.seconds):
+        if written or lived > fate.seconds:
             time.sleep(fate.late)
             break
         time.sleep(0.02)
