@@ -8,6 +8,7 @@ just after; the ScaNN process is killed from outside.
 runs one command of `ralm` that kills itself at its N-th file operation, unless N is 0.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -30,6 +31,8 @@ from ralm_jax.runs.writers import metrics_file, read_metrics
 # What is done to files where a moment earlier or later may matter.
 OPERATIONS = ("fsync", "rename", "replace", "unlink", "mkdir", "rmdir")
 OF_THE_CLOCK = ("seconds", "per_second", "idle/", "memory")
+# What a line is about; besides, which figures it has.
+NAMED = ("stage", "step", "publish/index_step")
 PATIENCE = 600.0  # seconds for one process
 ORPHANS = 20.0  # seconds for the children of a process to end after it
 
@@ -65,22 +68,22 @@ class Fate(NamedTuple):
     operation: the file operation at which it kills itself, if it comes that far; 0 for none.
     lines, late: it is killed once it has written so many lines and so many seconds have passed since.
     seconds: it is killed so soon in any case, which is while it starts.
-    scann: its ScaNN process is killed so many seconds after its start.
+    scann: its ScaNN process is killed once it has written so many lines.
     """
 
     operation: int
     lines: int
     late: float
     seconds: float
-    scann: float
+    scann: int
 
     @classmethod
     def draw(cls, rng: np.random.Generator, start: float, lines: float) -> "Fate":
         """start: seconds that a process takes to start. lines: the most that it may write."""
         operation = int(rng.integers(1, 60)) if rng.random() < 0.25 else 0
         seconds = start * rng.random() if rng.random() < 0.2 else PATIENCE
-        late, scann = 0.2 * rng.random(), start * (1 + rng.random())
-        return cls(operation, int(lines * rng.random()), late, seconds, scann)
+        drawn = int(lines * rng.random())
+        return cls(operation, drawn, 0.2 * rng.random(), seconds, int((drawn + 1) * rng.random()))
 
 
 def endure(
@@ -174,14 +177,15 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def _disturb(process: subprocess.Popen, number: int, run: Path, fate: Fate) -> Iterator[Kill]:
     """Kills a process as its fate says, unless it does so itself; before that its ScaNN process."""
-    began, before, scann = time.monotonic(), _lines(run), fate.scann
+    began, before, spared = time.monotonic(), _lines(run), True
     while process.poll() is None and (lived := time.monotonic() - began) < PATIENCE:
-        if lived > scann:
-            scann = PATIENCE
-            for child in children(process.pid):
+        lines = _lines(run) - before
+        if spared and lines >= fate.scann:
+            # Before the first index is made there is none.
+            for child in filter(_is_scann, children(process.pid)):
+                spared = False
                 yield Kill("scann", number, _killed(child, began))
-        written = _lines(run) - before > fate.lines
-        if written or lived > fate.seconds:
+        if lines > fate.lines or lived > fate.seconds:
             time.sleep(fate.late)
             break
         time.sleep(0.02)
@@ -190,6 +194,13 @@ def _disturb(process: subprocess.Popen, number: int, run: Path, fate: Fate) -> I
         yield Kill("trainer", number, _killed(process.pid, began))
         process.wait()
         _require_end(orphans)
+
+
+def _is_scann(process: int) -> bool:
+    try:
+        return b"scann_server" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _require_end(orphans: list[int]) -> None:
@@ -202,7 +213,9 @@ def _require_end(orphans: list[int]) -> None:
 
 
 def _killed(process: int, began: float) -> float:
-    os.kill(process, signal.SIGKILL)
+    # It may have ended by itself just now.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
     return round(time.monotonic() - began, 2)
 
 
@@ -271,8 +284,10 @@ def differences(whole: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def in_outline(outcome: dict[str, Any]) -> dict[str, Any]:
     """Of an outcome what is the same whichever passages were found: stages, steps, versions and shapes."""
-    named = ("stage", "step", "publish/index_step")
-    lines = [{k: line[k] for k in named if k in line} for line in outcome["metrics"]]
+    lines = [
+        {k: line[k] for k in line if k in NAMED} | {"of": sorted(line)}
+        for line in outcome["metrics"]
+    ]
     shapes = {
         name: leaf[:2] if isinstance(leaf, tuple) else None
         for name, leaf in outcome["state"].items()

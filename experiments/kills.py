@@ -93,11 +93,11 @@ def compare(out: Path, changes: Sequence[str], kills: int, seed: int) -> dict[st
     steps = versions = 0
     for whole, killed in zip(gone, commands, strict=True):
         wanted, ended = chaos.outcome(whole.run), chaos.outcome(killed.run)
+        steps += sum("loss" in line for line in ended["metrics"])
+        versions += sum("publish/index_step" in line for line in ended["metrics"])
         if any("scann" in change for change in changes):
             wanted, ended = map(chaos.in_outline, (wanted, ended))
         found += [f"{whole.run.name}: {words}" for words in chaos.differences(wanted, ended)]
-        steps += sum("loss" in line for line in ended["metrics"])
-        versions += sum("publish/index_step" in line for line in ended["metrics"])
     return {
         "kills": dict(collections.Counter(kill.of for kill in made)),
         "seconds": seconds,

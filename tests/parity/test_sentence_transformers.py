@@ -18,6 +18,7 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.runs import directory
 from ralm_jax.runs.checkpoint import Checkpoints
+from ralm_jax.weights import seal
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
 
@@ -95,6 +96,8 @@ def test_prompts(sentence_transformers, minilm, tiny, tmp_path):
     file = tmp_path / "source" / "config_sentence_transformers.json"
     spoken = {"query": "Represent this question: ", "document": "passage: "}
     file.write_text(json.dumps(json.loads(file.read_text()) | {"prompts": spoken}))
+    # They are of the folder as it was exported.
+    (tmp_path / "source" / seal.FILE).unlink()
     import_model(str(tmp_path / "source"), tmp_path / "run", say=lambda line: None)
     lines = "".join(json.dumps(d) + "\n" for d in tiny.almanac.documents[:10])
     (tmp_path / "some.jsonl").write_text(lines, "utf-8")
