@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import chaos
+from experiments import chaos, outcomes
 from experiments.runner import exit_code, write
 from experiments.saved import markdown, result
 from ralm_jax.errors import UserError
@@ -92,12 +92,12 @@ def compare(out: Path, changes: Sequence[str], kills: int, seed: int) -> dict[st
     found: list[str] = []
     steps = versions = 0
     for whole, killed in zip(gone, commands, strict=True):
-        wanted, ended = chaos.outcome(whole.run), chaos.outcome(killed.run)
+        wanted, ended = outcomes.outcome(whole.run), outcomes.outcome(killed.run)
         steps += sum("loss" in line for line in ended["metrics"])
         versions += sum("publish/index_step" in line for line in ended["metrics"])
         if any("scann" in change for change in changes):
-            wanted, ended = map(chaos.in_outline, (wanted, ended))
-        found += [f"{whole.run.name}: {words}" for words in chaos.differences(wanted, ended)]
+            wanted, ended = map(outcomes.in_outline, (wanted, ended))
+        found += [f"{whole.run.name}: {words}" for words in outcomes.differences(wanted, ended)]
     return {
         "kills": dict(collections.Counter(kill.of for kill in made)),
         "seconds": seconds,

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import chaos
+from experiments import chaos, outcomes
 from ralm_jax.check import check
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.cloze import measure_clozes
@@ -182,7 +182,7 @@ def test_killed_ten_times_and_read_it_ends_as_if_nothing_had_happened(words, who
     with readers(run, tmp_path / "exported"):
         kills = chaos.endure([command], tmp_path / "logs", kills=10, saved_every=2, seed=0)
     assert len(kills) == 10
-    assert chaos.differences(chaos.outcome(whole.run), chaos.outcome(run)) == []
+    assert outcomes.differences(outcomes.outcome(whole.run), outcomes.outcome(run)) == []
 
 
 def two(start, run):

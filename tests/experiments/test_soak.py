@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import chaos, soak
+from experiments import chaos, outcomes, soak
 
 
 def looks(mib_an_hour, noise=0.0):
@@ -51,12 +51,12 @@ def test_a_process_is_looked_at_with_its_children():
 
 def test_a_line_lost_or_a_number_changed_is_a_difference():
     whole = {"metrics": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], "state": {"a": 1}}
-    assert chaos.differences(whole, whole) == []
+    assert outcomes.differences(whole, whole) == []
     lost = {"metrics": whole["metrics"][:1], "state": {"a": 1}}
-    assert chaos.differences(whole, lost) == ["2 and 1 lines of metrics"]
+    assert outcomes.differences(whole, lost) == ["2 and 1 lines of metrics"]
     other = {"metrics": [{"step": 1, "loss": 2.5}, whole["metrics"][1]], "state": {"a": 2}}
-    (first, second) = chaos.differences(whole, other)
+    (first, second) = outcomes.differences(whole, other)
     assert first.startswith("line 1 of the metrics") and second == "a differs"
-    outlines = [chaos.in_outline(outcome) for outcome in (whole, other)]
-    assert chaos.differences(*outlines) == []
-    assert chaos.differences(chaos.in_outline(whole), chaos.in_outline(lost)) != []
+    outlines = [outcomes.in_outline(outcome) for outcome in (whole, other)]
+    assert outcomes.differences(*outlines) == []
+    assert outcomes.differences(outcomes.in_outline(whole), outcomes.in_outline(lost)) != []
