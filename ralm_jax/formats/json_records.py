@@ -1,7 +1,7 @@
 """Values of JSON: one a line, an array of them, or the document store of LlamaIndex."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,17 @@ def json_records(path: Path) -> Records:
 
 def parsed(text: str, where: str) -> Any:
     """The value of a line. Raises UserError for invalid JSON."""
+    return _loaded(
+        text, where, lambda wrong: f"{where}: invalid JSON ({wrong.msg}, column {wrong.colno})"
+    )
+
+
+def _loaded(text: str, where: str, said: Callable[[json.JSONDecodeError], str]) -> Any:
+    """`said` puts the place of a mistake into words."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: invalid JSON ({error.msg}, column {error.colno})") from None
+        raise UserError(said(error)) from None
     except RecursionError:
         raise UserError(f"{where}: invalid JSON (nested too deeply)") from None
     except ValueError as error:
@@ -61,14 +68,9 @@ def whole_json(path: Path) -> Any:
 
 def _joined(path: Path, found: Iterator[tuple[str, str]]) -> Any:
     text = "\n".join(line for _, line in found)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: invalid JSON ({error.msg})") from None
-    except RecursionError:
-        raise UserError(f"{path}: invalid JSON (nested too deeply)") from None
-    except ValueError as error:
-        raise UserError(f"{path}: invalid JSON ({error})") from None
+    return _loaded(
+        text, str(path), lambda wrong: f"{path}, line {wrong.lineno}: invalid JSON ({wrong.msg})"
+    )
 
 
 def _whole(path: Path, first: str, remaining: Iterator[tuple[str, str]]) -> Any:
