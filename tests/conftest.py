@@ -8,6 +8,7 @@ import functools
 import gc
 import json
 import os
+import signal
 from importlib.metadata import version
 from types import SimpleNamespace
 
@@ -36,6 +37,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 WIDTHS = microbatch.widths
+
+# A shell that runs the tests in its background has them ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tracing makes many small objects and little garbage: to look for it as often as Python does by default
 # is a tenth of the time. What is there once the tests are collected stays.

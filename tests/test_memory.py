@@ -20,6 +20,36 @@ for _ in range(3):
 """
 
 
+# What stays lies between blocks that were freed; the first look comes when they are.
+HOLES = """
+import ctypes, threading, time
+from ralm_jax import memory
+memory.LOOK_EVERY = 3600
+assert memory.keep_freed()
+blocks, stay = [], []
+for _ in range(20):
+    blocks.append(ctypes.create_string_buffer(32 << 20))
+    ctypes.memset(blocks[-1], 1, 32 << 20)
+    stay.append(ctypes.create_string_buffer(1 << 16))
+del blocks
+print(memory.private_bytes() >> 20)
+memory.LOOK_EVERY = 0.05
+threading.Thread(target=memory._return_holes, args=(ctypes.CDLL(None),), daemon=True).start()
+for _ in range(200):
+    time.sleep(0.05)
+    if memory.private_bytes() >> 20 < 300:
+        break
+print(memory.private_bytes() >> 20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_holes_that_nothing_fits_are_given_back():
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 600 and after < 300
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_memory_that_was_freed_is_not_asked_for_again():
     done = subprocess.run(
