@@ -13,9 +13,9 @@ FILE = "ralm_checksums.json"
 
 
 def write(folder: Path) -> None:
-    """Puts them into a folder and those below, of the files that are in each."""
+    """Puts them into a folder and those below, of the files that are in each; instead of those there are."""
     for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        files = sorted(file for file in place.iterdir() if file.is_file())
+        files = sorted(file for file in place.iterdir() if file.is_file() and file.name != FILE)
         if files:
             record = {file.name: checksums.crc32(file) for file in files}
             text = json.dumps(checksums.sealed(record), indent=1) + "\n"
