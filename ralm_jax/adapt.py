@@ -35,7 +35,7 @@ def adapt(
     measure: str | Path | None = None,
     columns: Columns = USUAL,
     say: Callable[[str], object] = print,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Imports, prepares, trains, chooses, exports and measures; each once, so that it can be resumed.
 
     Args:
@@ -49,7 +49,7 @@ def adapt(
       columns: as `prepare` takes them.
 
     Returns:
-      The report of `evaluate`, or None where there is nothing to measure with.
+      The report of `evaluate`; of what it has, the run and what was selected where nothing was measured.
 
     Raises:
       UserError: as the parts; questions are read, and the source is looked at, before anything is made.
@@ -82,7 +82,7 @@ def adapt(
     if not (out / MODEL).exists():
         export_model(out / RUN, "sentence-transformers", out / MODEL, about=About(report))
     say(use(out / MODEL))
-    return report
+    return report or {"run": str(out / RUN), "selection": selection.said(out / RUN)}
 
 
 def use(model: Path) -> str:

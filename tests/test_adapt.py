@@ -78,7 +78,9 @@ def test_from_text_to_a_model(words, tiny, tmp_path, capsys):
     assert "the start was kept" in said and f'SentenceTransformer("{out / adapt.MODEL}")' in said
     # Again: nothing is made anew.
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
-    assert cli.main(words) == 0
+    assert cli.main([*words, "--json", str(report)]) == 0
+    unmeasured = json.loads(report.read_text())
+    assert unmeasured == {"run": str(out / adapt.RUN), "selection": measured["selection"]}
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")} == before
     assert "the start was kept" in capsys.readouterr().out
 
