@@ -61,11 +61,6 @@ def _loaded(text: str, where: str, said: Callable[[json.JSONDecodeError], str]) 
         raise UserError(f"{where}: invalid JSON ({error})") from None
 
 
-def whole_json(path: Path) -> Any:
-    """The one value of a file. Raises UserError for invalid JSON."""
-    return _joined(path, text_lines(path))
-
-
 def _joined(path: Path, found: Iterator[tuple[str, str]]) -> Any:
     text = "\n".join(line for _, line in found)
     return _loaded(

@@ -8,11 +8,13 @@ from typing import Any
 
 from ralm_jax.errors import UserError
 from ralm_jax.formats import arrow, sets, tables
-from ralm_jax.formats.json_records import json_records, whole_json
+from ralm_jax.formats.json_records import json_records
 from ralm_jax.formats.lines import Records, first_line, text_lines
 from ralm_jax.questions.records import IDS, QUESTIONS
 
 QUERY, DOCUMENT, GRADE = "query-id", "corpus-id", "score"
+# As MTEB and as ir_datasets names them.
+_NAMES = ((QUERY, "query_id"), (DOCUMENT, "doc_id"), (GRADE, "relevance"))
 _TOPIC = re.compile(r"<(?:top|topic)\b([^>]*)>", re.IGNORECASE)
 _NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^\s<]+)|number\s*=\s*[\"']([^\"']+)", re.IGNORECASE)
 _TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic:)?\s*([^<]+)", re.IGNORECASE)
@@ -68,26 +70,47 @@ def _judgments(path: Path) -> Iterator[tuple[str, str, int]]:
     """(query, document, grade) of each judgment of a file."""
     if arrow.is_columnar(path):
         for where, row in arrow.column_records(path):
-            yield _judgment([row.get(name) for name in (QUERY, DOCUMENT, GRADE)], where)
+            yield _judgment(_named(row), where)
         return
     if first_line(path).startswith("{"):
-        yield from _nested_judgments(path)
+        yield from _json_judgments(path)
         return
-    for where, line in text_lines(path):
-        cells = line.split()
-        if cells[0] in (QUERY, "query_id"):
+    rows = [(where, line.split()) for where, line in text_lines(path)]
+    idle = _says_nothing([cells for _, cells in rows])
+    for where, cells in rows:
+        if cells[0] not in _NAMES[0]:
+            yield _judgment(
+                [*cells[:idle], *cells[idle + 1 :]] if len(cells) == 4 else cells, where
+            )
+
+
+def _says_nothing(rows: Sequence[list[str]]) -> int:
+    """Which of four cells is not of a judgment: TREC's second, or the last, where ir_datasets puts it."""
+    four = [cells for cells in rows if len(cells) == 4]
+    second, last = ({cells[n] for cells in four} for n in (1, 3))
+    return 3 if len(second) > 1 and len(last) == 1 else 1
+
+
+def _named(record: dict[str, Any]) -> list[Any]:
+    """Query, document and grade of a record, None for what it has not."""
+    return [next((record[key] for key in names if key in record), None) for names in _NAMES]
+
+
+def _json_judgments(path: Path) -> Iterator[tuple[str, str, int]]:
+    """A judgment a line; or `{query: {document: grade}}`, as pytrec_eval and BEIR take it."""
+    for where, record in json_records(path):
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: expected a judgment, or the grades of documents by query")
+        if isinstance(_named(record)[1], str | int):
+            yield _judgment(_named(record), where)
             continue
-        # TREC's second cell says nothing.
-        yield _judgment(cells[:1] + cells[2:] if len(cells) == 4 else cells, where)
-
-
-def _nested_judgments(path: Path) -> Iterator[tuple[str, str, int]]:
-    """JSON of `{query: {document: grade}}`, as pytrec_eval and BEIR take it."""
-    for query, found in whole_json(path).items():
-        if not isinstance(found, dict):
-            raise UserError(f"{path}, query {query}: expected the grades of its documents by id")
-        for document, grade in found.items():
-            yield _judgment([query, document, grade], f"{path}, query {query}")
+        for query, found in record.items():
+            if not isinstance(found, dict):
+                raise UserError(
+                    f"{path}, query {query}: expected the grades of its documents by id"
+                )
+            for document, grade in found.items():
+                yield _judgment([query, document, grade], f"{path}, query {query}")
 
 
 def _judgment(cells: Sequence[Any], where: str) -> tuple[str, str, int]:

@@ -1,6 +1,7 @@
 """Files that other libraries write: `datasets`, LangChain, LlamaIndex and python-docx."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,3 +95,56 @@ def test_python_docx(tmp_path):
     made.add_table(rows=1, cols=1).cell(0, 0).text = "A cell."
     made.save(str(tmp_path / "x.docx"))
     assert read_page(tmp_path / "x.docx") == Page("The Kiln", "It was built. Late.\n\nA cell.")
+
+
+QRELS = {"q1": {"7": 1, "n-2": 0}, "q2": {"n-2": 2}}
+QUERIES = {"q1": "Which kiln?", "q2": "Where do salt roads lead?"}
+ASKED = [
+    Question("q1", QUERIES["q1"], (), ("7",)),
+    Question("q2", QUERIES["q2"], (), ("n-2",)),
+]
+
+
+def test_mteb(data_set, tmp_path, monkeypatch):
+    """A set as MTEB lays it out for the hub; the files are written here instead of there."""
+    abstract = pytest.importorskip("mteb.abstasks.retrieval")
+    datasets, corpus = data_set
+    queries = datasets.Dataset.from_list([{"id": q, "text": text} for q, text in QUERIES.items()])
+    split = {"corpus": corpus, "queries": queries, "relevant_docs": QRELS, "top_ranked": None}
+
+    def push(made, folder, config, **_):
+        for name, part in made.items():
+            file = tmp_path / folder / config / f"{name}-00000-of-00001.parquet"
+            file.parent.mkdir(parents=True)
+            part.to_parquet(file)
+
+    monkeypatch.setattr(datasets.DatasetDict, "push_to_hub", push)
+    task = SimpleNamespace(dataset={"default": {"test": split}}, metadata=SimpleNamespace(name="x"))
+    task.convert_v1_dataset_format_to_v2 = lambda num_proc: None
+    abstract.AbsTaskRetrieval._push_dataset_to_hub(task, "set")
+    assert recognise(str(tmp_path / "set")).kind == "a BEIR or MTEB set"
+    assert read(tmp_path / "set") == DOCUMENTS
+    assert read_questions(tmp_path / "set").asked == ASKED
+
+
+@pytest.mark.parametrize("queries", ["tsv", "jsonl"])
+@pytest.mark.parametrize("qrels", ["trec", "tsv", "jsonl"])
+def test_ir_datasets(queries, qrels, tmp_path, capsys, monkeypatch):
+    ir_datasets = pytest.importorskip("ir_datasets")
+    export = pytest.importorskip("ir_datasets.commands.export")
+    monkeypatch.setattr(ir_datasets, "registry", type(ir_datasets.registry)())
+    texts = {d.id: " ".join(d.text.split()) for d in DOCUMENTS}
+    (tmp_path / "d").write_text("".join(f"{id}\t{text}\n" for id, text in texts.items()))
+    (tmp_path / "q").write_text("".join(f"{id}\t{text}\n" for id, text in QUERIES.items()))
+    graded = [f"{q} 0 {d} {n}\n" for q, found in QRELS.items() for d, n in found.items()]
+    (tmp_path / "r").write_text("".join(graded))
+    given = {"docs_tsv": "d", "queries_tsv": "q", "qrels_trec": "r"}
+    made = ir_datasets.create_dataset(**{n: str(tmp_path / f) for n, f in given.items()})
+    ir_datasets.registry.register("ours", made)
+    for what, form in (("docs", queries), ("queries", queries), ("qrels", qrels)):
+        export.main(["ours", what, "--format", form])
+        (tmp_path / f"{what}.{form}").write_text(capsys.readouterr().out)
+    found = read(tmp_path / f"docs.{queries}")
+    assert {d.id: d.text for d in found} == texts
+    asked = read_questions(f"{tmp_path / f'queries.{queries}'}+{tmp_path / f'qrels.{qrels}'}").asked
+    assert asked == ASKED

@@ -170,9 +170,24 @@ def xml_topics_and_json(folder):
     return f"{folder / 'topics.xml'}+{folder / 'qrels.json'}"
 
 
+def ir_datasets_tsv(folder):
+    """The iteration, which says nothing, stands last."""
+    jsonl(folder / "queries.jsonl", *({"query_id": q["_id"], "text": q["text"]} for q in QUERIES))
+    (folder / "qrels.tsv").write_text("".join(f"{q}\t{d}\t{s}\t0\n" for q, d, s in GRADES))
+    return f"{folder / 'queries.jsonl'}+{folder / 'qrels.tsv'}"
+
+
+def ir_datasets_lines(folder):
+    jsonl(folder / "queries.jsonl", *QUERIES)
+    rows = ({"query_id": q, "doc_id": d, "relevance": s, "iteration": "0"} for q, d, s in GRADES)
+    jsonl(folder / "qrels.jsonl", *rows)
+    return f"{folder / 'queries.jsonl'}+{folder / 'qrels.jsonl'}"
+
+
 BOTH_KINDS = [dpr_train, kilt, csv_with_lists]
 WITHOUT_PASSAGES = [flashrag, hotpot, parquet_of_squad, trivia]
 WITHOUT_ANSWERS = [beir, mteb, ms_marco, trec, xml_topics_and_json]
+WITHOUT_ANSWERS += [ir_datasets_tsv, ir_datasets_lines]
 EVERY = [
     *((make, [WHO, WHEN]) for make in BOTH_KINDS),
     *((make, ANSWERED) for make in WITHOUT_PASSAGES),
