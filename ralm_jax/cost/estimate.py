@@ -209,15 +209,28 @@ def table(report: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"{'device':<9}{'hours':>24}{'dollars':>24}   memory of each stage, queries read at a time",
+        f"{'device':<9}{'time':>20}{'dollars':>20}   memory of each stage, queries read at a time",
     ]
     for name, each in report["devices"].items():
-        hours, dollars = ("{:,.4g} to {:,.4g}".format(*each[key]) for key in ("hours", "dollars"))
+        time, dollars = _time(each["hours"]), _range(each["dollars"])
         fits = "; ".join(_memory_of(stage) for stage in each["stages"])
         whole = _bytes(each["memory_bytes"])
-        lines.append(f"{name:<9}{hours:>24}{dollars:>24}   {fits}; of {whole}")
+        lines.append(f"{name:<9}{time:>20}{dollars:>20}   {fits}; of {whole}")
     lines += ["", *report["searches"]]
     return "\n".join([*lines, "", *(f"- {line}" for line in report["assumptions"])])
+
+
+def _time(hours: Sequence[float]) -> str:
+    """In the unit that a person would use."""
+    units = (("s", 3600), ("min", 60), ("h", 1))
+    unit, an_hour = next((u, n) for u, n in units if n == 1 or max(hours) * n < 90)
+    return f"{_range([h * an_hour for h in hours])} {unit}"
+
+
+def _range(values: Sequence[float]) -> str:
+    if max(values) < 0.01:
+        return "under 0.01"
+    return " to ".join(f"{value:,.0f}" if value >= 10 else f"{value:.2g}" for value in values)
 
 
 def _memory_of(stage: dict[str, Any]) -> str:

@@ -130,6 +130,23 @@ def test_what_is_computed_again_is_not_kept(remat):
     assert half.reader_config.dtype == jnp.bfloat16 and half.reader_config.layers == 6
 
 
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        ([0.00012, 0.0021], "0.43 to 7.6 s"),
+        ([0.01, 0.024], "36 to 86 s"),
+        ([0.1, 1.4], "6 to 84 min"),
+        ([453.7, 2302.6], "454 to 2,303 h"),
+    ],
+)
+def test_a_time_is_in_the_unit_of_a_person(hours, said):
+    assert estimate._time(hours) == said
+
+
+def test_less_than_a_cent_is_said_to_be():
+    assert estimate._range([1e-5, 2e-4]) == "under 0.01"
+
+
 def test_hours_and_money_by_hand():
     stages = [stage(TASKS["realm"])]
     report = estimate.estimate(MODEL, stages, 1000)
