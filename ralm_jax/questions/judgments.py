@@ -75,7 +75,7 @@ def _judgments(path: Path) -> Iterator[tuple[str, str, int]]:
         return
     for where, line in text_lines(path):
         cells = line.split()
-        if cells[0] in (QUERY, "query_id"):
+        if cells[:1] in ([QUERY], ["query_id"]):
             continue
         # TREC's second cell says nothing.
         yield _judgment(cells[:1] + cells[2:] if len(cells) == 4 else cells, where)
@@ -96,7 +96,7 @@ def _judgment(cells: Sequence[Any], where: str) -> tuple[str, str, int]:
         if query is None or document is None:
             raise ValueError
         return str(query), str(document), int(grade)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{where}: expected a query, a document and a grade, or the four columns of TREC; found "
             f"{json.dumps(cells, default=str)[:80]}"
