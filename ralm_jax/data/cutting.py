@@ -152,7 +152,10 @@ class Cutter:
         goes_on = ~self._vocabulary.begins(pieces.ids)
         bounds, source = passages.cut_long(bounds, room[owner], goes_on)
         counts["sentences cut"] = int((np.bincount(source) > 1).sum())
-        return bounds, owner[source]
+        # Of a sentence with a long run of blanks, parts that are nothing else: no passage is made of one.
+        seen = np.cumsum(np.append(0, pieces.stops > pieces.starts))
+        some = seen[bounds[:, 1]] > seen[bounds[:, 0]]
+        return bounds[some], owner[source[some]]
 
     def _by_itself(
         self,
