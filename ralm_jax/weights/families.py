@@ -30,6 +30,7 @@ from ralm_jax.weights.model_folder import (
     length_limit,
     modules,
     read_object,
+    saved_class,
 )
 from ralm_jax.weights.tensors import Tensors, read_tensors
 
@@ -175,7 +176,7 @@ def _cross_encoder(folder: Path, c: EncoderConfig, tensors: Tensors, name: str) 
 def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
     """One of the five classes of transformers 4, known by `architectures`."""
     record = read_object(folder / CONFIG)
-    kind = (record.get("architectures") or ["none"])[0]
+    kind = saved_class(record)
     width, hidden = record.get("retriever_proj_size", 128), record.get("span_hidden_size", 256)
     shape = {"embedding": width}
     spans = {
@@ -251,8 +252,7 @@ def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, draw
     for name in sorted(tensors.keys() - used):
         if not name.endswith(ignored) and "cls.predictions." not in name and name != BLOCKS:
             raise UserError(f"{folder}: the tensor {name} has no place in this kind of model")
-    config = read_object(folder / CONFIG)
-    kind = (config.get("architectures") or [type(model).__name__])[0]
+    kind = saved_class(read_object(folder / CONFIG)) or type(model).__name__
     # A pooler may have begun a retriever, and still is no part of the reader it came with.
     poolers = {name for name in tensors if "pooler.dense." in name}
     unused = {name: tensors[name] for name in sorted(tensors.keys() - used | poolers)}

@@ -62,7 +62,7 @@ def size(file: Path, record: Record, name: str) -> int:
 def tanh_form(file: Path, record: Record, name: str) -> bool:
     """Whether GELU is computed by tanh. Raises UserError for another activation."""
     act = record.get(name, "gelu")
-    if act not in ACTIVATIONS:
+    if not isinstance(act, str) or act not in ACTIVATIONS:
         raise UserError(f"{file}: {name} {act!r} cannot be read; {', '.join(ACTIVATIONS)} can")
     return ACTIVATIONS[act]
 

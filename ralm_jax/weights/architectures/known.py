@@ -40,4 +40,8 @@ def encoder_config(folder: Path) -> EncoderConfig:
     Raises UserError for what is not read: another kind, activation or way of telling positions.
     """
     file = folder / CONFIG
-    return of_folder(folder).config(file, read_object(file))
+    kind, record = of_folder(folder), read_object(file)
+    try:
+        return kind.config(file, record)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{file} has a value of another kind than such a config: {error}") from None
