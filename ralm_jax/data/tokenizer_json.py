@@ -161,8 +161,10 @@ def _load(file: Path, state: tuple) -> Loaded:
         tokenizer = Tokenizer.from_str(json.dumps(_with_padding_first(record, ids, found)))
         # What its pieces do not make up is an error only where it is met.
         tokenizer.encode(_UNKNOWN, add_special_tokens=False)
-    except Exception as error:
-        # The library raises Exception itself, whatever it meets.
+    except BaseException as error:
+        # The library raises Exception itself, whatever it meets; and where it panics, no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -1,5 +1,6 @@
 """Which kinds of encoders there are, and which of them a folder has."""
 
+import dataclasses
 from pathlib import Path
 
 from ralm_jax.errors import UserError
@@ -42,6 +43,9 @@ def encoder_config(folder: Path) -> EncoderConfig:
     file = folder / CONFIG
     kind, record = of_folder(folder), read_object(file)
     try:
-        return kind.config(file, record)
+        c = kind.config(file, record)
+        # A whole number of JSON may be one that no array holds.
+        eps, spread = float(c.layer_norm_eps), float(c.init_stddev)
+        return dataclasses.replace(c, layer_norm_eps=eps, init_stddev=spread)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} has a value of another kind than such a config: {error}") from None
