@@ -37,7 +37,7 @@ WORDS = ("success", "declared", "failed")
 def measure(name: str, out: Path, seconds: float) -> dict[str, Any]:
     """Lets an engine run for so long in all, again where an input ended its process."""
     out.mkdir(parents=True, exist_ok=True)
-    counts, failures, files, covered, spent = Counter(), [], 0, 0, 0.0
+    counts, failures, files, covered, spent, used = Counter(), [], 0, 0, 0.0, 0.0
     at = commit()
     while seconds - spent > 1:
         ended = _one(name, out, seconds - spent)
@@ -49,7 +49,7 @@ def measure(name: str, out: Path, seconds: float) -> dict[str, Any]:
         failures += tally.get("failures", [])
         files = max(files, tally.get("files", 0))
         covered = max(covered, _coverage(out / "log"))
-        spent += tally.get("seconds", 0.0)
+        spent, used = spent + tally.get("seconds", 0.0), used + tally.get("processor", 0.0)
         if ended:
             file = out / f"ended-{int(time.time())}"
             (out / "now").replace(file)
@@ -57,10 +57,10 @@ def measure(name: str, out: Path, seconds: float) -> dict[str, Any]:
             counts["failed"] += 1
             # Of a process that does not even begin there is nothing more to learn.
             spent += 5.0
-    row = {"target": name, "engine": engine(), "commit": at, "files": files, "seconds": spent}
+    row: dict[str, Any] = {"target": name, "engine": engine(), "commit": at, "files": files}
+    row |= {"seconds": round(spent, 1), "processor_seconds": round(used, 1)}
     row |= {"executions": counts.total(), **{word: counts[word] for word in WORDS}}
-    more = {"coverage": covered} if covered else {}
-    return {**row, "seconds": round(spent, 1), **more, "failures": failures}
+    return {**row, **({"coverage": covered} if covered else {}), "failures": failures}
 
 
 def _one(name: str, out: Path, seconds: float) -> str:
@@ -88,10 +88,11 @@ def _coverage(log: Path) -> int:
 
 def table(saved: Saved) -> str:
     """What came of the inputs of each target."""
-    head = ["", "engine", "seconds", "files", "inputs", *WORDS]
+    head = ["", "engine", "seconds", "of the processor", "files", "inputs", *WORDS]
     lines = [
         [
-            *(row["target"], row["engine"], f"{row['seconds']:.0f}", str(row["files"])),
+            *(row["target"], row["engine"], f"{row['seconds']:.0f}"),
+            *(f"{row['processor_seconds']:.0f}", str(row["files"])),
             *(f"{row[word]:,}" for word in ("executions", *WORDS)),
         ]
         for row in saved

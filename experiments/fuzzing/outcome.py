@@ -67,7 +67,10 @@ def outcome(target: Target, folder: Path, name: str, data: bytes) -> str:
             raise Failure(f"not one line, {_place(error)}", repr(str(error))[:300]) from error
     except _TooLong as error:
         raise Failure(f"slow, {_place(error)}", f"{len(data):,} bytes") from error
-    except Exception as error:
+    except BaseException as error:
+        # A library in Rust that panics raises no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         where = _place(error)
         where = str(error)[:60] if where == "nowhere" else where
         raise Failure(f"{type(error).__name__}, {where}", str(error)[:300]) from error

@@ -140,6 +140,23 @@ def state(family: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return config, {slot.name: np.full(slot.shape, 0.5, np.float32) for slot in slots}
 
 
+def _realm(config: dict[str, Any]) -> dict[str, Any]:
+    """RealmForOpenQA."""
+    c = EncoderConfig(**SMALL, gelu_approximate=False)
+    slots = [
+        *families.embedder(c, families.TOWER, "embedder.", 3),
+        *families.span_reader(c, "reader.", 5),
+    ]
+    sizes = {**families.REALM_SIZES, "retriever_proj_size": 3, "span_hidden_size": 5}
+    about = {
+        "model_type": "realm",
+        "architectures": ["RealmForOpenQA"],
+        "reader_layer_norm_eps": 1e-3,
+    }
+    tensors = {slot.name: np.full(slot.shape, 0.5, np.float32) for slot in slots}
+    return {"config.json": {**config, **sizes, **about}, "model.safetensors": save(tensors)}
+
+
 def _models() -> dict[str, bytes]:
     files: dict[str, Any] = {}
     for each in known.KNOWN:
@@ -147,6 +164,7 @@ def _models() -> dict[str, bytes]:
         files[f"{each.family}/config.json"] = config
         files[f"{each.family}/model.safetensors"] = save(found)
     config, found = state("bert")
+    files |= {f"realm/{name}": content for name, content in _realm(config).items()}
     dense = {"linear.weight": np.ones((3, 4), np.float32), "linear.bias": np.ones(3, np.float32)}
     norm = {"norm.weight": np.ones(3, np.float32), "norm.bias": np.ones(3, np.float32)}
     shape = {"in_features": 4, "out_features": 3, "bias": True}

@@ -8,6 +8,7 @@ import json
 import hypothesis
 import hypothesis.configuration
 import pytest
+from generated import KEPT
 
 from experiments.fuzzing import engines
 from experiments.fuzzing.outcome import Failure, Target, inputs, outcome, written
@@ -110,3 +111,13 @@ def test_changes_keep_to_the_structure(tmp_path):
 
     with pytest.raises(Failure, match="AssertionError"):
         examples()
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "made", "failed"), KEPT, ids=[f"{n}-{f}-{w}" for n, f, _, w in KEPT]
+)
+def test_what_once_failed_is_read_or_refused(name, file, made, failed, tmp_path):
+    target = TARGETS[name]
+    written(target, tmp_path)
+    data = made if isinstance(made, bytes) else made((tmp_path / file).read_bytes())
+    assert outcome(target, tmp_path, file, data) in ("success", "declared")
