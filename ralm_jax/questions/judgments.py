@@ -13,8 +13,10 @@ from ralm_jax.formats.lines import Records, first_line, text_lines
 from ralm_jax.questions.records import IDS, QUESTIONS
 
 QUERY, DOCUMENT, GRADE = "query-id", "corpus-id", "score"
-_TOPIC = re.compile(r"<(?:top|topic)\b([^>]*)>", re.IGNORECASE)
-_NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^\s<]+)|number\s*=\s*[\"']([^\"']+)", re.IGNORECASE)
+_TOPIC = re.compile(r"<(?:top|topic)\b([^<>]*)>", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"<num>\s*+(?:Number:\s*+)?([^\s<]+)|number\s*=\s*[\"']([^\"']+)", re.IGNORECASE
+)
 _TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic:)?\s*([^<]+)", re.IGNORECASE)
 NOT_ASKED = "judged, but not among the queries"
 

@@ -95,4 +95,4 @@ def _nested(answers: dict[str, Any]) -> Any:
 
 def _each_once(given: list[Any]) -> list[Any]:
     # Whatever stands in a list of JSON; what is no text is refused later, with its line.
-    return [one for place, one in enumerate(given) if one not in given[:place]]
+    return list({repr(one): one for one in given}.values())

@@ -55,6 +55,8 @@ REALM_SIZES = {
     "searcher_seq_len": 64,
     "reader_seq_len": 320,
 }
+# A reader computes the spans of each width apart.
+MOST_WIDE = 512
 # Cosines lie within 1: sentence-transformers multiplies them by this to train.
 COSINE_SCALE = 20.0
 
@@ -187,6 +189,10 @@ def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
     kind = saved_class(record)
     whole = {**REALM_SIZES, **record}
     width, hidden, most, query, joint = (size(folder / CONFIG, whole, n) for n in REALM_SIZES)
+    if most > MOST_WIDE:
+        raise UserError(
+            f"{folder / CONFIG}: max_span_width is {most:,}; a span has at most {MOST_WIDE} wordpieces"
+        )
     shape: dict[str, Any] = {"embedding": width}
     spans: dict[str, Any] = {"span_width": most, "span_hidden": hidden, **shape}
     spans["span_norm_eps"] = number(folder / CONFIG, record, "reader_layer_norm_eps", 1e-3)

@@ -53,10 +53,10 @@ def _files(folder: Path) -> list[tuple[Path, list[str] | None]]:
         if (folder / index).is_file():
             try:
                 places = json_text.parse((folder / index).read_text("utf-8"))["weight_map"]
-                shards = sorted(set(places.values()))
-                files = [beneath(folder, shard, folder / index) for shard in shards]
-                named = [[n for n in places if places[n] == shard] for shard in shards]
-                return list(zip(files, named, strict=True))
+                named: dict[str, list[str]] = {}
+                for name, shard in places.items():
+                    named.setdefault(shard, []).append(name)
+                return [(beneath(folder, s, folder / index), named[s]) for s in sorted(named)]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"{folder / index} cannot be read: {error!r}") from None
     raise UserError(f"{folder} contains no weights: neither {WHOLE} nor {TORCH}")
