@@ -47,5 +47,8 @@ def encoder_config(folder: Path) -> EncoderConfig:
         # A whole number of JSON may be one that no array holds.
         eps, spread = float(c.layer_norm_eps), float(c.init_stddev)
         return dataclasses.replace(c, layer_norm_eps=eps, init_stddev=spread)
+    except UserError as error:
+        # What checks the sizes of any encoder does not know where they are from.
+        raise error if str(file) in str(error) else UserError(f"{file}: {error}") from None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} has a value of another kind than such a config: {error}") from None
