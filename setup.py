@@ -40,6 +40,8 @@ EXTRAS = {
     "test": [
         *("pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"),
         *("pypdf>=5", "selectolax>=0.4"),
+        # Input that nobody thinks of, against every parser and reader; it brings one small package.
+        "hypothesis>=6.130",
         *(*SERVE, "httpx2>=2"),
     ],
     # A folder of pages: PDF, and HTML with what EPUB is made of. Neither brings another package.

@@ -3,7 +3,9 @@
 import math
 import os
 import threading
+import tokenize
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -15,6 +17,22 @@ _HEADERS = {
 }
 
 
+def header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it is by columns, and kind of the array of a .npy file, which is read up to its data.
+
+    Raises ValueError where that is no header.
+    """
+    read = _HEADERS.get(np.lib.format.read_magic(opened))
+    if read is None:
+        raise ValueError("its header has a format that is not read here")
+    try:
+        with _ONE_PARSES:
+            return read(opened)
+    # What its parsers raise beside that of text which is no literal, or no name of a kind.
+    except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        raise ValueError(f"its header is none ({type(error).__name__})") from None
+
+
 def mapped(file: str | os.PathLike) -> np.ndarray:
     """The array of a .npy file, mapped to read.
 
@@ -22,11 +40,7 @@ def mapped(file: str | os.PathLike) -> np.ndarray:
     EOFError and OSError where it cannot be read.
     """
     with open(file, "rb") as opened:
-        header = _HEADERS.get(np.lib.format.read_magic(opened))
-        if header is None:
-            raise ValueError("its header has a format that is not read here")
-        with _ONE_PARSES:
-            shape, by_columns, dtype = header(opened)
+        shape, by_columns, dtype = header(opened)
         begin = opened.tell()
         said = begin + dtype.itemsize * math.prod(shape)
     size = Path(file).stat().st_size

@@ -1,13 +1,12 @@
 """`ralm check`: whether what lies in a folder is whole, read byte by byte against its checksums."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ralm_jax import versions
+from ralm_jax import json_text, versions
 from ralm_jax.data import corpus
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
@@ -115,7 +114,7 @@ def _problem(verify: Any, *given: Any) -> str:
 
 def _words(manifest: Path, names: tuple[str, ...]) -> str:
     try:
-        record = json.loads(manifest.read_text("utf-8"))
+        record = json_text.parse(manifest.read_text("utf-8"))
         return ", ".join(f"{name} {record[name]}" for name in names if record.get(name) is not None)
     except (OSError, ValueError, AttributeError):
         return ""

@@ -17,7 +17,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import gin
 
@@ -25,10 +25,24 @@ from ralm_jax import settings
 from ralm_jax.arguments.shared import configs, described
 from ralm_jax.errors import UserError, nearest
 
+# Characters of a line: gin takes a time that grows with the square of it, minutes for 100,000.
+LONGEST = 4096
+
+
+def _opened(path: str) -> IO[str]:
+    """A file of a configuration. Raises UserError where a line of it is too long."""
+    with open(path) as file:
+        for number, line in enumerate(file, 1):
+            if len(line) > LONGEST:
+                raise UserError(
+                    f"{path}, line {number}: longer than {LONGEST:,} characters; break it"
+                )
+    return open(path)
+
+
 # Gin also looks for an include inside a Python package of that name, and any folder beside the user's files
 # may pass for one.
-gin.config._FILE_READERS = [(open, os.path.isfile)]
-
+gin.config._FILE_READERS = [(_opened, os.path.isfile)]  # pyrefly: ignore
 
 # Modules and rooms, of which a configuration chooses and binds.
 OFFERED = (
@@ -196,6 +210,8 @@ def _apply(change: str, imports: Sequence[str]) -> None:
     name, equals, value = (part.strip() for part in change.partition("="))
     if not equals or not name or not value:
         raise UserError(f"--set {change!r}: write it as 'NAME = VALUE'")
+    if len(change) > LONGEST:
+        raise UserError(f"--set {change!r:.100}: longer than {LONGEST:,} characters; use a file")
     try:
         gin.parse_config("\n".join([*imports, change]))
     except Exception as error:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ralm_jax import json_text
+
 Message = tuple[dict[str, Any], list[np.ndarray]]
 
 # Bytes of a header: it names a folder at most.
@@ -56,14 +58,24 @@ def receive(connection: Connection) -> Message:
     text = data[_CHECKSUM.size :]
     if len(data) < _CHECKSUM.size or zlib.crc32(text) != _CHECKSUM.unpack_from(data)[0]:
         raise DamagedMessageError("a header is not as it was sent")
-    header = json.loads(text)
-    return header, [_array(connection, *form) for form in header.pop("arrays")]
+    try:
+        header = json_text.parse(text)
+        forms = [_form(*form) for form in header.pop("arrays")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedMessageError(f"a header says {type(error).__name__}") from None
+    return header, [_array(connection, *form) for form in forms]
 
 
-def _array(connection: Connection, kind: str, shape: list[int], checksum: int) -> np.ndarray:
-    size = KINDS[kind].itemsize * math.prod(shape)
+def _form(kind: str, shape: list[int], checksum: int) -> tuple[np.dtype, list[int], int]:
+    if not all(isinstance(length, int) and length >= 0 for length in shape):
+        raise ValueError(f"the shape {shape} is none")
+    return KINDS[kind], list(shape), checksum
+
+
+def _array(connection: Connection, kind: np.dtype, shape: list[int], checksum: int) -> np.ndarray:
+    size = kind.itemsize * math.prod(shape)
     # Of an empty message Connection makes none that is too long.
     data = connection.recv_bytes(size) if size else connection.recv_bytes(1)
     if len(data) != size or zlib.crc32(data) != checksum:
         raise DamagedMessageError("an array is not as it was sent")
-    return np.frombuffer(data, KINDS[kind]).reshape(shape)
+    return np.frombuffer(data, kind).reshape(shape)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ralm_jax import json_text
 from ralm_jax.checksums import DamagedError, sealed, unsealed
 from ralm_jax.errors import UserError
 from ralm_jax.names import beneath
@@ -85,7 +86,7 @@ def current(path: Path) -> tuple[Path, int]:
 
 def _pointer(path: Path) -> dict | None:
     try:
-        record = json.loads((path / MANIFEST).read_text("utf-8"))
+        record = json_text.parse((path / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(record, dict) or record.get("format") != POINTER:
@@ -188,7 +189,7 @@ def _keep_first(path: Path) -> None:
 
 def _own_files(path: Path, manifest: Path) -> list[Path]:
     """The files of version 0 in the folder of the corpus: others that a person put there stay as they are."""
-    names = json.loads(manifest.read_text("utf-8"))["files"]
+    names = json_text.parse(manifest.read_text("utf-8"))["files"]
     files = [beneath(path, name, manifest) for name in (*names, MANIFEST)]
     return [file for file in files if file.is_file()]
 

@@ -22,6 +22,7 @@ ORDER = [
         "errors",
         "batches",
         "former_names",
+        "json_text",
         "names",
         "partition",
         "publishing",

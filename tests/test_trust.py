@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from bad_input import snapshot
 
 from ralm_jax import cli, gin_config
+from ralm_jax.data.texts import Texts
 from ralm_jax.errors import UserError
 from ralm_jax.formats import lines, pages
 from ralm_jax.names import beneath
@@ -150,6 +152,21 @@ def test_ids_name_no_files(tmp_path, monkeypatch):
     assert cli.main(["prepare", "s.jsonl", "--out", "out", "--vocab-size", "50"]) == 0
     outside = {name for name in snapshot(tmp_path) if not name.startswith("out")}
     assert outside == {"s.jsonl"} and set(os.listdir(tmp_path.parent)) == above
+
+
+@pytest.mark.parametrize("form", ["pythonClassName", "python_class_name", "type"])
+def test_the_features_of_a_corpus_import_nothing(ran, tiny, form):
+    texts = shutil.copytree(tiny.corpus.path / "texts", ran / "texts")
+    (texts / "features.json").write_text(json.dumps({form: "foreign.Features"}))
+    with pytest.raises(UserError, match="features are of foreign"):
+        Texts(ran)
+    assert not (ran / "ran").exists()
+
+
+def test_a_mistake_is_one_line_whatever_it_quotes():
+    said = str(UserError("q.json: a" + "\n" * 9 + "b" * 100_000 + "; save it again"))
+    assert said.startswith("q.json: a ") and said.endswith("bb; save it again")
+    assert len(said) < 1000 and said.isprintable()
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "part.jsonl"])

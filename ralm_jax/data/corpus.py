@@ -21,7 +21,6 @@ name and published by one rename.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ralm_jax import checksums, versions
+from ralm_jax import checksums, json_text, versions
 from ralm_jax.arrays import mapped
 from ralm_jax.data.texts import ROWS, TEXTS, Texts
 from ralm_jax.data.tokenizer import VOCABULARY, Vocabulary
@@ -206,7 +205,7 @@ def _manifest(path: Path) -> dict[str, Any]:
             raise UserError(
                 f"there is no corpus at {path}; make one with: ralm prepare SOURCE --out {path}"
             )
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = json_text.parse(file.read_text(encoding="utf-8"))
         found = manifest["format"]
         # Another format may have another way to say that it is whole.
         if found == FORMAT:
@@ -250,7 +249,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 def fingerprint(path: Path) -> str | None:
     """The fingerprint of the corpus at `path`; None where there is none that can be read."""
     try:
-        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
+        return json_text.parse((path / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

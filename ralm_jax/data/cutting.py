@@ -152,7 +152,12 @@ class Cutter:
         goes_on = ~self._vocabulary.begins(pieces.ids)
         bounds, source = passages.cut_long(bounds, room[owner], goes_on)
         counts["sentences cut"] = int((np.bincount(source) > 1).sum())
-        return bounds, owner[source]
+        # Of a sentence with a long run of blanks, parts that are nothing else: no passage is made of one. A
+        # character whose bytes are pieces of two parts is in the text of the second.
+        seen = np.cumsum(np.append(0, pieces.stops > pieces.starts))
+        following = np.append(pieces.starts, len(pieces.joined))[bounds[:, 1]]
+        some = seen[np.searchsorted(pieces.starts, following)] > seen[bounds[:, 0]]
+        return bounds[some], owner[source[some]]
 
     def _by_itself(
         self,

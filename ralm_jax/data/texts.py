@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax import versions
+from ralm_jax import json_text, versions
 from ralm_jax.arrays import mapped
+from ralm_jax.errors import UserError
 from ralm_jax.terminal import watched
 
 TEXTS, ROWS = "texts", "text_rows.npy"
@@ -26,10 +27,9 @@ class Texts:
     """Random access to the id, documents, title and text of each passage, as bytes."""
 
     def __init__(self, folder: Path):
-        # The import takes half a second, and training needs no texts.
-        import tensorflow_datasets as tfds
-
-        self.source: Any = tfds.builder_from_directory(folder / TEXTS).as_data_source(split="train")
+        with _explained(folder):
+            self.source: Any = _source(folder / TEXTS)
+        self._folder = folder
         self.rows = np.array(mapped(folder / ROWS)) if (folder / ROWS).exists() else None
 
     @property
@@ -41,10 +41,60 @@ class Texts:
         return len(self.source if self.rows is None else self.rows)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.source[int(row) if self.rows is None else int(self.rows[row])]
+        with _explained(self._folder):
+            return self.source[int(row) if self.rows is None else int(self.rows[row])]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[row] for row in range(len(self)))
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Of a damaged dataset, TFDS and its readers raise whatever they meet."""
+    try:
+        yield
+    except (OSError, IndexError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the corpus {folder} is damaged: {TEXTS} cannot be read ({said}); prepare it again"
+        ) from None
+
+
+def _source(path: Path) -> Any:
+    """The dataset, given that it has our features. Raises ValueError where it has others."""
+    # The import takes half a second, and training needs no texts.
+    import tensorflow_datasets as tfds
+
+    # TFDS imports the classes that are named here, and a corpus may be a stranger's.
+    for name in _classes(json_text.parse((path / "features.json").read_text("utf-8"))):
+        if not str(name).startswith("tensorflow_datasets.core.features."):
+            raise ValueError(f"its features are of {name}")
+    source: Any = tfds.builder_from_directory(path).as_data_source(split="train")
+    if repr(source.dataset_info.features) != repr(_features()):
+        raise ValueError("its features are others")
+    return source
+
+
+def _classes(found: Any) -> Iterator[Any]:
+    """The names of classes in the features of a dataset, in the forms that TFDS has had for them."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            if key.replace("_", "").lower() in ("pythonclassname", "type"):
+                yield value
+            yield from _classes(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from _classes(value)
+
+
+def _features() -> Any:
+    import tensorflow_datasets as tfds
+
+    text = tfds.features.Text()
+    several = {"documents": tfds.features.Sequence(text)}
+    return tfds.features.FeaturesDict({"id": text, **several, "title": text, "text": text})
 
 
 def write_texts(
@@ -61,10 +111,7 @@ def write_texts(
     # Its classes are made at run time.
     messages: Any = tf_example_pb2
     path.mkdir()
-    text = tfds.features.Text()
-    features = tfds.features.FeaturesDict(
-        {"id": text, "documents": tfds.features.Sequence(text), "title": text, "text": text}
-    )
+    features = _features()
     template = tfds.core.ShardedFileTemplate(
         data_dir=path, dataset_name="texts", split="train", filetype_suffix="array_record"
     )

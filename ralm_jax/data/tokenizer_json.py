@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
+from ralm_jax import json_text
 from ralm_jax.data.tokenizer import Vocabulary, Wordpieces
 from ralm_jax.data.tokenizer_settings import SETTINGS
 from ralm_jax.errors import UserError
@@ -37,6 +38,8 @@ UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 BLANK = "▁"
+# Letters of scripts that few vocabularies have.
+_UNKNOWN = "\u16a0 \ua015 \U00010348"
 
 
 class Roles(NamedTuple):
@@ -69,7 +72,7 @@ def exchanged(rows: np.ndarray, pad: int) -> np.ndarray:
 def read_file(file: Path) -> dict[str, Any]:
     """A tokenizer.json. Raises UserError where it cannot be read."""
     try:
-        record = json.loads(file.read_text("utf-8"))
+        record = json_text.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
     if not (isinstance(record, dict) and isinstance(record.get("model"), dict)):
@@ -109,7 +112,7 @@ def ids_of(record: dict[str, Any], file: Path) -> dict[str, int]:
         if not isinstance(pieces, dict):
             pieces = {piece: i for i, (piece, _) in enumerate(pieces)}
         return pieces | {t["content"]: int(t["id"]) for t in record.get("added_tokens") or ()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} cannot be read: {error!r}") from None
 
 
@@ -118,14 +121,14 @@ def _roles(file: Path, ids: dict[str, int]) -> Roles:
     for name in (SETTINGS, SPECIAL_TOKENS):
         if (file.parent / name).is_file():
             try:
-                said |= json.loads((file.parent / name).read_text("utf-8"))
+                said |= json_text.parse((file.parent / name).read_text("utf-8"))
             except (OSError, ValueError, TypeError) as error:
                 raise UserError(f"{file.parent / name} cannot be read: {error}") from None
     tokens = {}
     for role, names in ROLES.items():
         given = said.get(f"{role}_token")
         given = given.get("content") if isinstance(given, dict) else given
-        if given is not None and given not in ids:
+        if given is not None and not (isinstance(given, str) and given in ids):
             raise UserError(f"{file} has no token {given!r}, which is named as its {role}_token")
         found = given or next((name for name in names if name in ids), None)
         if found is not None:
@@ -156,8 +159,12 @@ def _load(file: Path, state: tuple) -> Loaded:
     found = _roles(file, ids)
     try:
         tokenizer = Tokenizer.from_str(json.dumps(_with_padding_first(record, ids, found)))
-    except Exception as error:
-        # The library raises Exception itself, whatever it meets.
+        # What its pieces do not make up is an error only where it is met.
+        tokenizer.encode(_UNKNOWN, add_special_tokens=False)
+    except BaseException as error:
+        # The library raises Exception itself, whatever it meets; and where it panics, no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from ralm_jax import json_text
 from ralm_jax.errors import UserError
 
 SETTINGS = "tokenizer_config.json"
@@ -128,7 +129,7 @@ def read_settings(file: Path) -> TokenizerSettings:
     Raises UserError: the file cannot be read, or is of another tokenizer than BERT's.
     """
     try:
-        config = json.loads(file.read_text("utf-8"))
+        config = json_text.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}); is it the folder of a run?") from None
     if not isinstance(config, dict):

@@ -1,6 +1,5 @@
 """Columns on disk: Parquet, Arrow, and the folders that the `datasets` library saves."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from ralm_jax import json_text
 from ralm_jax.errors import UserError
 from ralm_jax.formats.lines import Records, begins_with
 from ralm_jax.names import beneath
@@ -98,7 +98,7 @@ def saved_files(folder: Path, wanted: str | None = None) -> list[Path]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = json_text.parse(file.read_text("utf-8"))
     except OSError:
         raise UserError(f"{file.parent}: there is no {file.name}; copy the folder whole") from None
     except ValueError:

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ralm_jax import json_text
 from ralm_jax.errors import UserError
 from ralm_jax.formats.lines import Records, text_lines
 
@@ -52,11 +53,9 @@ def parsed(text: str, where: str) -> Any:
 def _loaded(text: str, where: str, said: Callable[[json.JSONDecodeError], str]) -> Any:
     """`said` puts the place of a mistake into words."""
     try:
-        return json.loads(text)
+        return json_text.parse(text)
     except json.JSONDecodeError as error:
         raise UserError(said(error)) from None
-    except RecursionError:
-        raise UserError(f"{where}: invalid JSON (nested too deeply)") from None
     except ValueError as error:
         raise UserError(f"{where}: invalid JSON ({error})") from None
 
@@ -74,8 +73,8 @@ def _whole(path: Path, first: str, remaining: Iterator[tuple[str, str]]) -> Any:
     if not first.startswith("{") or path.stat().st_size > _WHOLE:
         return None
     try:
-        return json.loads("\n".join(chain([first], (line for _, line in remaining))))
-    except (ValueError, RecursionError):
+        return json_text.parse("\n".join(chain([first], (line for _, line in remaining))))
+    except ValueError:
         return None
 
 

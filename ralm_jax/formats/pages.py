@@ -40,7 +40,7 @@ _BLOCKS = (
 # No text has it: marks where a block begins or ends until white space has been joined.
 _BREAK = "\x1e"
 # XHTML may write an element without content so, which HTML takes for one that never ends.
-_EMPTY = re.compile(rb"<(title|script|style|textarea|iframe)\b([^>]*)/>", re.IGNORECASE)
+_EMPTY = re.compile(rb"<(title|script|style|textarea|iframe)\b([^<>]*)/>", re.IGNORECASE)
 # Titles that are the names of what a program made the file from.
 _NO_TITLE = re.compile(
     r"(?:microsoft word|powerpoint|untitled|.*\.\w{2,5}$).*", re.IGNORECASE | re.DOTALL

@@ -11,7 +11,7 @@ import bm25s
 import numpy as np
 from tqdm import tqdm
 
-from ralm_jax import cache, checksums
+from ralm_jax import cache, checksums, json_text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.lexical.bm25 import K1, B
 
@@ -96,7 +96,7 @@ def _check(place: Path) -> None:
     """Raises ValueError where files of a stored index are not as they were written."""
     if place.is_dir() and not (place / _SEAL).exists():
         raise ValueError("it has no checksums, as those of earlier releases")
-    for name, checksum in checksums.unsealed(json.loads((place / _SEAL).read_bytes())).items():
+    for name, checksum in checksums.unsealed(json_text.parse((place / _SEAL).read_bytes())).items():
         checksums.check(place / name, checksum)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ralm_jax import versions
+from ralm_jax import json_text, versions
 from ralm_jax.data.corpus import ARRAYS, DOCUMENTS, TAGGER, Corpus
 from ralm_jax.data.corpus_writer import ArrayWriter, write_manifest
 from ralm_jax.data.texts import ROWS, TEXTS, write_texts
@@ -37,9 +37,14 @@ def documents(corpus: Corpus) -> Iterator[tuple[str, str, list[str]]]:
     if file.exists():
         corpus.check((DOCUMENTS,))
         with file.open(encoding="utf-8") as lines:
-            for line in lines:
-                id, digest, contents = json.loads(line)
-                yield id, digest, contents
+            try:
+                for line in lines:
+                    id, digest, contents = json_text.parse(line)
+                    yield str(id), str(digest), [str(content) for content in contents]
+            except (ValueError, TypeError) as error:
+                raise UserError(
+                    f"the corpus {corpus.path} is damaged: {DOCUMENTS}: {error}; prepare it again"
+                ) from None
         return
     found: dict[str, list[str]] = {}
     for record in corpus.texts():

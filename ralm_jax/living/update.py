@@ -6,13 +6,12 @@ an update changes nothing. Passages stay in their order, and new ones stand behi
 """
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ralm_jax import versions
+from ralm_jax import json_text, versions
 from ralm_jax.data import salient
 from ralm_jax.data.corpus import TAGGER, Corpus, open_corpus
 from ralm_jax.data.corpus_writer import CorpusWriter
@@ -175,7 +174,7 @@ def _tagger(present: Corpus) -> salient.CorpusTagger:
     file = present.version.folder / TAGGER
     if file.exists():
         present.check((TAGGER,))
-        return salient.CorpusTagger.of(json.loads(file.read_text("utf-8")))
+        return salient.CorpusTagger.of(json_text.parse(file.read_text("utf-8")))
     texts, characters, sample = present.texts(), 0, []
     for row in range(0, len(texts), max(1, len(texts) // 50_000)):
         sample.append(texts[row]["text"].decode())

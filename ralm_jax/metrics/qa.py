@@ -101,7 +101,10 @@ def has_match(text: str, patterns: Iterable[str]) -> bool:
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A pattern as it is matched with plain text. Raises re.error for what is no regular expression."""
-    return re.compile(plain(pattern), re.IGNORECASE | re.MULTILINE)
+    try:
+        return re.compile(plain(pattern), re.IGNORECASE | re.MULTILINE)
+    except (RecursionError, OverflowError):
+        raise re.error("it is nested too deeply, or repeats too often") from None
 
 
 def _overlap(found: Sequence[str], wanted: Sequence[str]) -> float:

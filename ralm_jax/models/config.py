@@ -74,6 +74,11 @@ class EncoderConfig:
                 f"EncoderConfig: hidden {self.hidden} does not divide into {self.heads} heads; "
                 "change one of them"
             )
+        if self.rotary and self.hidden // self.heads % 2:
+            raise UserError(
+                f"EncoderConfig: positions turn pairs of numbers, and heads of {self.hidden // self.heads} "
+                "have no whole number of them; change hidden or heads"
+            )
         if self.attention == "cudnn" and not self.can_fuse:
             raise UserError(
                 "EncoderConfig.attention is 'cudnn', which takes bfloat16, no dropout of attention, and "

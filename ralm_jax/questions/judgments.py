@@ -15,8 +15,10 @@ from ralm_jax.questions.records import IDS, QUESTIONS
 QUERY, DOCUMENT, GRADE = "query-id", "corpus-id", "score"
 # As MTEB and as ir_datasets names them.
 _NAMES = ((QUERY, "query_id"), (DOCUMENT, "doc_id"), (GRADE, "relevance"))
-_TOPIC = re.compile(r"<(?:top|topic)\b([^>]*)>", re.IGNORECASE)
-_NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^\s<]+)|number\s*=\s*[\"']([^\"']+)", re.IGNORECASE)
+_TOPIC = re.compile(r"<(?:top|topic)\b([^<>]*)>", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"<num>\s*+(?:Number:\s*+)?([^\s<]+)|number\s*=\s*[\"']([^\"']+)", re.IGNORECASE
+)
 _TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic:)?\s*([^<]+)", re.IGNORECASE)
 NOT_ASKED = "judged, but not among the queries"
 
@@ -76,12 +78,11 @@ def _judgments(path: Path) -> Iterator[tuple[str, str, int]]:
         yield from _json_judgments(path)
         return
     rows = [(where, line.split()) for where, line in text_lines(path)]
+    rows = [(where, cells) for where, cells in rows if not {*cells[:1]} & {*_NAMES[0]}]
     idle = _says_nothing([cells for _, cells in rows])
     for where, cells in rows:
-        if cells[0] not in _NAMES[0]:
-            yield _judgment(
-                [*cells[:idle], *cells[idle + 1 :]] if len(cells) == 4 else cells, where
-            )
+        three = [*cells[:idle], *cells[idle + 1 :]] if len(cells) == 4 else cells
+        yield _judgment(three, where)
 
 
 def _says_nothing(rows: Sequence[list[str]]) -> int:
@@ -119,7 +120,7 @@ def _judgment(cells: Sequence[Any], where: str) -> tuple[str, str, int]:
         if query is None or document is None:
             raise ValueError
         return str(query), str(document), int(grade)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{where}: expected a query, a document and a grade, or the four columns of TREC; found "
             f"{json.dumps(cells, default=str)[:80]}"

@@ -4,10 +4,10 @@ The names are those of ORQA, SQuAD, TriviaQA, NQ-open, DPR, KILT, FlashRAG, Hotp
 """
 
 import ast
-import json
 from collections.abc import Iterable
 from typing import Any
 
+from ralm_jax import json_text
 from ralm_jax.errors import UserError
 from ralm_jax.formats.lines import Records
 
@@ -32,7 +32,7 @@ def listed(cell: str, where: str) -> Any:
     text = cell.strip()
     if not text.startswith("["):
         return cell
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json_text.parse, ast.literal_eval):
         try:
             return parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -95,4 +95,4 @@ def _nested(answers: dict[str, Any]) -> Any:
 
 def _each_once(given: list[Any]) -> list[Any]:
     # Whatever stands in a list of JSON; what is no text is refused later, with its line.
-    return [one for place, one in enumerate(given) if one not in given[:place]]
+    return list({repr(one): one for one in given}.values())

@@ -6,7 +6,6 @@ question tower they came with, which stands in for the missing one, and by the c
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ralm_jax import json_text
 from ralm_jax.data.passages import content_id
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
@@ -71,8 +71,13 @@ def _stamps(roots: Iterable[Path]) -> Iterator[tuple[Path, int, tuple[str, str]]
     """(root, step, (fingerprint, what embedded)) of each version."""
     for root in roots:
         for step in index.versions(root):
-            manifest = json.loads((index.folder(root, step) / index.MANIFEST).read_text("utf-8"))
-            yield root, step, (manifest.get("fingerprint", ""), index.encoder_of(manifest))
+            manifest = index.folder(root, step) / index.MANIFEST
+            try:
+                record = json_text.parse(manifest.read_text("utf-8"))
+                stamp = str(record.get("fingerprint", "")), str(index.encoder_of(record))
+            except (ValueError, AttributeError):
+                raise UserError(f"{manifest} is damaged; restore that folder from a copy") from None
+            yield root, step, stamp
 
 
 def in_order(imported: Imported, ids: np.ndarray) -> tuple[np.ndarray | None, str]:
@@ -100,7 +105,7 @@ def _content_ids(file: Path, count: int) -> np.ndarray:
     """Content ids of the imported passages [N] S32, as `prepare` makes them of these texts."""
     try:
         with file.open(encoding="utf-8") as lines:
-            records = map(json.loads, watched(lines, "matching imported passages", count))
+            records = map(json_text.parse, watched(lines, "matching imported passages", count))
             ids = (content_id(x["title"], x["text"].strip()).encode() for x in records)
             return np.fromiter(ids, "S32", count)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

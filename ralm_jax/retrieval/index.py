@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ralm_jax import arrays
+from ralm_jax import arrays, json_text
 from ralm_jax.errors import UserError
 from ralm_jax.former_names import INDEX
 
@@ -168,7 +168,7 @@ def open_version(
     """
     path = folder(root, step)
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json_text.parse((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise UserError(
                 f"index {path}: its format is {manifest['format']}, and this release reads {FORMAT}"
@@ -200,7 +200,7 @@ def verify(root: str | os.PathLike, step: int) -> None:
     """Reads all of a version. Raises UserError where it is not as it was written."""
     manifest = folder(root, step) / MANIFEST
     try:
-        fingerprint = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
+        fingerprint = json_text.parse(manifest.read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         fingerprint = ""
     open_version(root, step, fingerprint)
@@ -214,7 +214,9 @@ def made_by(
         for step in versions(root):
             # One that is damaged, or that its owner removes meanwhile, is not found.
             with contextlib.suppress(UserError, OSError, ValueError):
-                manifest = json.loads((folder(root, step) / MANIFEST).read_text(encoding="utf-8"))
+                manifest = json_text.parse(
+                    (folder(root, step) / MANIFEST).read_text(encoding="utf-8")
+                )
                 if (encoder_of(manifest), manifest.get("fingerprint")) == (
                     encoder_hash,
                     fingerprint,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax import checksums
+from ralm_jax import checksums, json_text
 from ralm_jax.retrieval.index import VECTORS, sync
 from ralm_jax.retrieval.scann_build import (
     all_leaves,
@@ -260,7 +260,7 @@ def _load(folder: pathlib.Path, file: pathlib.Path, config: ScannConfig) -> Scan
     """The stored index, or None if there is none or it is not whole."""
     vectors = _mapped(file)
     try:
-        settings = Settings(**checksums.unsealed(json.loads((folder / SETTINGS).read_text())))
+        settings = Settings(**checksums.unsealed(json_text.parse((folder / SETTINGS).read_text())))
         names = {path.name: path.stat().st_size for path in folder.iterdir()}
         names.pop(SETTINGS)
         # Names too: ScaNN would unpickle a file of document ids, which we never write.

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from ralm_jax import json_text
 from ralm_jax.errors import UserError
 from ralm_jax.former_names import CHECKPOINT
 
@@ -196,7 +197,7 @@ def verify(where: Path) -> dict[str, str]:
         raise UserError(f"there is no checkpoint at {where}")
     damage = "checkpoint {} is damaged ({}): remove it to go on from an earlier one"
     try:
-        seal = json.loads((where / _SEAL).read_bytes())
+        seal = json_text.parse((where / _SEAL).read_bytes())
         kinds, checksums = seal["leaves"], seal["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(damage.format(where, f"its {_SEAL} cannot be read")) from error

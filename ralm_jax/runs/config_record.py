@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ralm_jax.errors import UserError
 from ralm_jax.former_names import renamed
-from ralm_jax.runs.files import write_atomically
+from ralm_jax.runs.files import damaged, write_atomically
 
 CONFIG = "config.gin"
 # Written since settings are compared by name. A configuration without it came from an older
@@ -40,7 +40,10 @@ def check_config(run: Path, resolved: str) -> None:
     file = run / CONFIG
     if not file.exists() or not _made_with(run):
         return
-    kept = file.read_text("utf-8")
+    try:
+        kept = file.read_text("utf-8")
+    except ValueError:
+        raise damaged(file) from None
     there, here = settings_of(kept), settings_of(resolved)
     names = there.keys() | here.keys() if kept.startswith(HEADER) else there.keys() & here.keys()
     changed = [name for name in sorted(names) if there.get(name) != here.get(name)]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ralm_jax import json_text
 from ralm_jax.checksums import DamagedError, sealed, unsealed
 from ralm_jax.errors import UserError
 
@@ -25,10 +26,10 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object, without its checksum. Raises UserError where the file is missing or damaged."""
     try:
-        return unsealed(json.loads(path.read_text("utf-8")))
+        return unsealed(json_text.parse(path.read_text("utf-8")))
     except DamagedError as error:
         raise damaged(path, str(error)) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); is it the folder of a run?") from error
 
 

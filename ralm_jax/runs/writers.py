@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from tensorboardX import SummaryWriter
 
+from ralm_jax import json_text
 from ralm_jax.checksums import CHECKSUM, sealed, unsealed
 from ralm_jax.errors import UserError
 from ralm_jax.former_names import METRICS
@@ -85,10 +86,10 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             if not line.endswith("\n"):
                 break
             try:
-                record = json.loads(line)
+                record = json_text.parse(line)
                 lines.append(_checked(record, is_sealed))
                 is_sealed = CHECKSUM in record
-            except (ValueError, RecursionError):
+            except ValueError:
                 raise UserError(
                     f"{path}, line {number}: not as it was written; remove that line, or restore the file "
                     "from a copy"

@@ -191,11 +191,13 @@ def _scalar(value: str) -> str:
     return "" if value in ("~", "null") else value
 
 
+# No run of blanks is given back (the quantifiers are possessive): it would be tried at every length of it.
 _MARKDOWN_HEADING = re.compile(
-    r"\s*(?:#\s+(?P<hash>\S.*?)\s*#*|(?P<line>\S.*)\n[=]{3,}[ \t]*)(?:\n|\Z)"
+    r"\s*+(?:#\s++(?P<hash>\S.*+)(?:\n(?:\s*(?:\n|\Z))?|\Z)"
+    r"|(?P<line>\S.*+)\n={3,}+[ \t]*+(?:\n|\Z))"
 )
 _RST_HEADING = re.compile(
-    r"\s*(?:([^\w\s])\1{2,}[ \t]*\n)?[ \t]*(?P<line>\S.*)\n([^\w\s])\3{2,}[ \t]*(?:\n|\Z)"
+    r"\s*+(?:([^\w\s])\1{2,}+[ \t]*+\n)?[ \t]*+(?P<line>\S.*+)\n([^\w\s])\3{2,}+[ \t]*+(?:\n|\Z)"
 )
 
 
@@ -203,13 +205,18 @@ def _split_heading(text: str, suffix: str) -> tuple[str | None, str]:
     """The heading that a text begins with and what follows it, or None and all of the text."""
     if suffix in _MARKDOWN:
         found = _MARKDOWN_HEADING.match(text)
-        title = found and (found["hash"] or found["line"])
+        title = found and (_without_closing(found["hash"]) or found["line"])
     elif suffix == ".rst":
         found = _RST_HEADING.match(text)
         title = found and found["line"]
     else:
         found = title = None
     return (title.strip(), text[found.end() :]) if found and title else (None, text)
+
+
+def _without_closing(heading: str | None) -> str | None:
+    """A Markdown heading without the marks that may close it; one of nothing else is the first of them."""
+    return heading and (heading.rstrip("#").rstrip() or heading[0])
 
 
 def _title_of_name(path: Path, folder: Path) -> str:

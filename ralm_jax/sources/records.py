@@ -18,7 +18,7 @@ TEXTS = ("text", "contents", "content", "page_content", "passage", "body")
 TITLES = ("title", "wikipedia_title")
 # KILT's paragraphs say so what they are.
 _KILT_MARK = re.compile(r"(?:Section|BULLET)::::(?:-\s*)?")
-_LINK = re.compile(r"</?a\b[^>]*>")
+_LINK = re.compile(r"</?a\b[^<>]*>")
 
 
 class Columns(NamedTuple):

@@ -1,9 +1,9 @@
 """Verbs that take something in or hand it back: text, released models, runs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ralm_jax import json_text
 from ralm_jax.arguments.shared import columns
 from ralm_jax.errors import UserError
 from ralm_jax.verbs.figures import Write
@@ -64,7 +64,7 @@ def export(arguments, write: Write) -> None:
 
 def _report(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text("utf-8"))
+        return json_text.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--report: {file} cannot be read: {error}") from error
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
+from ralm_jax import arrays
 from ralm_jax.errors import UserError
 
 # What an array of byte strings is pickled with, by numpy 1 and 2, and for bytes by old protocols.
@@ -39,21 +38,18 @@ def read(file: Path) -> Iterator[str]:
     """
     try:
         with file.open("rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            header = {1: np.lib.format.read_array_header_1_0}.get(
-                version[0], np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = header(stream)
+            shape, _, dtype = arrays.header(stream)
             if len(shape) != 1:
                 raise UserError(f"{file} has the shape {shape}; it must be a list of texts")
             if dtype.kind in "SU":
-                texts = np.load(file, mmap_mode="r", allow_pickle=False)
+                texts = arrays.mapped(file)
                 yield from (_text(bytes(x) if dtype.kind == "S" else str(x)) for x in texts)
             elif dtype.kind == "O":
                 yield from _listed(stream, shape[0], file)
             else:
                 raise UserError(f"{file} contains {dtype} instead of texts")
-    except (OSError, ValueError, EOFError, IndexError) as error:
+    # numpy has a SystemError for what is no character.
+    except (OSError, ValueError, EOFError, IndexError, SystemError) as error:
         raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
 
 

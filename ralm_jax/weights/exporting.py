@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from ralm_jax import json_text
 from ralm_jax.data.tokenizer import load_tokenizer, pieces_of
 from ralm_jax.data.tokenizer_json import roles
 from ralm_jax.data.tokenizer_settings import SETTINGS
@@ -231,7 +232,7 @@ def _passages(opened: OpenRun) -> tuple[list[dict], np.ndarray]:
             raise UserError(f"the run {run} was imported and has no passages: give --corpus")
         vectors = index.open_version(folder, 0, imported.FINGERPRINT).vectors
         with (run / PASSAGES).open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file], vectors
+            return [json_text.parse(line) for line in file], vectors
     vectors, rows = opened.vectors, range(opened.corpus.size)
     passages = [_record(opened.texts[row]) for row in watched(rows, "reading texts", len(rows))]
     return passages, vectors

@@ -8,7 +8,7 @@ encoder that is there.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ralm_jax.models.ralm import Ralm
 from ralm_jax.weights import layout, sentence_modules, sentence_settings
 from ralm_jax.weights.architectures import known
 from ralm_jax.weights.architectures.bert import BERT
-from ralm_jax.weights.architectures.kind import Architecture
+from ralm_jax.weights.architectures.kind import Architecture, number, size
 from ralm_jax.weights.architectures.known import encoder_config
 from ralm_jax.weights.layout import Slot
 from ralm_jax.weights.model_folder import (
@@ -30,6 +30,7 @@ from ralm_jax.weights.model_folder import (
     length_limit,
     modules,
     read_object,
+    saved_class,
 )
 from ralm_jax.weights.tensors import Tensors, read_tensors
 
@@ -46,6 +47,16 @@ IGNORED = (
     "pooler.dense.weight",
     "pooler.dense.bias",
 )
+# In a config.json of REALM, with what they are where it does not say.
+REALM_SIZES = {
+    "retriever_proj_size": 128,
+    "span_hidden_size": 256,
+    "max_span_width": 10,
+    "searcher_seq_len": 64,
+    "reader_seq_len": 320,
+}
+# A reader computes the spans of each width apart.
+MOST_WIDE = 512
 # Cosines lie within 1: sentence-transformers multiplies them by this to train.
 COSINE_SCALE = 20.0
 
@@ -175,17 +186,17 @@ def _cross_encoder(folder: Path, c: EncoderConfig, tensors: Tensors, name: str) 
 def _realm(folder: Path, c: EncoderConfig, tensors: Tensors) -> Read:
     """One of the five classes of transformers 4, known by `architectures`."""
     record = read_object(folder / CONFIG)
-    kind = (record.get("architectures") or ["none"])[0]
-    width, hidden = record.get("retriever_proj_size", 128), record.get("span_hidden_size", 256)
-    shape = {"embedding": width}
-    spans = {
-        "span_width": record.get("max_span_width", 10),
-        "span_hidden": hidden,
-        "span_norm_eps": record.get("reader_layer_norm_eps", 1e-3),
-        **shape,
-    }
+    kind = saved_class(record)
+    whole = {**REALM_SIZES, **record}
+    width, hidden, most, query, joint = (size(folder / CONFIG, whole, n) for n in REALM_SIZES)
+    if most > MOST_WIDE:
+        raise UserError(
+            f"{folder / CONFIG}: max_span_width is {most:,}; a span has at most {MOST_WIDE} wordpieces"
+        )
+    shape: dict[str, Any] = {"embedding": width}
+    spans: dict[str, Any] = {"span_width": most, "span_hidden": hidden, **shape}
+    spans["span_norm_eps"] = number(folder / CONFIG, record, "reader_layer_norm_eps", 1e-3)
     lengths = _lengths(folder, c)
-    query, joint = record.get("searcher_seq_len", 64), record.get("reader_seq_len", 320)
     asked = _lengths(folder, c, query=query, joint=joint)
     shape["norm_eps"] = spans["norm_eps"] = c.layer_norm_eps
     head, projection = ["reader: masked-LM head"], ["retriever: projection"]
@@ -251,8 +262,7 @@ def _filled(folder: Path, model, slots, tensors: Tensors, lengths: Lengths, draw
     for name in sorted(tensors.keys() - used):
         if not name.endswith(ignored) and "cls.predictions." not in name and name != BLOCKS:
             raise UserError(f"{folder}: the tensor {name} has no place in this kind of model")
-    config = read_object(folder / CONFIG)
-    kind = (config.get("architectures") or [type(model).__name__])[0]
+    kind = saved_class(read_object(folder / CONFIG)) or type(model).__name__
     # A pooler may have begun a retriever, and still is no part of the reader it came with.
     poolers = {name for name in tensors if "pooler.dense." in name}
     unused = {name: tensors[name] for name in sorted(tensors.keys() - used | poolers)}

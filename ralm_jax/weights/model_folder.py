@@ -1,9 +1,9 @@
 """What the JSON files in a model's folder say: its modules, its sizes, how long its texts are."""
 
-import json
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from ralm_jax import json_text
 from ralm_jax.data.tokenizer_settings import SETTINGS
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
@@ -27,6 +27,12 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
     if not listed:
         raise UserError(f"{file} must be a list of modules, each with a type and a path")
     return listed
+
+
+def saved_class(record: dict[str, Any]) -> str | None:
+    """The class that a config.json says the model was saved from."""
+    classes = record.get("architectures")
+    return str(classes[0]) if isinstance(classes, list) and classes else None
 
 
 def encoder_folder(folder: Path) -> Path:
@@ -54,7 +60,7 @@ def length_limit(folder: Path, c: EncoderConfig) -> int:
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text("utf-8"))
+        return json_text.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
 

@@ -6,7 +6,7 @@ The formats of other libraries have none: of a model without these, a byte that 
 import json
 from pathlib import Path
 
-from ralm_jax import checksums
+from ralm_jax import checksums, json_text
 from ralm_jax.errors import UserError
 
 FILE = "ralm_checksums.json"
@@ -26,10 +26,10 @@ def check(folder: Path) -> None:
     """Raises UserError where a folder has them and a file is not as it was written, or is missing."""
     for seal in sorted(folder.rglob(FILE)):
         try:
-            record = checksums.unsealed(json.loads(seal.read_bytes()))
+            record = checksums.unsealed(json_text.parse(seal.read_bytes()))
             for name, checksum in record.items():
                 checksums.check(seal.parent / Path(name).name, checksum)
-        except (ValueError, OSError, RecursionError) as error:
+        except (ValueError, OSError) as error:
             said = error if isinstance(error, checksums.DamagedError) else f"{seal}: {error}"
             raise UserError(
                 f"{said}: it was exported otherwise; export it again, or remove {seal} to take it as it is"

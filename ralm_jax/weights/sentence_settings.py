@@ -44,7 +44,7 @@ def prompts(folder: Path) -> Prompts:
     def first(*names: str) -> str | None:
         # An empty prompt of that name is meant to be empty.
         given = next((name for name in names if name in found), options.get("default_prompt_name"))
-        return given if given in named else None
+        return given if isinstance(given, str) and given in named else None
 
     return Prompts(named, first("query"), first("document", "passage", "corpus"))
 

@@ -5,7 +5,6 @@ Nothing here runs what a file says: safetensors hold numbers only, and PyTorch r
 """
 
 import errno
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ralm_jax import json_text
 from ralm_jax.errors import UserError
 from ralm_jax.formats.lines import begins_with
 from ralm_jax.names import beneath
@@ -52,11 +52,11 @@ def _files(folder: Path) -> list[tuple[Path, list[str] | None]]:
             return [(folder / whole, None)]
         if (folder / index).is_file():
             try:
-                places = json.loads((folder / index).read_text("utf-8"))["weight_map"]
-                shards = sorted(set(places.values()))
-                files = [beneath(folder, shard, folder / index) for shard in shards]
-                named = [[n for n in places if places[n] == shard] for shard in shards]
-                return list(zip(files, named, strict=True))
+                places = json_text.parse((folder / index).read_text("utf-8"))["weight_map"]
+                named: dict[str, list[str]] = {}
+                for name, shard in places.items():
+                    named.setdefault(shard, []).append(name)
+                return [(beneath(folder, s, folder / index), named[s]) for s in sorted(named)]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"{folder / index} cannot be read: {error!r}") from None
     raise UserError(f"{folder} contains no weights: neither {WHOLE} nor {TORCH}")
@@ -78,13 +78,13 @@ def _cut_off(file: Path) -> str | None:
     try:
         data = file.read_bytes()
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
+        header = json_text.parse(data[8 : 8 + size])
         ends = sorted(
             (at["data_offsets"][1], name) for name, at in header.items() if name != "__metadata__"
         )
         last = next(name for end, name in ends if 8 + size + end > len(data))
         return f"it is cut off in {last}, at {len(data):,} of {8 + size + ends[-1][0]:,} bytes"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
         return None
 
 

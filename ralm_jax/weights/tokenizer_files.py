@@ -79,7 +79,7 @@ def read(folder: Path, rows: int) -> Found:
         if fast is not None and not _is_berts(config, fast):
             return _as_it_is(folder / FAST, rows)
         return _found(folder, rows, config, fast)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{folder}: the tokenizer's files cannot be read: {error!r}") from None
 
 

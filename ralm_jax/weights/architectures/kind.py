@@ -59,10 +59,18 @@ def size(file: Path, record: Record, name: str) -> int:
     return record[name]
 
 
+def number(file: Path, record: Record, name: str, default: float) -> float:
+    """A number in a config.json. Raises UserError where it is none."""
+    found = record.get(name, default)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e30:
+        raise UserError(f"{file}: {name} must be a positive number, not {found!r}")
+    return float(found)
+
+
 def tanh_form(file: Path, record: Record, name: str) -> bool:
     """Whether GELU is computed by tanh. Raises UserError for another activation."""
     act = record.get(name, "gelu")
-    if act not in ACTIVATIONS:
+    if not isinstance(act, str) or act not in ACTIVATIONS:
         raise UserError(f"{file}: {name} {act!r} cannot be read; {', '.join(ACTIVATIONS)} can")
     return ACTIVATIONS[act]
 

@@ -1,5 +1,6 @@
 """Which kinds of encoders there are, and which of them a folder has."""
 
+import dataclasses
 from pathlib import Path
 
 from ralm_jax.errors import UserError
@@ -40,4 +41,14 @@ def encoder_config(folder: Path) -> EncoderConfig:
     Raises UserError for what is not read: another kind, activation or way of telling positions.
     """
     file = folder / CONFIG
-    return of_folder(folder).config(file, read_object(file))
+    kind, record = of_folder(folder), read_object(file)
+    try:
+        c = kind.config(file, record)
+        # A whole number of JSON may be one that no array holds.
+        eps, spread = float(c.layer_norm_eps), float(c.init_stddev)
+        return dataclasses.replace(c, layer_norm_eps=eps, init_stddev=spread)
+    except UserError as error:
+        # What checks the sizes of any encoder does not know where they are from.
+        raise error if str(file) in str(error) else UserError(f"{file}: {error}") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{file} has a value of another kind than such a config: {error}") from None

@@ -6,6 +6,7 @@ from pathlib import Path
 from ralm_jax.errors import UserError
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.weights.architectures.kind import (
+    MOST_LAYERS,
     Architecture,
     Record,
     gelu_name,
@@ -28,17 +29,18 @@ def config(file: Path, record: Record) -> EncoderConfig:
     if approximate:
         raise UserError(f"{file}: hidden_activation must be gelu, as that of the head is")
     common = sizes(file, record, *NAMES)
+    positions = size(file, record, "max_position_embeddings")
     return EncoderConfig(
         **common,
         family="modernbert",
-        positions=size(file, record, "max_position_embeddings"),
+        positions=positions,
         dropout=record.get("mlp_dropout", 0.0),
         attention_dropout=record.get("attention_dropout", 0.0),
         layer_norm_eps=record.get("norm_eps", 1e-5),
         gelu_approximate=False,
         rotary_base=_base(file, record, "full_attention"),
         local_rotary_base=_base(file, record, "sliding_attention"),
-        local_reach=record.get("local_attention", 128) // 2,
+        local_reach=min(record.get("local_attention", 128) // 2, positions),
         global_every=_every(file, record, common["layers"]),
     )
 
@@ -55,7 +57,8 @@ def _every(file: Path, record: Record, layers: int) -> int:
     """Every how many layers one sees all: as transformers 4 says it, or by the list of 5."""
     kinds = record.get("layer_types")
     if kinds is None:
-        return record.get("global_attn_every_n_layers", 3)
+        # Beyond the number of layers it says the same.
+        return min(record.get("global_attn_every_n_layers", 3), MOST_LAYERS)
     whole = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
     every = whole[1] if len(whole) > 1 else max(layers, 1)
     if whole != list(range(0, layers, every)) or len(kinds) != layers:
