@@ -23,7 +23,7 @@ import gin
 
 from ralm_jax import settings
 from ralm_jax.arguments.shared import configs, described
-from ralm_jax.errors import UserError, nearest
+from ralm_jax.errors import UserError, nearest, one_line
 
 # Gin also looks for an include inside a Python package of that name, and any folder beside the user's files
 # may pass for one.
@@ -143,7 +143,7 @@ def _explained(config: str, only: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        raise UserError(one_line(error)) from error
     except (TypeError, ValueError) as error:
         if only not in str(error):
             raise
