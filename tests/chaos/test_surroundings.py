@@ -53,18 +53,18 @@ def unread(monkeypatch):
         yield
 
 
-def run(*words, **more):
+def run(*words, odd=None, umask=-1):
     """The command in a process of its own: its code and what it says on standard error."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | (odd or {})
+    nowhere, said = subprocess.DEVNULL, subprocess.PIPE
     command = [sys.executable, *words]
-    more = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "stdout": subprocess.DEVNULL} | more
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", **more)
-    return done.returncode, done.stderr
+    done = subprocess.run(command, stdout=nowhere, stderr=said, env=env, umask=umask)
+    return done.returncode, done.stderr.decode(errors="replace")
 
 
 def test_what_is_made_is_the_same_whatever_the_surroundings(here):
     prepare("source.jsonl", here / "usual", vocab_size=100, say=lambda line: None)
-    env = os.environ | {"PYTHONPATH": str(ROOT)} | ODD
-    assert run("-m", "ralm_jax.cli", *PREPARE, env=env, umask=0o077) == (0, "")
+    assert run("-m", "ralm_jax.cli", *PREPARE, odd=ODD, umask=0o077) == (0, "")
     assert snapshot(here / "out") == snapshot(here / "usual")
     assert {oct(file.stat().st_mode & 0o077) for file in Path("out").rglob("*")} == {"0o0"}
 
