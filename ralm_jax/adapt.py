@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ralm_jax import terminal
 from ralm_jax.data.prepare import check_outside, prepare
 from ralm_jax.evaluation.evaluate import evaluate, table
 from ralm_jax.evaluation.rankings import ROWS
@@ -34,7 +35,7 @@ def adapt(
     questions: str | Path | None = None,
     measure: str | Path | None = None,
     columns: Columns = USUAL,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = terminal.say,
 ) -> dict[str, Any]:
     """Imports, prepares, trains, chooses, exports and measures; each once, so that it can be resumed.
 
@@ -95,7 +96,7 @@ def use(model: Path) -> str:
     )
 
 
-def docstrings(out: Path, say: Callable[[str], object] = print) -> tuple[Path, Path]:
+def docstrings(out: Path, say: Callable[[str], object] = terminal.say) -> tuple[Path, Path]:
     """Files of documents and questions made of Python's own docstrings; written once, whole."""
     files = (out / "docstrings.jsonl", out / "questions.jsonl")
     if not all(file.exists() for file in files):

@@ -1,6 +1,7 @@
 """Arrays on disk: what a header claims is compared with the file before anything is made of it."""
 
 import math
+import mmap
 import os
 import threading
 import tokenize
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+
+from ralm_jax.errors import UserError
 
 # A header is a Python literal. Where threads parse at once, CPython 3.11 miscounts its depth: a SystemError.
 _ONE_PARSES = threading.Lock()
@@ -50,3 +53,15 @@ def mapped(file: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"it has {size:,} bytes, and its header says {said:,}")
     order = "F" if by_columns else "C"
     return np.memmap(file, dtype, "r", offset=begin, shape=shape, order=order)
+
+
+def require_whole(*arrays: np.ndarray) -> None:
+    """Raises UserError where the file of a mapped array has been cut short since it was opened.
+
+    To read there is a bus error, which ends the process without a word; or gives zeros, behind the last byte.
+    """
+    for array in arrays:
+        opened = array.base
+        if isinstance(opened, mmap.mmap) and opened.size() < len(opened):
+            name = getattr(array, "filename", None) or "a mapped file"
+            raise UserError(f"{name} was cut short while it was in use; restore it from a copy")

@@ -7,12 +7,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ralm_jax.errors import UserError
+
 
 def folder() -> Path:
-    """RALM_CACHE, or ralm_jax/vectors in the user's own cache folder."""
+    """RALM_CACHE, or ralm_jax/vectors in the user's own cache folder.
+
+    Raises UserError where neither is known: in a container a user may have no home.
+    """
     if given := os.environ.get("RALM_CACHE"):
         return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        raise UserError(
+            "there is no home folder to keep vectors in; set RALM_CACHE to a folder for them"
+        ) from None
     return Path(base) / "ralm_jax" / "vectors"
 
 

@@ -1,14 +1,18 @@
 """The `ralm` command: each verb parses its arguments and calls the function of the same name."""
 
+import contextlib
+import faulthandler
 import functools
 import io
+import os
 import sys
 from collections.abc import Sequence
 
 from ralm_jax import memory
 from ralm_jax.arguments.parser import parser
 from ralm_jax.ending import exit_code
-from ralm_jax.signals import raise_on_sigterm
+from ralm_jax.errors import UserError
+from ralm_jax.signals import raise_on_signal
 from ralm_jax.verbs import asking, machine, texts, training
 from ralm_jax.verbs.figures import check_folder, figures
 
@@ -16,9 +20,15 @@ from ralm_jax.verbs.figures import check_folder, figures
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb.
 
-    Returns 0 when done (or stopped with a checkpoint), 2 for a usage error, 130 for Ctrl-C, 143 for SIGTERM.
+    Returns 0 when done (or stopped with a checkpoint), 2 for a usage error, 130 for Ctrl-C, 143 for SIGTERM,
+    129 for SIGHUP.
     """
+    _open_streams()
     _print_anything()
+    # A bus error, of a mapped file that is cut short or a disk that fails, ends a process without a word.
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(ValueError):
+            faulthandler.enable()
     return exit_code(functools.partial(_run, argv))
 
 
@@ -27,8 +37,26 @@ def _run(argv: Sequence[str] | None) -> None:
     memory.keep_freed()
     for option in ("json", "predictions", "each"):
         check_folder(getattr(arguments, option, None))
-    with raise_on_sigterm(), figures(getattr(arguments, "json", None)) as write:
+    for option in ("out", "run", "corpus", "init", "beside"):
+        _check_name(option, getattr(arguments, option, None))
+    with raise_on_signal(), figures(getattr(arguments, "json", None)) as write:
         arguments.verb(arguments, write)
+
+
+def _check_name(option: str, folder: str | None) -> None:
+    """Raises UserError for a name that is not UTF-8: libraries that write and read there take no other."""
+    try:
+        (folder or "").encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{option}: the name {folder} is not UTF-8; choose another") from None
+
+
+def _open_streams() -> None:
+    """A stream that is closed leads nowhere: else its number is that of the next file that is opened, and
+    what a library prints would be written to that."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _print_anything() -> None:

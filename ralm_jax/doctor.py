@@ -13,6 +13,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from ralm_jax import cache
+from ralm_jax.ending import does_not_start
 from ralm_jax.errors import UserError
 from ralm_jax.release import VERSION
 from ralm_jax.retrieval import index
@@ -119,8 +120,7 @@ def _devices(broken: list[str], missing: list[dict[str, str]]) -> list[dict[str,
         devices = jax.devices()
     # Whatever a driver or a plugin raises.
     except Exception as error:
-        said = " ".join(str(error).split())
-        broken.append(f"JAX does not start ({said:.200}); JAX_PLATFORMS=cpu runs without devices")
+        broken.append(does_not_start(error))
         return []
     found = []
     for device in devices:

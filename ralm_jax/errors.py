@@ -1,7 +1,11 @@
 """The one exception that is the user's to mend, and the name that was meant."""
 
+import contextlib
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 # Characters of the line; of a longer one, those of its beginning and its end.
 _MOST, _BEGINNING, _END = 1000, 700, 250
@@ -19,6 +23,16 @@ class UserError(Exception):
         super().__init__(line if len(line) <= _MOST else f"{line[:_BEGINNING]} ... {line[-_END:]}")
 
 
+def one_line(error: UserError) -> str:
+    r"""What it says; a line feed, as the name of a file may have, is written \n.
+
+    >>> one_line(UserError("no a\nb"))
+    'no a\\nb'
+    """
+    # Gin adds a line about the call.
+    return str(error).partition("\n  In call to configurable")[0].replace("\n", r"\n")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a line about a name that nothing has: the known one most like it; "" where none is.
 
@@ -27,3 +41,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def refusal(error: OSError, where: str | os.PathLike) -> str:
+    """What the system says of a file there; of a full disk, whether it lacks bytes or inodes."""
+    said = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if error.errno == errno.ENOSPC:
+        with contextlib.suppress(OSError):
+            place = Path(where).absolute()
+            room = os.statvfs(next(p for p in (place, *place.parents) if p.exists()))
+            if room.f_files and not room.f_ffree:
+                return f"{said}: no inodes are left; remove some files, however small"
+    return said

@@ -23,7 +23,7 @@ import gin
 
 from ralm_jax import settings
 from ralm_jax.arguments.shared import configs, described
-from ralm_jax.errors import UserError, nearest
+from ralm_jax.errors import UserError, nearest, one_line
 
 # Characters of a line: gin takes a time that grows with the square of it, minutes for 100,000.
 LONGEST = 4096
@@ -157,7 +157,7 @@ def _explained(config: str, only: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        raise UserError(one_line(error)) from error
     except (TypeError, ValueError) as error:
         if only not in str(error):
             raise

@@ -13,6 +13,7 @@ from pathlib import Path
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 # Seconds between two looks, and what may be resident beyond the greatest use: a part of it, and bytes.
 LOOK_EVERY, ROOM, ROOM_BYTES = 0.1, 0.25, 256 << 20
+_STATM = Path("/proc/self/statm")
 
 
 class _MallInfo2(ctypes.Structure):
@@ -50,7 +51,7 @@ def keep_freed() -> bool:
         return False
     linux = sys.platform.startswith("linux")
     libc = ctypes.CDLL(None) if linux else None
-    if libc is None or not hasattr(libc, "mallinfo2"):
+    if libc is None or not hasattr(libc, "mallinfo2") or not _STATM.exists():
         return False
     asked = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
     if not all(libc.mallopt(option, value) for option, value in asked):
@@ -79,5 +80,5 @@ def _return_holes(libc: ctypes.CDLL) -> None:
 
 def private_bytes() -> int:
     """What is resident of this process and of no file (Linux)."""
-    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    _, resident, shared, *_ = map(int, _STATM.read_text("ascii").split())
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ralm_jax.errors import UserError
+from ralm_jax.errors import UserError, refusal
 
 _LOCK = ".owner"
 
@@ -35,7 +35,7 @@ def published(out: Path) -> Iterator[Path]:
         missing = [folder for folder in out.parents if not folder.exists()]
         _sweep(out)
         partial.mkdir(parents=True)
-        with (partial / _LOCK).open("w") as lock:
+        with (partial / _LOCK).open("wb") as lock:
             # A file system without locks must not keep anybody from writing to it.
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +58,7 @@ def published(out: Path) -> Iterator[Path]:
 
 def _line(error: OSError, out: Path, partial: Path) -> str:
     """One line on what could not be written, or not be read."""
-    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    reason = refusal(error, partial)
     file = Path(os.fsdecode(error.filename or out))
     if file.is_relative_to(out) or file.is_relative_to(partial) or partial.is_relative_to(file):
         return f"{out} cannot be written: {reason}"
@@ -75,7 +75,7 @@ def _sweep(out: Path) -> None:
 
 def _has_owner(partial: Path, process: int) -> bool:
     try:
-        with (partial / _LOCK).open("r+") as lock:
+        with (partial / _LOCK).open("rb+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return False
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ralm_jax import terminal
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.cutting import fact_group
 from ralm_jax.data.prepare import prepare
@@ -64,7 +65,7 @@ def quickstart(
     held_out: float = 0.2,
     clozes: int = 1500,
     config: str | None = None,
-    say=print,
+    say=terminal.say,
 ) -> dict[str, Any]:
     """Generates the almanac, trains the stages on it, measures, plots, and shows evidence.
 

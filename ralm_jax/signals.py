@@ -1,46 +1,68 @@
-"""Signals that end a run when it is ready to, or a command once it has tidied up."""
+"""Signals that end a run when it is ready to, or a command once it has tidied up.
+
+SIGTERM, and SIGHUP of a terminal that is closed. What was told to ignore one of these, or Ctrl-C, when it was
+started (`nohup`, a shell's background) goes on ignoring it.
+"""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM has come; a second one acts at once."""
+    """Yields a function that tells whether SIGINT, SIGTERM or SIGHUP has come.
+
+    A second SIGINT or SIGTERM acts at once.
+    """
     came: list[int] = []
 
     def note(number, frame):
         came.append(number)
-        signal.signal(number, before[number])
+        # A terminal that closes may say so twice: itself, and through its shell.
+        if number != signal.SIGHUP:
+            signal.signal(number, before[number])
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled((signal.SIGINT, *_ENDS), note) as before:
         yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Terminated(BaseException):
-    """SIGTERM has come. Like KeyboardInterrupt, it is not caught with ordinary errors."""
+    """SIGTERM or SIGHUP has come. Like KeyboardInterrupt, it is not caught with ordinary errors."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
 
 
 @contextlib.contextmanager
-def raise_on_sigterm() -> Iterator[None]:
-    """Raises Terminated in the main thread at SIGTERM, so that what is half written is removed."""
+def raise_on_signal() -> Iterator[None]:
+    """Raises Terminated in the main thread at SIGTERM and SIGHUP, so that what is half written is removed."""
 
     def stop(number, frame):
-        raise Terminated
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_IGN)
+        raise Terminated(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled(_ENDS, stop):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+
+
+@contextlib.contextmanager
+def handled(numbers: Iterable[int], handler: Callable[..., None]) -> Iterator[dict[int, Any]]:
+    """Handles signals inside, those that are not ignored; yields how each was handled before."""
+    before = {}
+    # Elsewhere signals are not received.
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
     try:
-        yield
+        yield before
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -1,7 +1,9 @@
 """What a terminal is shown: progress bars, sizes in words, and texts of a corpus that cannot steer it."""
 
+import errno
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
@@ -40,6 +42,28 @@ def is_styled(stream: TextIO) -> bool:
     """Whether bold type may be written: to a terminal that knows it, unless NO_COLOR asks for none."""
     wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return wanted and stream.isatty()
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Prints a line above the bars, at once, to standard output by default.
+
+    Where nobody reads any more, of a pipe that is closed or a terminal that is gone, what is at work goes on
+    in silence.
+    """
+    stream = sys.stdout if stream is None else stream
+    try:
+        tqdm.write(printable(line), stream)
+        stream.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Whatever is written to a stream from now on goes nowhere."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def bar(what: str, total: int | None = None, unit: str = " passages") -> tqdm:

@@ -64,6 +64,41 @@ def test_pmap_is_in_one_file():
                 assert name(file) == "ralm_jax/partition.py", f"{name(file)} says pmap"
 
 
+def asserts(source: str) -> list[str]:
+    """Assertions that do more than tell the type checker what a value is."""
+    found = [x.test for x in ast.walk(ast.parse(source)) if isinstance(x, ast.Assert)]
+    said = [ast.unparse(test) for test in found]
+    return [x for x in said if not x.startswith("isinstance(") and not x.endswith("is not None")]
+
+
+def test_nothing_is_checked_by_an_assertion():
+    """`python -O` leaves them out."""
+    assert asserts("assert len(x) < 3") and not asserts("assert isinstance(x, int)")
+    found = {name(file): asserts(file.read_text("utf-8")) for file in MODULES}
+    # What its own callers keep to.
+    assert found.pop("ralm_jax/serving/device.py") == ["len(items) <= BATCH"]
+    assert not any(found.values())
+
+
+# The clock of the wall, in modules and as methods of their classes.
+CLOCKS = {"time", "time_ns", "ctime", "localtime", "gmtime", "now", "utcnow", "today"}
+
+
+def clocks(source: str) -> list[str]:
+    """Calls that ask what time it is."""
+    calls = (x.func for x in ast.walk(ast.parse(source)) if isinstance(x, ast.Call))
+    return [ast.unparse(x) for x in calls if isinstance(x, ast.Attribute) and x.attr in CLOCKS]
+
+
+def test_nothing_depends_on_what_time_it_is():
+    """A clock that is set back or forward in a run changes nothing: what is timed has a clock of its own."""
+    assert clocks("time.time()") and clocks("datetime.datetime.now()")
+    assert not clocks("time.perf_counter()")
+    assert {
+        name(file): found for file in MODULES if (found := clocks(file.read_text("utf-8")))
+    } == {}
+
+
 @pytest.mark.parametrize("file", SOURCES, ids=name)
 def test_files_and_functions_are_short(file):
     assert len(file.read_text("utf-8").splitlines()) <= 300

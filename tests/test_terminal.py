@@ -1,8 +1,10 @@
 """What a terminal is shown: progress on a terminal alone, and no text of a corpus that steers it."""
 
 import doctest
+import errno
 import io
 import json
+import os
 
 import pytest
 
@@ -71,3 +73,45 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, stream):
 def test_examples_in_docstrings(module):
     ran = doctest.testmod(module)
     assert ran.attempted and not ran.failed
+
+
+@pytest.fixture
+def unread():
+    """A pipe that nobody reads any more."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "w") as stream:
+        yield stream
+        # What was not written must not be an error as it closes either.
+        terminal.silence(stream)
+
+
+def test_work_goes_on_where_nobody_reads(unread):
+    for _ in range(3):
+        terminal.say("a line", unread)
+    unread.write("more")
+    unread.flush()
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed, or a disk that is full, in front of a real file."""
+
+    def __init__(self, error, file):
+        super().__init__()
+        self.error, self.fileno = error, file.fileno
+
+    def write(self, text):
+        raise OSError(self.error, os.strerror(self.error))
+
+
+def test_a_terminal_may_go_but_a_full_disk_is_said(tmp_path):
+    with open(tmp_path / "log", "w") as file:
+        terminal.say("a line", Gone(errno.EIO, file))
+        with pytest.raises(OSError, match="No space left"):
+            terminal.say("a line", Gone(errno.ENOSPC, file))
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_a_line_is_said_to_standard_output_above_the_bars(capsys):
+    terminal.say("one\x1b[2J")
+    assert capsys.readouterr() == ("one\N{REPLACEMENT CHARACTER}[2J\n", "")

@@ -30,7 +30,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ralm_jax import checksums, json_text, versions
-from ralm_jax.arrays import mapped
+from ralm_jax.arrays import mapped, require_whole
 from ralm_jax.data.texts import ROWS, TEXTS, Texts
 from ralm_jax.data.tokenizer import VOCABULARY, Vocabulary
 from ralm_jax.data.tokenizer_json import FILES
@@ -92,6 +92,10 @@ class Corpus:
     def check(self, names: Collection[str]) -> None:
         """Raises UserError where one of the files named, or in a folder named with a /, has changed."""
         check_files(self.version.folder, self.files, names)
+
+    def require_whole(self) -> None:
+        """Raises UserError where an array has been cut short since it was opened."""
+        require_whole(*(getattr(self, name) for name in ARRAYS))
 
     def ancestors(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Versions before this one, newest first: fingerprint and longest passage (wordpieces) of each, and

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ralm_jax import terminal
 from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.corpus import TAGGER
 from ralm_jax.data.corpus_writer import CorpusWriter
@@ -58,7 +59,7 @@ def prepare(
     tagger: salient.Tagger | None = None,
     processes: int | None = None,
     columns: Columns = USUAL,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = terminal.say,
 ) -> dict[str, int]:
     """Prepares the corpus directory `out` from `source` (see `sources.read.recognise`).
 

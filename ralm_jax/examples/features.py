@@ -31,6 +31,7 @@ def query_text(corpus: Corpus, sentences: list[np.ndarray], length: int) -> Text
 
 def _fields(corpus: Corpus, rows: np.ndarray):
     """rows [n] -> tokens [n,T], title lengths [n,1], body lengths [n,1]; NULL rows are empty."""
+    corpus.require_whole()
     tokens = corpus.tokens[rows]
     lengths = corpus.lengths[rows].astype(np.int32)
     lengths[rows == NULL] = 0

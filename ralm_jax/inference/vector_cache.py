@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from ralm_jax import cache
 from ralm_jax.batches import Lengths
@@ -27,7 +26,7 @@ from ralm_jax.inference.embedding import embed_corpus, embed_texts
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import imported, index
-from ralm_jax.terminal import bar
+from ralm_jax.terminal import bar, say
 
 
 def encoder_hash(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
@@ -86,10 +85,10 @@ def find(
             vectors, why = imported.in_order(came, corpus.ids)
             if vectors is not None:
                 return Found(vectors, came.encoder_hash, stored=False)
-        tqdm.write(
+        say(
             f"{came.run}: the tower that made its passage vectors is not part of the model, and {why}: the "
             f"passages of {corpus.path} are embedded with its question tower",
-            file=sys.stderr,
+            sys.stderr,
         )
     encoder = encoder_hash(model, retriever, corpus, length)
     version = _stored(roots, encoder, corpus)
@@ -183,7 +182,7 @@ def _cache(folder: Path, vectors: np.ndarray, fingerprint: str, made_by: str) ->
         try:
             return index.open_version(folder, 0, fingerprint).vectors
         except UserError as error:
-            tqdm.write(f"{error}; embedded again", file=sys.stderr)
+            say(f"{error}; embedded again", sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         with cache.adding(folder) as partial:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
-from tqdm import tqdm
 
 from ralm_jax import cache, checksums, json_text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.lexical.bm25 import K1, B
+from ralm_jax.terminal import say
 
 # Of a stored index: checksums of its files.
 _SEAL = "checksums.json"
@@ -44,7 +44,7 @@ class LexicalIndex:
                 _check(place)
                 return cls._with(corpus, bm25s.BM25.load(place, mmap=True, show_progress=False))
             except (ValueError, KeyError, TypeError) as error:
-                tqdm.write(f"{place} is damaged ({error}), and made again", file=sys.stderr)
+                say(f"{place} is damaged ({error}), and made again", sys.stderr)
                 shutil.rmtree(place, ignore_errors=True)
         made = cls(corpus)
         # Without room for it, it is made again the next time.

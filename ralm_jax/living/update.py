@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ralm_jax import json_text, versions
+from ralm_jax import json_text, terminal, versions
 from ralm_jax.data import salient
 from ralm_jax.data.corpus import TAGGER, Corpus, open_corpus
 from ralm_jax.data.corpus_writer import CorpusWriter
@@ -21,7 +21,7 @@ from ralm_jax.data.tokenizer import VOCABULARY
 from ralm_jax.data.tokenizer_json import FILES
 from ralm_jax.data.tokenizing import vocabulary_file
 from ralm_jax.data.workers import CutterMaker, cut
-from ralm_jax.errors import UserError
+from ralm_jax.errors import UserError, refusal
 from ralm_jax.living import merging
 from ralm_jax.sources.read import Source, opened
 from ralm_jax.sources.records import USUAL, Columns
@@ -52,7 +52,7 @@ def update(
     delete: Collection[str] = (),
     columns: Columns = USUAL,
     processes: int | None = None,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = terminal.say,
 ) -> dict[str, int]:
     """Makes the next version of a corpus; none where nothing has changed.
 
@@ -94,7 +94,7 @@ def update(
             number = versions.publish(path, next_one, fingerprint)
             versions.clean(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{path} cannot be written: {refusal(error, path)}") from error
     newest = open_corpus(path)
     counts |= {"passages": newest.size, "version": number}
     for name, count in counts.items():

@@ -125,7 +125,12 @@ class ClozeLoader:
 
 
 def drawn_rows(source: Source, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and positions in the order of a step that fall to this process, [b] each."""
+    """Rows and positions in the order of a step that fall to this process, [b] each.
+
+    Raises UserError where a file of what is asked has been cut short.
+    """
+    # Its sentences are read next.
+    source.asked.require_whole()
     rows, positions = cloze_batches.draw(source.rows, source.seed, step, source.batch)
     own = partition.local_rows(source.batch)
     return rows[own], positions[own]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ralm_jax import partition
+from ralm_jax.arrays import require_whole
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches
@@ -171,6 +172,7 @@ class RetrievalLoader:
             # Written by this process, or verified when the run was resumed.
             about = (self._source.index_root, step, self._source.corpus.fingerprint)
             self._version = index.open_version(*about, verify=False)
+        require_whole(self._version.vectors)
         return self._version.vectors
 
     def retrieve(self) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ralm_jax.arrays import require_whole
 from ralm_jax.retrieval import sharded
 from ralm_jax.retrieval.index import Version
 from ralm_jax.retrieval.searcher import Found, Published, recall
@@ -86,6 +87,7 @@ class Rounded:
     def _search(self, queries: jax.Array | np.ndarray, k: int) -> Callable[[], Found]:
         assert self._served is not None
         table, vectors = self._served
+        require_whole(vectors)
         ids, _ = sharded.search(table, queries, RESCORED * k, approximate=self._approximate)
         if isinstance(queries, jax.Array):
             queries.copy_to_host_async()

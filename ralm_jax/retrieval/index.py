@@ -150,8 +150,15 @@ class Writer:
 
 
 def mapped(root: str | os.PathLike, step: int) -> np.ndarray:
-    """The vectors [N,E] of a version this process made or opened before: nothing is checked again."""
-    return arrays.mapped(folder(root, step) / VECTORS)
+    """The vectors [N,E] of a version this process made or opened before: no checksum is compared.
+
+    Raises UserError where they are not as long as they were.
+    """
+    path = folder(root, step)
+    try:
+        return arrays.mapped(path / VECTORS)
+    except (ValueError, OSError, EOFError):
+        raise _damaged(path) from None
 
 
 def open_version(
@@ -186,9 +193,7 @@ def open_version(
             "resume from a checkpoint whose index still exists"
         ) from None
     except (ValueError, KeyError, TypeError, OSError, EOFError):
-        raise UserError(
-            f"index {path}: damaged (checksum or format); restore that folder from a copy"
-        ) from None
+        raise _damaged(path) from None
     if made_from != fingerprint:
         raise UserError(
             f"index {path}: built from a different corpus; give the corpus that this run began with"
@@ -264,6 +269,10 @@ def disk_full(step: int, shape: tuple[int, ...]) -> UserError:
         f"disk full while publishing the index at step {step}: "
         f"free {4 * shape[0] * shape[1]:,} bytes and run again"
     )
+
+
+def _damaged(path: pathlib.Path) -> UserError:
+    return UserError(f"index {path}: damaged (checksum or format); restore that folder from a copy")
 
 
 def _remove(root: pathlib.Path, step: int) -> None:

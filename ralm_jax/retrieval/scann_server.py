@@ -85,8 +85,10 @@ def _end_with(parent: int) -> None:
 
 def main(socket: str, parent: str, config: str) -> None:
     """Serves on the inherited file descriptor `socket`."""
-    # Ctrl-C reaches the whole group; the trainer decides when this process is no longer needed.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, a terminal that is closed and a job that is ended reach the whole group; the trainer decides
+    # when this process is no longer needed.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     serve(Connection(int(socket)), ScannConfig(**json.loads(config)))
 

@@ -21,7 +21,7 @@ def owned(run: Path) -> Iterator[None]:
     """Owns a run while the block runs; makes its folder where there is none.
 
     Raises:
-      UserError: another process owns it, or its folder cannot be written.
+      UserError: another process owns it, or its folder cannot be written or locked.
     """
     there = run.exists()
     try:
@@ -35,12 +35,17 @@ def owned(run: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise UserError(
                 f"{run} is being trained by {owner}; wait for it or choose another folder"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"{run} cannot be locked ({error.strerror}), and two processes could train there at once; "
+                "choose a folder on a disk that has locks"
+            ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ralm_jax import settings
+from ralm_jax import settings, terminal
 from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
@@ -219,5 +219,6 @@ def keep(
         }
         selection.save(run, chosen, weight, (len(probe.gold), probe.name))
         checkpoints.save(ended.step, tree, wait=True)
-        print(*selection.said(run), sep="\n")
+        for line in selection.said(run):
+            terminal.say(line)
     return params

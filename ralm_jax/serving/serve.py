@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.serving.warming import warm
-from ralm_jax.signals import Terminated
+from ralm_jax.signals import Terminated, handled
 
 try:
     import uvicorn
@@ -81,7 +82,8 @@ def serve(
     server = uvicorn.Server(config)
     LOG.info("getting ready; http://%s:%d/health says when", shown, place)
     # Once all is tidy uvicorn raises the signal that ended it.
-    with listening, contextlib.suppress(KeyboardInterrupt, Terminated):
+    ended = contextlib.suppress(KeyboardInterrupt, Terminated)
+    with listening, ended, handled((signal.SIGHUP,), server.handle_exit):
         server.run(sockets=[listening])
     if device.failure is not None:
         raise device.failure

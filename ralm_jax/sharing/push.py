@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ralm_jax import terminal
 from ralm_jax.errors import UserError
 from ralm_jax.release import VERSION
 from ralm_jax.sharing.card import CARD
@@ -15,7 +16,7 @@ def push(
     *,
     private: bool = False,
     pull_request: bool = False,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = terminal.say,
 ) -> str:
     """Uploads a folder to a repository of models, which is made if it is not there.
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ralm_jax.metrics.means import Mean
 from ralm_jax.retrieval.searcher import Published
 from ralm_jax.runs.writers import MetricWriter
-from ralm_jax.terminal import printable
+from ralm_jax.terminal import say
 
 SHORT = {
     "retrieval_utility": "utility",
@@ -52,7 +52,7 @@ class Progress:
         if self._lead:
             for reason, count in (left_out or {}).items():
                 line += f"; {count:,} left out: {reason}" if count else ""
-            tqdm.write(printable(line))
+            say(line)
 
     def begin(self, name: str, batch: int, steps: int, step: int) -> None:
         """A stage begins, or goes on, at `step` of `steps`."""

@@ -1,5 +1,6 @@
 """Verbs that use a run and change nothing in it."""
 
+from ralm_jax import terminal
 from ralm_jax.verbs.figures import Write
 
 
@@ -14,8 +15,8 @@ def check(arguments, write: Write) -> None:
     from ralm_jax.check import check, require_sound, table
 
     parts = check(arguments.path)
-    print(table(arguments.path, parts))
     write([{**part._asdict(), "path": str(part.path)} for part in parts])
+    terminal.say(table(arguments.path, parts))
     require_sound(parts)
 
 
@@ -33,8 +34,8 @@ def evaluate(arguments, write: Write) -> None:
         rankings=arguments.rankings,
         bm25=not arguments.no_bm25,
     )
-    print(table(report))
     write(report)
+    print(table(report))
 
 
 def serve(arguments, write: Write) -> None:

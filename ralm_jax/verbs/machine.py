@@ -1,5 +1,6 @@
 """Verbs about this installation."""
 
+from ralm_jax import terminal
 from ralm_jax.verbs.figures import Write
 
 
@@ -7,8 +8,8 @@ def doctor(arguments, write: Write) -> None:
     from ralm_jax.doctor import doctor, require_well, table
 
     found = doctor()
-    print(table(found))
     write(found)
+    terminal.say(table(found))
     require_well(found)
 
 

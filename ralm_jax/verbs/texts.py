@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ralm_jax import json_text
+from ralm_jax import json_text, terminal
 from ralm_jax.arguments.shared import columns
 from ralm_jax.errors import UserError
 from ralm_jax.verbs.figures import Write
@@ -59,7 +59,7 @@ def export(arguments, write: Write) -> None:
     about = About(report, arguments.license)
     given = (arguments.run, arguments.to, arguments.out, arguments.corpus)
     for file in export_model(*given, about=about):
-        print(f"{file}  {file.stat().st_size:,} bytes")
+        terminal.say(f"{file}  {file.stat().st_size:,} bytes")
 
 
 def _report(file: Path) -> dict[str, Any]:

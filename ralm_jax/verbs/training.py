@@ -9,6 +9,7 @@ from typing import Any
 
 from ralm_jax.arguments.shared import columns
 from ralm_jax.errors import UserError
+from ralm_jax.terminal import say
 from ralm_jax.verbs.figures import Write
 
 
@@ -74,8 +75,8 @@ def finetune(arguments, write: Write) -> None:
     if _until_stopped(configured, dev=dev, **given) is None:
         return
     report = evaluate(arguments.out, arguments.dev, arguments.corpus, bm25=not arguments.no_bm25)
-    print(table(report))
     write(report)
+    print(table(report))
 
 
 def estimate(arguments, write: Write) -> None:
@@ -93,8 +94,8 @@ def estimate(arguments, write: Write) -> None:
     about |= {"compute": given.get("compute")}
     report = estimate.estimate(model, given["stages"], passages, **about)
     sizes.add_measured(report, measured)
-    print(estimate.table(report))
     write(report)
+    print(estimate.table(report))
 
 
 def _training(config: str, changes: Sequence[str]) -> Callable[..., Any]:
@@ -125,5 +126,5 @@ def _stopping(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Stopped as stopped:
-        said = f"ralm: {stopped}".splitlines()[0]
-        print(f"{said}; run the same command again to go on", file=sys.stderr)
+        said = f"ralm: {stopped}".partition("\n")[0]
+        say(f"{said}; run the same command again to go on", sys.stderr)

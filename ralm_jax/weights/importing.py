@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ralm_jax import terminal
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.data.tokenizing import is_kept, open_tokenizer
 from ralm_jax.errors import UserError
@@ -40,7 +41,7 @@ UNUSED = "unused.safetensors"
 
 
 def import_model(
-    source: str, out: str | Path, say: Callable[[str], object] = print
+    source: str, out: str | Path, say: Callable[[str], object] = terminal.say
 ) -> dict[str, Any]:
     """Makes the run `out` of a model: directory, `package:NAME` or id of the hub.
 

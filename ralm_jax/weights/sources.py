@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ralm_jax import terminal
 from ralm_jax.errors import UserError
 from ralm_jax.weights.model_folder import CONFIG, MODULES, encoder_folder
 from ralm_jax.weights.tensors import SHARDS, TORCH, TORCH_SHARDS, WHOLE
@@ -17,7 +18,7 @@ PART = r"(-\d+-of-\d+)?"
 WEIGHTS = re.compile(rf"(\d+_[^/]+/)?(model{PART}\.safetensors|pytorch_model{PART}\.bin)")
 
 
-def find(source: str, say: Callable[[str], object] = print) -> Path:
+def find(source: str, say: Callable[[str], object] = terminal.say) -> Path:
     """The folder of SOURCE: a directory, `package:NAME`, or the id of a repository (OWNER/NAME).
 
     Raises UserError where there is none.

@@ -185,6 +185,13 @@ def test_killed_ten_times_and_read_it_ends_as_if_nothing_had_happened(words, who
     assert outcomes.differences(outcomes.outcome(whole.run), outcomes.outcome(run)) == []
 
 
+@pytest.mark.slow
+def test_what_a_run_says_has_no_text_of_the_corpus(whole, tiny):
+    said = whole.run.with_suffix(".log").read_text()
+    assert "sentences to ask" in said
+    assert not [x["title"] for x in tiny.almanac.documents if x["title"] in said]
+
+
 def two(start, run):
     """Both processes of a run that is spread over two."""
     with socket.socket() as free:

@@ -258,7 +258,11 @@ def wait_for_end(group):
 @pytest.mark.parametrize("to_group", [False, True], ids=["process", "group"])
 @pytest.mark.parametrize(
     ("number", "code", "line"),
-    [(signal.SIGTERM, 143, "ralm: terminated\n"), (signal.SIGINT, 130, "ralm: interrupted\n")],
+    [
+        (signal.SIGTERM, 143, "ralm: terminated\n"),
+        (signal.SIGINT, 130, "ralm: interrupted\n"),
+        (signal.SIGHUP, 129, "ralm: the terminal was closed\n"),
+    ],
 )
 def test_signals_end_the_workers_and_remove_what_is_half_written(
     tmp_path, number, code, line, to_group

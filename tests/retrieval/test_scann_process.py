@@ -140,7 +140,9 @@ def test_searches_are_answered_during_a_build(version, searcher, tmp_path):
 def test_the_death_of_the_process_is_survived(version, searcher):
     made, _, found = version
     searcher.restore(made)
-    os.kill(searcher.pid, signal.SIGINT)  # as Ctrl-C does to the whole group; the trainer decides
+    # As Ctrl-C, a job that is ended and a terminal that is closed do to the whole group; the trainer decides.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(searcher.pid, number)
     assert_same(searcher.search(unit(200, 1), K)(), found)
     assert searcher.restarts == 0
     for _ in range(2):

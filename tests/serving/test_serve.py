@@ -82,7 +82,7 @@ def started(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_once_what_is_in_flight_is_answered(runs, number):
     process, address = started(runs[0])
     place = httpx.URL(address)
@@ -90,6 +90,8 @@ def test_a_signal_ends_it_once_what_is_in_flight_is_answered(runs, number):
         answer, said = asked_and_signalled(process, place, address, number)
     assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"}")
     assert process.returncode == 0 and "Traceback" not in said
+    # What was asked is nobody else's.
+    assert "Ulmouth" not in said
 
 
 def asked_and_signalled(process, place, address, number):

@@ -166,6 +166,16 @@ def test_the_chain_goes_through_its_stages(whole, tiny):
     assert loaded.model.reader_config.vocab_size == tiny.corpus.vocabulary.size
 
 
+def test_what_a_run_writes_has_no_text_of_the_corpus(whole, tiny):
+    """Neither logs nor curves nor checkpoints: its words alone are there, in the vocabulary."""
+    titles = {record["title"].encode() for record in tiny.almanac.documents}
+    titles = {title for title in titles if b" " in title}
+    assert len(titles) > 10 and any(whole.rglob("events.out.tfevents*"))
+    for file in (file for file in whole.rglob("*") if file.is_file()):
+        found = file.read_bytes()
+        assert not [title for title in titles if title in found], file
+
+
 @pytest.mark.slow
 def test_a_line_of_the_log_is_the_mean_of_its_steps(whole, begun, tiny):
     """Whatever is saved between, and wherever a run was taken up again."""
