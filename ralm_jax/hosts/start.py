@@ -163,7 +163,6 @@ def _leave(watch: Watch, error: BaseException) -> None:
         # What another host has ended by, its line says better.
         time.sleep(VERDICT)
     said = str(error).splitlines()[0] if isinstance(error, UserError) else type(error).__name__
-    watch.failed(said)
     try:
         code = ending.exit_code(functools.partial(_again, error))
     except BaseException:
@@ -172,8 +171,7 @@ def _leave(watch: Watch, error: BaseException) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    # For the message to be on its way.
-    time.sleep(0.2)
+    watch.failed(said)
     os._exit(code)
 
 

@@ -90,8 +90,16 @@ class Watch:
                 )
 
     def failed(self, line: str) -> None:
-        """Tells the others that this process ends, and why."""
+        """Tells the others that this process ends, and why; it is to end at once then."""
+        self._closed.set()
+        self._thread.join()
         self._say({"end": f"{self.names[self.place.process]} ended: {line}"})
+        # Where process 0 goes, JAX ends the others, who would not have said why.
+        deadline = time.monotonic() + (LAST_WORDS if self.place.process == 0 else 0)
+        for link in self._links.values():
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_WR)
+            _until_gone(link, deadline)
 
     def close(self) -> None:
         """This process has finished; its end is no loss."""
@@ -199,18 +207,15 @@ class Watch:
         self._closed.set()
         if self.place.process == 0:
             self._say({"end": line}, but=by)
-            # Where process 0 goes, JAX ends the others at once, and they would say something else.
             deadline = time.monotonic() + LAST_WORDS
-            for process, link in self._links.items():
-                if process != by:
-                    _until_gone(link, deadline)
+            for link in self._links.values():
+                _until_gone(link, deadline)
         self._end(line)
 
 
 def _until_gone(link: socket.socket, deadline: float) -> None:
     """Waits until the other side has closed a link, but no longer than so."""
     with contextlib.suppress(OSError):
-        while (left := deadline - time.monotonic()) > 0:
-            link.settimeout(left)
-            if not link.recv(1 << 16):
-                return
+        link.settimeout(max(deadline - time.monotonic(), 0.001))
+        while link.recv(1 << 16):
+            link.settimeout(max(deadline - time.monotonic(), 0.001))
