@@ -62,8 +62,7 @@ def train(out: Path, count: int, steps: int) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    environment["JAX_NUM_CPU_DEVICES"] = str(DEVICES // count)
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(DEVICES // count)}
     processes = []
     for number in range(count):
         notes = out / f"by_{count}.{number}.json"
@@ -219,6 +218,7 @@ def main() -> None:
         "commit": record.commit(),
         "hardware": record.hardware(),
         "passages": open_corpus(made).size,
+        "environment": {k: x for k, x in os.environ.items() if k.startswith(("JAX", "XLA"))},
         "sizes": SIZES,
         "rows": compared(arguments.out, by),
     }
