@@ -6,6 +6,7 @@ import pytest
 from ralm_jax.hosts.searching import OverHosts, merged
 from ralm_jax.hosts.slices import slices
 from ralm_jax.hosts.vectors import FromOwners
+from ralm_jax.retrieval import searcher as mips
 from ralm_jax.retrieval.exact import Exact
 from ralm_jax.retrieval.index import Version
 from ralm_jax.retrieval.sharded import placed
@@ -86,6 +87,25 @@ def test_a_host_alone_merges_what_it_finds(tmp_path):
     assert (searcher.step, published.step, published.recall) == (3, 3, 1.0)
     ids, scores = searcher.search(vectors[[2, 0]], 2)()
     assert ids.tolist() == [[2, 0], [0, 1]] and scores.tolist() == [[1, 0], [1, 0]]
+
+
+class OnTheHost(Exact):
+    """Finds as ScaNN does: what comes is numpy, and of equal scores any may be the first."""
+
+    def search(self, queries, k):
+        ids, scores = mips.exact(queries, np.asarray(self._served.blocks)[0, 0], k)
+        order = np.lexsort((-ids, -scores), axis=1)
+        return lambda: (np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
+
+
+def test_a_searcher_beside_the_devices_is_merged_alike(tmp_path, monkeypatch):
+    vectors = np.tile(np.eye(2, dtype=np.float32), (3, 1))
+    # Not known as exact, its answers are not taken from the devices.
+    monkeypatch.setattr("ralm_jax.hosts.searching.Exact", type(None))
+    searcher = OverHosts(OnTheHost(6), 10)
+    searcher.restore(Version(1, vectors, tmp_path))
+    ids, scores = searcher.search(np.array([[1, 0]], np.float32), 5)()
+    assert ids.tolist() == [[10, 12, 14, 11, 13]] and scores.tolist() == [[1, 1, 1, 0, 0]]
 
 
 def test_vectors_are_fetched_by_rows_of_any_shape():

@@ -96,5 +96,8 @@ def test_what_other_numbers_of_hosts_left_goes_when_no_checkpoint_needs_it(tmp_p
     left = {path.name: index.versions(path) for path in tmp_path.iterdir()}
     both = {f"realm-{host}-of-4": [8, 12] for host in range(4)}
     assert left == {"realm": [12], "realm-0-of-2": [12], "realm-1-of-2": [12], **both}
+    # Of a stage whose name begins as this one's does.
+    write(tmp_path / "realm-2", 2, 8)
     slices.prune_others(root, 1, set())
-    assert [path.name for path in tmp_path.iterdir()] == ["realm"]
+    others = ["realm", "realm-2-0-of-2", "realm-2-1-of-2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == others
