@@ -1,6 +1,6 @@
 """One training by 1, 2 and 4 processes that share the index: what differs, what each holds, what crosses.
 
-    python -m experiments.hosts --out DIR [--steps 16]
+    python -m experiments.hosts --out DIR [--steps 12]
 
 Each trains the same small model on almanac with exact search, on four devices: of one process, or of several.
 Where this user may make a network of its own (as root on Linux), the processes have one to themselves, whose
@@ -28,10 +28,10 @@ import numpy as np
 
 DEVICES, PROCESSES = 4, (1, 2, 4)
 SIZES = {
-    "HIDDEN": 16, "LAYERS": 1, "RETRIEVER_LAYERS": 1, "HEADS": 2, "INTERMEDIATE": 32, "POSITIONS": 96,
-    "EMBEDDING": 32, "QUERY_LENGTH": 20, "PASSAGE_LENGTH": 54, "JOINT_LENGTH": 66, "MASKED": 4,
-    "DROPOUT": 0.1, "HELD_OUT": 0.2, "LOG_EVERY": 1, "REALM_BATCH": 16, "CANDIDATES": 6,
-    "REFRESH_EVERY": 6, "REFRESH_LAG": 4, "RETRIEVER_RATE": 1e-3, "READER_RATE": 1e-3,
+    "HIDDEN": 8, "LAYERS": 1, "RETRIEVER_LAYERS": 1, "HEADS": 2, "INTERMEDIATE": 16, "POSITIONS": 64,
+    "EMBEDDING": 8, "QUERY_LENGTH": 20, "PASSAGE_LENGTH": 56, "JOINT_LENGTH": 64, "MASKED": 4,
+    "DROPOUT": 0.1, "HELD_OUT": 0.2, "LOG_EVERY": 1, "REALM_BATCH": 8, "CANDIDATES": 3,
+    "REFRESH_EVERY": 4, "REFRESH_LAG": 3,
 }  # fmt: skip
 STAGES = "pretrain.pretrain.stages = [@realm/schedule.Stage()]"
 # Steps between which the bytes are counted: no version is published there.
@@ -47,7 +47,7 @@ def corpus(out: Path) -> Path:
         made = almanac.generate(almanac.World(), seed=0)
         lines = (json.dumps(document) + "\n" for document in made.documents)
         (out / "almanac.jsonl").write_text("".join(lines), "utf-8")
-        prepare(str(out / "almanac.jsonl"), out / "corpus", say=lambda line: None)
+        prepare(str(out / "almanac.jsonl"), out / "corpus", vocab_size=800, say=lambda line: None)
     return out / "corpus"
 
 
@@ -204,7 +204,7 @@ def main() -> None:
     kind = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
     with contextlib.suppress(OSError):
         own_network()
