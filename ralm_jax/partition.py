@@ -5,6 +5,7 @@ replicated, so checkpoints save directly and nothing is ever indexed by device. 
 passes its own rows with a leading axis of its local devices.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -61,15 +62,14 @@ def replicate(tree, devices=None):
     devices: some of them only.
     """
     devices = jax.local_devices() if devices is None else devices
-    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
-    return jax.device_put(jax.tree.map(_own, tree), sharding)
+    return jax.device_put(jax.tree.map(_own, tree), _replicated(devices))
 
 
 def shared(tree):
     """The same on every process -> arrays that span all processes, as checkpoints want them."""
     if jax.process_count() == 1:
         return tree
-    sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    sharding = _replicated(jax.devices())
 
     def one(x):
         if not isinstance(x, jax.Array):
@@ -79,8 +79,17 @@ def shared(tree):
     return jax.tree.map(one, tree)
 
 
+def _replicated(devices) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+
+
 def _own(x):
-    return np.asarray(x) if isinstance(x, jax.Array) and not x.is_fully_addressable else x
+    """What this process has of an array that is the same on all."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return x
+    shards = [shard.data for shard in x.addressable_shards]
+    devices = [shard.device for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(x.shape, _replicated(devices), shards)
 
 
 def device_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
@@ -128,6 +137,50 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def over_hosts(function, tree):
+    """`function(*leaves [processes, ...])` of what all processes have, the same on each; queued.
+
+    tree: a tuple of what this process has, of equal shapes on all.
+    """
+    run = _on_hosts(function, PartitionSpec())
+    return jax.tree.map(lambda x: x.addressable_data(0), run(*jax.tree.map(_of_each, tree)))
+
+
+def scatter_rows(rows: np.ndarray) -> np.ndarray:
+    """What this process has for each, [processes, ...] -> the sum of what all have for it, [...]."""
+    if jax.process_count() == 1:
+        return rows[0]
+    return np.asarray(_on_hosts(_summed, PartitionSpec(AXIS))(_of_each(rows)).addressable_data(0))[
+        0
+    ]
+
+
+@functools.lru_cache(maxsize=8)
+def _hosts() -> Mesh:
+    """The first device of each process."""
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    return Mesh(np.array([first[process] for process in sorted(first)]), (AXIS,))
+
+
+@functools.lru_cache(maxsize=32)
+def _on_hosts(function, out: PartitionSpec):
+    return jax.jit(function, out_shardings=NamedSharding(_hosts(), out))
+
+
+def _of_each(x):
+    """This process's [...] -> [processes, ...], on the first device of each."""
+    device = _hosts().local_devices[0]
+    own = jax.device_put(x.addressable_data(0) if isinstance(x, jax.Array) else x, device)[None]
+    sharding = NamedSharding(_hosts(), PartitionSpec(AXIS))
+    return jax.make_array_from_single_device_arrays(
+        (jax.process_count(), *own.shape[1:]), sharding, [own]
+    )
+
+
+def _summed(rows: jax.Array) -> jax.Array:
+    return rows.sum(0)
 
 
 def any_process(flag: bool) -> bool:

@@ -36,7 +36,7 @@ ORDER = [
         "metrics",
     },
     {"formats", "models", "losses", "sources"},
-    {"data", "questions", "retrieval", "lexical"},
+    {"data", "questions", "retrieval", "lexical", "hosts"},
     {"examples", "living", "runs"},
     {"inference"},
     {"evaluation"},

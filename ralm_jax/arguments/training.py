@@ -92,9 +92,28 @@ def pretrain(verbs):
         verb.add_argument(
             f"--init-{part}", metavar="RUN", help=f"start the {part} from that of this run instead"
         )
+    _add_hosts(verb)
     add_set(verb)
     add_any_import(verb)
     return "pretrain", verb
+
+
+def _add_hosts(verb):
+    verb.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="train on several hosts: the machine of process 0, and a free port of it (found by itself on "
+        "Slurm, Kubernetes, TPU and Open MPI)",
+    )
+    verb.add_argument("--processes", type=int, metavar="N", help="how many processes train")
+    verb.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    verb.add_argument(
+        "--patience",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="until a host that does not come or does not answer is taken for lost (120)",
+    )
 
 
 def finetune(verbs):

@@ -212,7 +212,7 @@ def table(report: dict[str, Any]) -> str:
         f"{'device':<9}{'time':>20}{'dollars':>20}   memory of each stage, queries read at a time",
     ]
     for name, each in report["devices"].items():
-        time, dollars = _time(each["hours"]), _range(each["dollars"])
+        time, dollars = _duration(each["hours"]), _range(each["dollars"])
         fits = "; ".join(_memory_of(stage) for stage in each["stages"])
         whole = _bytes(each["memory_bytes"])
         lines.append(f"{name:<9}{time:>20}{dollars:>20}   {fits}; of {whole}")
@@ -220,7 +220,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"- {line}" for line in report["assumptions"])])
 
 
-def _time(hours: Sequence[float]) -> str:
+def _duration(hours: Sequence[float]) -> str:
     """In the unit that a person would use."""
     units = (("s", 3600), ("min", 60), ("h", 1))
     unit, an_hour = next((u, n) for u, n in units if n == 1 or max(hours) * n < 90)

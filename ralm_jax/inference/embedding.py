@@ -53,11 +53,33 @@ def embed_queries(model: Ralm | OpenQA, retriever: Any, text: Text) -> jax.Array
     return _embedder(cast(Hashable, model), "queries")(retriever, partition.shard(text))
 
 
+def own_chunk_rows(model: Ralm | OpenQA, length: int) -> int:
+    """The part of `chunk_rows` that falls to the devices of this process."""
+    return chunk_rows(model, length) // jax.device_count() * jax.local_device_count()
+
+
 def embed_passages(
     model: Ralm | OpenQA, corpus: Corpus, length: int, retriever: Any, start: int, stop: int
 ) -> jax.Array:
-    """Passages start...stop (at most `chunk_rows`) -> [stop - start, E]; queued, not waited for."""
-    return _embed_rows(model, corpus, length, retriever, np.arange(start, stop))
+    """Passages start...stop (at most `own_chunk_rows`) -> [stop - start, E]; queued, not waited for.
+
+    By the devices of this process alone, on which the parameters are.
+    """
+    if jax.process_count() == 1:
+        return _embed_rows(model, corpus, length, retriever, np.arange(start, stop))
+    rows = np.arange(start, stop)
+    rows = np.pad(rows, (0, own_chunk_rows(model, length) - len(rows)), mode="edge")
+    text = partition.shard(features.passage_text(corpus, rows, length))
+    return _own_embedder(cast(Hashable, model))(retriever, text)[: stop - start]
+
+
+@functools.lru_cache(maxsize=8)
+def _own_embedder(model: Any):
+    def embed(params, text):
+        return model.apply({"params": {"retriever": params}}, text, method="passages")
+
+    own = jax.local_devices()
+    return partition.shared_out(lambda params, text: partition.all_gather(embed(params, text)), own)
 
 
 def _embed_rows(model, corpus: Corpus, length: int, retriever, rows: np.ndarray) -> jax.Array:

@@ -30,8 +30,10 @@ class Source:
       asked: whose sentences are asked, X; it may be the same.
       rows: of `asked`, or of the questions: what may be asked.
       batch: queries a step, over all devices.
-      index_root: folder of the versions of the index.
+      index_root: folder of the versions of the index that one process alone makes.
       runs: that may have vectors of the first index already.
+      before: how many processes made the checkpoint that is gone on from; 0 where there is none.
+      say: shows a line to a person.
     """
 
     corpus: Corpus
@@ -42,6 +44,8 @@ class Source:
     batch: int
     index_root: Path
     runs: Sequence[Path | None] = ()
+    before: int = 0
+    say: Callable[[str], object] = lambda line: None
 
 
 class Loader(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ralm_jax.hosts.watch import reached
 from ralm_jax.retrieval import index
 
 # (params, start, stop) -> [stop - start, E] float32; of numpy where nothing had to be embedded
@@ -48,6 +49,7 @@ class RefreshJob:
         if self._writer is None:
             return None
         while len(self._queued) > leave:
+            reached()
             self._writer.write(self._writer.rows, np.asarray(self._queued.popleft()))
         if self._writer.rows < self._writer.shape[0]:
             return None

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ralm_jax.errors import UserError
+from ralm_jax.hosts.share import mean_over_hosts
 from ralm_jax.loaders.refresh_job import Embed, RefreshJob
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.churn import churn
@@ -33,9 +34,11 @@ class Refresher:
         queues device work and returns without waiting.
       searcher: who serves.
       root: folder of the versions.
-      shape: (N, E).
-      fingerprint: of the corpus.
+      rows: of the passages, those that this process keeps the vectors of.
+      width: E.
+      fingerprint: of the corpus, or of these rows of it.
       chunk: passages embedded per call of `embed`.
+      turn: passages that take turns together where a version embeds a part of them; None for a chunk.
       keep: called at each publish; the steps of versions that must stay on disk, as checkpoints
         need them. The version served and the one served before it stay in any case.
     """
@@ -47,17 +50,18 @@ class Refresher:
         searcher: Searcher,
         root: str | os.PathLike,
         *,
-        shape: tuple[int, int],
+        rows: range,
+        width: int,
         fingerprint: str,
         chunk: int = 1024,
+        turn: int | None = None,
         keep: Callable[[], Set[int]] = frozenset,
     ):
         self._policy, self._embed, self._searcher, self._root = policy, embed, searcher, root
-        self._shape, self._fingerprint, self._keep = shape, fingerprint, keep
-        self._chunks = [
-            (start, min(start + chunk, shape[0])) for start in range(0, shape[0], chunk)
-        ]
-        self._chunk = chunk
+        self._shape, self._fingerprint, self._keep = (len(rows), width), fingerprint, keep
+        self._rows = rows
+        self._chunks = [(start, min(start + chunk, rows.stop)) for start in rows[::chunk]]
+        self._turn = turn or chunk
         self._job: RefreshJob | None = None
 
     @property
@@ -76,7 +80,7 @@ class Refresher:
 
     def made(self, rows: np.ndarray) -> np.ndarray:
         """Steps of the parameters that made the served vectors of some passages: [...] -> int32 [...]."""
-        version, chunks = self._searcher.step, rows // self._chunk
+        version, chunks = self._searcher.step, rows // self._turn
         if self._policy.parts == 1:
             return np.full(rows.shape, version, np.int32)
         parts = [made(self._policy, version, part) for part in range(self._policy.parts)]
@@ -88,7 +92,7 @@ class Refresher:
         """Embeds all passages with `params` and serves that as version 0.
 
         Args:
-          known: their vectors [N, E] by these very parameters, where there are any already.
+          known: vectors [N, E] of the whole corpus by these very parameters, where there are any already.
           encoder_hash: what the version is known by; see `index.create`.
         """
         embed = self._embed if known is None else functools.partial(_rows, known)
@@ -175,9 +179,9 @@ class Refresher:
         before = index.mapped(self._root, self._policy.published(step))
 
         def embed(params: Any, start: int, stop: int) -> jax.Array | np.ndarray:
-            if start // self._chunk % parts == turn:
+            if start // self._turn % parts == turn:
                 return self._embed(params, start, stop)
-            return before[start:stop]
+            return before[start - self._rows.start : stop - self._rows.start]
 
         return embed
 
@@ -200,7 +204,7 @@ class Refresher:
         self._job = None
         if previous >= 0:
             changed = churn(*(index.mapped(self._root, step) for step in (previous, job.step)))
-            published = published._replace(churn=changed)
+            published = published._replace(churn=mean_over_hosts(changed))
         index.prune(self._root, {previous, job.step} | self._keep())
         return published
 

@@ -20,15 +20,16 @@ from ralm_jax.arrays import require_whole
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches
-from ralm_jax.inference import vector_cache
-from ralm_jax.inference.embedding import chunk_rows, embed_passages, embed_queries
+from ralm_jax.hosts.share import Share
+from ralm_jax.hosts.watch import reached
+from ralm_jax.inference import embedding, vector_cache
+from ralm_jax.inference.embedding import embed_passages, embed_queries
 from ralm_jax.lexical.index import LexicalIndex
 from ralm_jax.lexical.mix import DEPTH, Mix, Rows
 from ralm_jax.loaders.loader import Params, Source, drawn_rows
 from ralm_jax.loaders.refresher import Refresher
 from ralm_jax.loaders.same_passages import same_passages
 from ralm_jax.loaders.written import Newest, Written
-from ralm_jax.retrieval import index
 from ralm_jax.retrieval.choose import choose
 from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.retrieval.searcher import Found, Published
@@ -74,22 +75,29 @@ class RetrievalLoader:
         )
         k = min(k * task.refresh.over, max(k, corpus.size))
         self._neighbours = min(max(k, DEPTH), corpus.size) if self._mix else k
-        self._searcher = choose(
+        shape = corpus.size, source.model.embedding
+        chunk = embedding.own_chunk_rows(source.model, length)
+        self._share = Share.of(source.index_root, shape, corpus.fingerprint, chunk)
+        own = choose(
             corpus.size,
             task.index,
             width=source.model.embedding,
             k=self._neighbours,
             threads=task.index_threads,
             tables=1 if isinstance(task.refresh, Frozen) else 2,
+            held=len(self._share.rows),
         )
+        self._searcher = self._share.searcher(own)
         self._refresher = Refresher(
             task.refresh,
             functools.partial(embed_passages, source.model, corpus, length),
             self._searcher,
-            source.index_root,
-            shape=(corpus.size, source.model.embedding),
-            fingerprint=corpus.fingerprint,
-            chunk=chunk_rows(source.model, length),
+            self._share.folder,
+            rows=self._share.rows,
+            width=source.model.embedding,
+            fingerprint=self._share.fingerprint,
+            chunk=chunk,
+            turn=embedding.chunk_rows(source.model, length),
             keep=lambda: frozenset(self._needed),
         )
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.
@@ -102,14 +110,15 @@ class RetrievalLoader:
         # The retriever that the stage began with, where it teaches: it asks, and what it finds is taught.
         self._teacher: Any = None
         self._found = np.full((source.batch, task.neighbours), -1, np.int32)
-        kept, shape = task.refresh.written, (corpus.size, source.model.embedding)
+        kept = task.refresh.written
         self._written = Written(kept, shape) if kept else None
         # Steps of the parameters that made the vectors by which these were found.
         self._made = np.zeros_like(self._found)
         # Step of the index that served the batch in the making, and how stale the last one was.
         self._searched = 0
         self._stale: dict[str, float] = {}
-        self._version: index.Version | None = None
+        # The version served and its vectors, once they are needed.
+        self._served: tuple[int, Rows] = -1, np.zeros((0, 0))
         other = source.asked is not corpus
         self._own_rows = same_passages(source.asked, corpus) if other else None
 
@@ -137,9 +146,11 @@ class RetrievalLoader:
 
     def prefetch(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)
-        # A copy: the step that is queued next takes the parameters' own buffers.
-        snapshot = jax.tree.map(jnp.copy, params["retriever"]) if due else None
+        # A copy: the step that is queued next takes the parameters' own buffers. This process embeds alone.
+        snapshot = partition.replicate(jax.tree.map(jnp.copy, params["retriever"])) if due else None
         published = self._refresher.advance(snapshot, step - 1)
+        if published is not None:
+            self._share.prune(frozenset(self._needed))
         self._ask(params, step)
         return published
 
@@ -166,19 +177,18 @@ class RetrievalLoader:
             return vectors
         return Newest(vectors, self._written, self._refresher.made)
 
-    def _vectors(self) -> np.ndarray:
-        step = self._searcher.step
-        if self._version is None or self._version.step != step:
-            # Written by this process, or verified when the run was resumed.
-            about = (self._source.index_root, step, self._source.corpus.fingerprint)
-            self._version = index.open_version(*about, verify=False)
-        require_whole(self._version.vectors)
-        return self._version.vectors
+    def _vectors(self) -> Rows:
+        if self._served[0] != self._searcher.step:
+            self._served = self._searcher.step, self._share.vectors(self._searcher.step)
+        if isinstance(vectors := self._served[1], np.ndarray):
+            require_whole(vectors)
+        return vectors
 
     def retrieve(self) -> None:
         """Neighbours of the queries last asked, of all processes: int32 [B,K]."""
         if self._search is None:
             return
+        reached()
         found, self._search = self._search(), None
         if self._written is not None:
             about = np.asarray(self._queries), found, self._refresher.made(found[0])
@@ -250,6 +260,9 @@ class RetrievalLoader:
     def set_state(self, state: dict, step: int) -> None:
         flying = int(state["snapshot_step"][0])
         snapshot = (state["snapshot"], flying) if flying >= 0 else (None, None)
+        if self._source.before != jax.process_count():
+            served = self._task.refresh.published(max(step - 1, 0))
+            self._source.say(self._share.take_over(self._source.before, served))
         self._refresher.resume(*snapshot, step)
         self._asked, self._search = self._draw(step), None
         if getattr(self._task, "teaches", False):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ralm_jax.lexical.mix import Rows
 from ralm_jax.retrieval.searcher import Found
 
 # Of a place that holds nothing.
@@ -25,7 +26,7 @@ class Newest:
       made: rows [n] -> the steps of the parameters that made their vectors in the index.
     """
 
-    vectors: np.ndarray
+    vectors: Rows
     written: "Written"
     made: Callable[[np.ndarray], np.ndarray]
 

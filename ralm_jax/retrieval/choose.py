@@ -32,6 +32,7 @@ def choose(
     k: int = 8,
     threads: int = 1,
     tables: int = 2,
+    held: int | None = None,
 ) -> Searcher:
     """The searcher for a corpus of `passages` passages: exact below 20,000, ScaNN from there on.
 
@@ -43,6 +44,7 @@ def choose(
       k: how many passages each search asks for. Recall@k is reported at every publish; ScaNN reaches 0.98.
       threads: cores that the ScaNN process may use.
       tables: versions that devices hold at a time: the one served, and the next where there is one.
+      held: passages that this process holds of them; None for all.
 
     Raises:
       UserError: ScaNN is needed and is not installed, or the devices have no room for exact search.
@@ -50,5 +52,6 @@ def choose(
     found = form(passages, kind, jax.local_devices()[0].platform)
     if found == "scann":
         return ScannProcess(ScannConfig(k=k, threads=threads))
-    check_room(passages, width, jnp.float32 if found == "exact" else jnp.bfloat16, tables)
-    return Exact() if found == "exact" else Rounded(k)
+    held = passages if held is None else held
+    check_room(held, width, jnp.float32 if found == "exact" else jnp.bfloat16, tables)
+    return Exact(passages) if found == "exact" else Rounded(k)

@@ -22,24 +22,32 @@ SAMPLE = 256
 
 
 class Exact:
-    """The `searcher.Searcher` that scores every passage in float32, on the local devices."""
+    """The `searcher.Searcher` that scores every passage in float32, on the local devices.
 
-    def __init__(self) -> None:
-        self.step = -1
+    Args:
+      whole: passages of which a slice is searched, to find in it what a search of all finds there.
+    """
+
+    def __init__(self, whole: int = 0) -> None:
+        self.step, self._whole = -1, whole
         self._served: sharded.Table | None = None
         self._next: tuple[int, sharded.Table, float] | None = None
 
     def search(self, queries: jax.Array | np.ndarray, k: int) -> Callable[[], Found]:
         """See `searcher.Searcher`; queues device work and returns."""
+        ids, scores = self.queue(queries, k)
+        return lambda: (np.asarray(ids), np.asarray(scores))
+
+    def queue(self, queries: jax.Array | np.ndarray, k: int) -> tuple[jax.Array, jax.Array]:
+        """As `search`, but what is found stays on the devices: ids and scores [B,k] on each."""
         if self._served is None:
             raise ValueError("search before the first publish")
-        ids, scores = sharded.search(self._served, queries, k)
-        return lambda: (np.asarray(ids), np.asarray(scores))
+        return sharded.search(self._served, queries, k)
 
     def build(self, version: Version) -> None:
         """See `searcher.Searcher`; the vectors start their way to the devices."""
         began = time.perf_counter()
-        table = sharded.placed(version.vectors, np.float32)
+        table = sharded.placed(version.vectors, np.float32, whole=self._whole)
         self._next = version.step, table, time.perf_counter() - began
 
     def publish(self) -> Published:

@@ -1,7 +1,8 @@
 """Vectors spread over the devices of this process, and the greatest inner products among them.
 
-Every process holds all vectors and answers all queries. A device takes whole blocks, in order, and so few
-that they fit one stay on one. Work is queued there like any other, so the host does not wait.
+A process answers all queries from the vectors that it holds: all, or the slice that is its own. A device
+takes whole blocks, in order, and so few that they fit one stay on one. Work is queued there like any other,
+so the host does not wait.
 """
 
 from __future__ import annotations
@@ -39,11 +40,15 @@ class Layout(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Blocks [devices, blocks, block, E] in order, rows of padding at the end; N of them are passages."""
+    """Blocks [devices, blocks, block, E] in order, rows of padding at the end; N of them are passages.
+
+    A block is scored as one of `scored` rows: scores of products of other shapes differ in their last bits.
+    """
 
     blocks: jax.Array
     passages: int
     devices: tuple[Any, ...]
+    scored: int
 
 
 def layout(passages: int, devices: int) -> Layout:
@@ -73,11 +78,15 @@ def device_bytes(passages: int, width: int, itemsize: int, devices: int) -> int:
 
 
 def placed(
-    vectors: np.ndarray, dtype: Any, watch: Callable[[int, jax.Array], None] | None = None
+    vectors: np.ndarray,
+    dtype: Any,
+    watch: Callable[[int, jax.Array], None] | None = None,
+    whole: int = 0,
 ) -> Table:
     """Vectors [N,E] float32, which may be mapped, as a table; only a block at a time is copied on the host.
 
     Args:
+      whole: passages of which these are a slice: they get the very scores that they get among all.
       watch: called with the first row of each block and the block [block,E] float32, on its device.
     """
     passages, width = vectors.shape
@@ -99,7 +108,8 @@ def placed(
             if watch:
                 watch(first, block)
             shards[number] = _with_block(shards[number], block, np.int32(place))
-    return Table(partition.on_each(shards, devices), passages, devices)
+    scored = min(BLOCK, max(whole, passages))
+    return Table(partition.on_each(shards, devices), passages, devices, scored)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -120,7 +130,7 @@ def search(
     Returns:
       ids [B,k] int32 (-1 where there are fewer than k passages), scores [B,k] float32; on their way.
     """
-    search = searching(k, table.devices, approximate)
+    search = searching(k, table.devices, approximate, table.scored)
     asked = partition.replicate((queries, np.int32(table.passages)), table.devices)
     ids, scores = search(asked, table.blocks)
     ids.copy_to_host_async()
@@ -129,17 +139,18 @@ def search(
 
 
 @functools.lru_cache(maxsize=32)
-def searching(k: int, devices: tuple[Any, ...], approximate: bool):
+def searching(k: int, devices: tuple[Any, ...], approximate: bool, scored: int):
     """`search((queries [B,E], passages), blocks [devices,blocks,block,E])`, compiled once."""
     among = len(devices) if approximate else 0
-    scan = functools.partial(_search, k=k, among=among)
+    scan = functools.partial(_search, k=k, among=among, scored=scored)
     return partition.shared_out(scan, devices)
 
 
-def _search(asked, blocks: jax.Array, *, k: int, among: int):
+def _search(asked, blocks: jax.Array, *, k: int, among: int, scored: int):
     """What one device finds in its blocks [blocks,block,E], merged with what the others find.
 
     among: devices, where it is to be found approximately.
+    scored: rows that a block is scored as. More than it has: then it is the only one, on one device.
     """
     queries, passages = asked
     number, block, _ = blocks.shape
@@ -149,6 +160,7 @@ def _search(asked, blocks: jax.Array, *, k: int, among: int):
 
     def scan(best, each):
         start, rows = each
+        rows = jnp.pad(rows, ((0, max(0, scored - block)), (0, 0)))
         return seen(best, queries, start, rows, passages), None
 
     (ids, scores), _ = jax.lax.scan(scan, nothing(len(queries), k), (starts, blocks))

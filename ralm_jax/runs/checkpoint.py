@@ -124,6 +124,10 @@ class Checkpoints:
             tree: Any = self._orbax.load(step, cast(Any, there))
         return {name: tree[former.get(name, name)] for name in like}
 
+    def processes(self, step: int) -> int:
+        """How many processes saved the state at `step`; 1 where an earlier release did not say."""
+        return int(json.loads(self._seal_of(step).read_bytes()).get("processes", 1))
+
     def load(self, step: int) -> Any:
         """The tree saved at `step` as nested dicts and lists of numpy arrays, whatever is in it.
 
@@ -166,8 +170,10 @@ class Checkpoints:
         try:
             response.result()
             if jax.process_index() == 0:
+                record = {"leaves": kinds, "files": _checksums(seal.parent)}
+                record["processes"] = jax.process_count()
                 with open(partial, "w", encoding="utf-8") as file:
-                    json.dump({"leaves": kinds, "files": _checksums(seal.parent)}, file, indent=1)
+                    json.dump(record, file, indent=1)
                     file.flush()
                     os.fsync(file.fileno())
                 partial.rename(seal)

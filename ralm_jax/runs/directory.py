@@ -12,7 +12,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from ralm_jax.batches import Lengths
@@ -220,9 +219,8 @@ def checkpoint_folder(run: Path, stage: str) -> Path:
 
 
 def index_folder(run: Path, stage: str) -> Path:
-    """Of this process: with several, each keeps its own copy of the vectors."""
-    suffix = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
-    return run / "index" / (stage + suffix)
+    """Of the versions that one process makes; of several, each has its own beside it (`hosts.slices`)."""
+    return run / "index" / stage
 
 
 def _with_defaults(record: dict[str, Any], kind: type[Ralm | OpenQA]) -> dict[str, Any]:

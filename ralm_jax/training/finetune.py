@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 
 from ralm_jax.batches import Lengths
@@ -68,7 +69,7 @@ def finetune(
     Raises:
       UserError: as `pretrain`; no question that any passage answers. Stopped: as `pretrain`.
     """
-    opened = OpenRun.open(run, corpus, stage=stage)
+    opened = _opened(run, corpus, stage)
     text = opened.corpus
     # What evaluation after training needs is looked at before it.
     check_texts(text)
@@ -88,6 +89,15 @@ def finetune(
     started = _started(opened, asked)
     shared = Run(Path(out), text, model, seed, 0.0, select, Path(run), started, config)
     return model, train_chain(shared, [Stage(STAGE, task, schedule)], params)
+
+
+def _opened(run, corpus, stage: str | None) -> OpenRun:
+    """The run to begin from. Raises UserError in one of several processes, none of which has all vectors."""
+    if jax.process_count() > 1:
+        raise UserError(
+            f"fine-tuning runs in one process, and this is one of {jax.process_count()}: start it alone"
+        )
+    return OpenRun.open(run, corpus, stage=stage)
 
 
 def check_texts(corpus: Corpus) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax.training.train_state import TrainState
 
 from ralm_jax import partition
@@ -20,13 +20,13 @@ from ralm_jax.examples.cloze_batches import Queries
 from ralm_jax.loaders.loader import Loader, Params, Source, drawn_rows
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import config_record, directory
+from ralm_jax.runs import agreement, config_record, directory
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.runs.lock import owned
 from ralm_jax.runs.nonfinite import NotFinite, save_batch
 from ralm_jax.signals import stop_on_signal
 from ralm_jax.training.idle import DeviceIdle
-from ralm_jax.training.progress import EVAL, Progress
+from ralm_jax.training.progress import EVAL, Progress, computed
 from ralm_jax.training.schedule import Stage, check
 from ralm_jax.training.steps import WRITTEN, create_state, train_step
 
@@ -74,6 +74,7 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
         "init": run.started,
         "began_from": None if run.begun is None else str(run.begun.resolve()),
     }
+    agreement.agree(run.corpus, run.config, params)
     if run.config is not None:
         config_record.check_config(run.path, run.config)
     directory.check_same(run.path, run.model, run.corpus, **parts)
@@ -90,19 +91,12 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
     return params
 
 
-def computed(model: Ralm | OpenQA) -> str:
-    """How a device computes the model, for the log."""
-    config = model.reader_config
-    if config.attention == "cudnn":
-        return "computes in bfloat16; attention by cuDNN, by XLA where a text has an odd length"
-    kind = jnp.dtype(config.dtype).name
-    return f"computes in {kind}; attention by XLA"
-
-
 @contextlib.contextmanager
 def _owned_by_one_process(path: Path):
     """Processes of one training share a run; the first of them owns it."""
-    with owned(path) if jax.process_index() == 0 else contextlib.nullcontext():
+    first = jax.process_index() == 0
+    with owned(path) if first else contextlib.nullcontext():
+        agreement.agree_on_folder(path)
         yield
 
 
@@ -125,7 +119,8 @@ def train_stage(part: Part, params: Params, queries: Queries) -> Params:
     with contextlib.ExitStack() as cleanup:
         checkpoints = Checkpoints(directory.checkpoint_folder(run.path, stage.name))
         cleanup.callback(checkpoints.close)
-        begin = checkpoints.latest() or 0
+        # Over a network each process may see another folder for a while: the first one says which it is.
+        begin = int(partition.gather_rows(np.array([checkpoints.latest() or 0]))[0])
         if begin >= stage.schedule.steps:
             return partition.replicate(checkpoints.load(begin)["state"]["params"])
         stage, said = fitting.fitted(run.model, stage)
@@ -135,7 +130,9 @@ def train_stage(part: Part, params: Params, queries: Queries) -> Params:
         for line in stage.task.describe(len(queries.rows)):
             progress.say(f"{stage.name}: {line}", queries.left_out)
             queries = dataclasses.replace(queries, left_out={})
-        loader = stage.task.loader(part.source)
+        before = checkpoints.processes(begin) if begin else 0
+        source = dataclasses.replace(part.source, before=before, say=progress.say)
+        loader = stage.task.loader(source)
         cleanup.callback(loader.close)
         # Order of starting: the stage's own checkpoint, else the parameters handed over.
         if begin:

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
+from ralm_jax.hosts.watch import reached
 from ralm_jax.metrics.means import Mean
+from ralm_jax.models.openqa import OpenQA
+from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval.searcher import Published
 from ralm_jax.runs.writers import MetricWriter
 from ralm_jax.terminal import say
@@ -105,6 +109,7 @@ class Progress:
 
         Returns what of them is not finite: such a step is counted, and is in no mean.
         """
+        reached()
         mean = Mean.of(metrics).merge(Mean.of({k: (v, 1) for k, v in staleness.items()}))
         self._bar.update(done - self._bar.n)
         bad = {name for name, value in mean.compute().items() if not math.isfinite(value)}
@@ -144,6 +149,15 @@ class Progress:
         self._bar.close()
         if self._writer:
             self._writer.close()
+
+
+def computed(model: Ralm | OpenQA) -> str:
+    """How a device computes the model, for the log."""
+    config = model.reader_config
+    if config.attention == "cudnn":
+        return "computes in bfloat16; attention by cuDNN, by XLA where a text has an odd length"
+    kind = jnp.dtype(config.dtype).name
+    return f"computes in {kind}; attention by XLA"
 
 
 def postfix(scalars: Mapping[str, float]) -> str:

@@ -53,6 +53,17 @@ def adapt(arguments, write: Write) -> None:
 
 
 def pretrain(arguments, write: Write) -> None:
+    # Before anything asks which devices there are, as the import of what a configuration names does.
+    from ralm_jax.hosts import start
+
+    if not arguments.patience > 0:
+        raise UserError(f"--patience is {arguments.patience}: give a number of seconds above 0")
+    flags = (arguments.coordinator, arguments.processes, arguments.process)
+    with start.joined(start.given(*flags) or start.found(), arguments.patience):
+        _pretrain(arguments)
+
+
+def _pretrain(arguments) -> None:
     from ralm_jax import gin_config
 
     more = {"any_import": arguments.any_import}

@@ -1,20 +1,13 @@
-"""Runs in processes of their own: killed, asked to stop, and spread over two.
+"""Runs in processes of their own, killed and read meanwhile.
 
 All slow, for each starts jax again; within one process test_loop.py asks the same of interruptions.
 """
 
 import concurrent.futures
 import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -23,21 +16,9 @@ from ralm_jax.check import check
 from ralm_jax.errors import UserError
 from ralm_jax.evaluation.cloze import measure_clozes
 from ralm_jax.inference.open_run import OpenRun
-from ralm_jax.runs import directory
-from ralm_jax.runs.checkpoint import Checkpoints
-from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.weights.exporting import export_model
 
-STEPS = {"ict": 3, "realm": 12}
 STAGES = "pretrain.pretrain.stages = [@ict/schedule.Stage(), @realm/schedule.Stage()]"
-PATIENCE = 240  # seconds
-TOGETHER = """
-import sys
-import jax
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from ralm_jax import cli
-sys.exit(cli.main(sys.argv[3:]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +28,6 @@ def words(tiny, tiny_settings):
     def command(run):
         words = ["pretrain", "--config", "runs/pretrain.gin", "--run", str(run)]
         words += ["--corpus", str(tiny.corpus.path), *tiny_settings]
-        # Masks that two processes must draw as one does.
         return [
             *words,
             *("--set", STAGES, "--set", "CHECKPOINT_EVERY = 2", "--set", "DROPOUT = 0.1"),
@@ -67,60 +47,6 @@ def environment(tmp_path_factory):
         patch.setenv("PYTHONPATH", str(Path(chaos.__file__).parents[1]))
         patch.setenv("PYTHONWARNINGS", "error")
         yield
-
-
-@pytest.fixture(scope="module")
-def start(words):
-    """(run, address, number) -> one of two processes of a run, just started, with a device of its own."""
-    started = []
-
-    def start(run, address, number):
-        with open(f"{run}.{len(started)}.log", "w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", TOGETHER, address, str(number), *words(run)],
-                env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-                stdout=log,
-                stderr=log,
-            )
-        process.log = log.name
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-
-
-def finish(process):
-    assert process.wait(PATIENCE) == 0, Path(process.log).read_text()
-
-
-def wait_for(run, process, stage, step):
-    """Until the run has logged that step."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if metrics_file(run).exists():
-            lines = read_metrics(metrics_file(run))
-            if any(x["stage"] == stage and x["step"] >= step and "loss" in x for x in lines):
-                return
-        assert process.poll() is None, Path(process.log).read_text()
-        time.sleep(0.02)
-    raise AssertionError(f"no step {step} of {stage}: {Path(process.log).read_text()}")
-
-
-def saved(run):
-    """Everything in the last checkpoints of a finished run, by name."""
-    found = {}
-    for stage, steps in STEPS.items():
-        checkpoints = Checkpoints(directory.checkpoint_folder(run, stage))
-        assert checkpoints.latest() == steps
-        tree = checkpoints.load(steps)
-        checkpoints.close()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            found[stage + jax.tree_util.keystr(path)] = leaf
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -190,39 +116,3 @@ def test_what_a_run_says_has_no_text_of_the_corpus(whole, tiny):
     said = whole.run.with_suffix(".log").read_text()
     assert "sentences to ask" in said
     assert not [x["title"] for x in tiny.almanac.documents if x["title"] in said]
-
-
-def two(start, run):
-    """Both processes of a run that is spread over two."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    return [start(run, address, number) for number in range(2)]
-
-
-def assert_close(found, wanted):
-    assert found.keys() == wanted.keys()
-    for name, leaf in found.items():
-        np.testing.assert_allclose(leaf, wanted[name], rtol=1e-4, atol=1e-6, err_msg=name)
-
-
-@pytest.mark.slow
-def test_two_processes_stopped_and_killed_end_as_one(start, whole, tmp_path):
-    run = tmp_path / "run"
-    both = two(start, run)
-    wait_for(run, both[0], "realm", 2)
-    both[1].send_signal(signal.SIGTERM)  # sent to one, it counts for both
-    for process in both:
-        finish(process)
-    assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
-
-    both = two(start, run)
-    wait_for(run, both[0], "realm", 7)
-    for process in both:
-        process.kill()
-    for process in both:
-        process.wait(PATIENCE)
-    assert (OpenRun.open(run).stage, OpenRun.open(run).step) < ("realm", 12)
-    for process in two(start, run):
-        finish(process)
-    assert_close(saved(run), saved(whole.run))

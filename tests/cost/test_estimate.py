@@ -140,7 +140,7 @@ def test_what_is_computed_again_is_not_kept(remat):
     ],
 )
 def test_a_time_is_in_the_unit_of_a_person(hours, said):
-    assert estimate._time(hours) == said
+    assert estimate._duration(hours) == said
 
 
 def test_less_than_a_cent_is_said_to_be():

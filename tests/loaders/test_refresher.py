@@ -36,7 +36,7 @@ class Run:
         self.searcher = Exact()
         self.refresher = Refresher(
             policy, self.embed, self.searcher, root,
-            shape=(N, E), fingerprint="toy", chunk=4, keep=keep,
+            rows=range(N), width=E, fingerprint="toy", chunk=4, keep=keep,
         )  # fmt: skip
 
     def embed(self, params, start, stop):
