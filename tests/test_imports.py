@@ -38,7 +38,7 @@ ORDER = [
     {"data", "questions", "retrieval", "lexical"},
     {"examples", "living", "runs"},
     {"inference"},
-    {"evaluation"},
+    {"evaluation", "engines"},
     {"selection", "loaders"},
     {"training", "cost"},
     {"weights", "sharing", "quickstart"},

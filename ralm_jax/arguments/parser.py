@@ -90,6 +90,7 @@ def parser(verbs: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:
         asking.ask,
         asking.serve,
         asking.check,
+        texts.embed,
         texts.export,
         texts.push,
         machine.configs,

@@ -110,6 +110,23 @@ def export(verbs):
     return "export", verb
 
 
+def embed(verbs):
+    verb = verbs.add_parser(
+        "embed",
+        help="embed a corpus for a vector database",
+        description="Embeds the passages of a corpus with the retriever of a run, and writes their vectors "
+        "as vectors.npy and ids.npy, and as Parquet with id, title, text and vector, which Qdrant, Milvus, "
+        "Vespa, OpenSearch and others load. Killed, the same command goes on where it was.",
+    )
+    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
+    verb.add_argument(
+        "--corpus", metavar="CORPUS", help="whose passages to embed (default: the run's own)"
+    )
+    verb.add_argument("--out", required=True, metavar="DIR", help="the directory to make")
+    add_json(verb, "the counts")
+    return "embed", verb
+
+
 def push(verbs):
     verb = verbs.add_parser(
         "push",

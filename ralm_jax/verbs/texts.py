@@ -69,6 +69,15 @@ def _report(file: Path) -> dict[str, Any]:
         raise UserError(f"--report: {file} cannot be read: {error}") from error
 
 
+def embed(arguments, write: Write) -> None:
+    from ralm_jax.engines.embed import embed
+
+    counts = embed(arguments.run, arguments.out, arguments.corpus)
+    for name, count in counts.items():
+        print(f"{count:>12,}  {name}")
+    write(counts)
+
+
 def push(arguments, write: Write) -> None:
     from ralm_jax.sharing.push import push
 
