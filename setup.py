@@ -14,6 +14,7 @@ DEPENDENCIES = [
     "tokenizers>=0.19",  # WordPiece, in Rust
     "safetensors>=0.5",  # weights in and out, without pickle
     "huggingface-hub>=0.24",  # weights by name; tokenizers brings it anyway
+    "fsspec>=2024.2",  # sources in a store, gs:// or s3://; huggingface-hub brings it anyway
     "grain>=0.2.12",  # the input pipeline, without TensorFlow
     "tensorflow-datasets>=4.9.9",  # corpora by name, the format of our texts; no TensorFlow
     "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it

@@ -12,10 +12,11 @@ def prepare(verbs):
     )
     verb.add_argument(
         "source",
+        nargs="+",
         metavar="SOURCE",
-        help="a file of JSON lines, CSV, TSV, Parquet or Arrow with id, title, text; a folder of texts and "
-        "pages, of BEIR, MTEB or datasets; tfds:NAME[/CONFIG][:SPLIT]; hf:OWNER/NAME[/CONFIG][:SPLIT]; or - "
-        "for standard input",
+        help="a file of JSON lines, CSV, TSV, Parquet or Arrow with id, title, text, several of them, or a "
+        "pattern, 'part-*.jsonl.gz', also gs:// and s3://; a folder of texts and pages, of BEIR, MTEB or "
+        "datasets; tfds:NAME[/CONFIG][:SPLIT]; hf:OWNER/NAME[/CONFIG][:SPLIT]; or - for standard input",
     )
     verb.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
     verb.add_argument(

@@ -8,7 +8,7 @@ and writes them in order.
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +48,7 @@ class Survey(NamedTuple):
 
 
 def prepare(
-    source: str,
+    source: str | Sequence[str],
     out: str | Path,
     *,
     vocab_file: str | Path | None = None,
@@ -60,7 +60,7 @@ def prepare(
     columns: Columns = USUAL,
     say: Callable[[str], object] = print,
 ) -> dict[str, int]:
-    """Prepares the corpus directory `out` from `source` (see `sources.read.recognise`).
+    """Prepares the corpus directory `out` from a source, or a list of files (see `sources.read.recognise`).
 
     Args:
       vocab_file: a BERT vocab.txt, or a tokenizer.json to be taken as it is; without one a vocabulary of
@@ -107,9 +107,13 @@ def prepare(
     return counts
 
 
-def check_outside(source: str, out: Path) -> None:
+def check_outside(source: str | Sequence[str], out: Path) -> None:
     """Raises UserError where `out` would become a part of the source."""
-    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+    if (
+        isinstance(source, str)
+        and Path(source).is_dir()
+        and out.resolve().is_relative_to(Path(source).resolve())
+    ):
         raise UserError(
             f"{out} is inside the source {source}, and would become a part of it; give another --out"
         )

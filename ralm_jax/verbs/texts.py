@@ -23,8 +23,9 @@ def prepare(arguments, write: Write) -> None:
                 "has a tokenizer that is taken as it is" if is_kept(vocab) else "lower-cases text"
             )
             raise UserError(f"--cased: the run {arguments.vocab} {does}; leave --cased out")
+    source = arguments.source
     counts = prepare(
-        arguments.source,
+        source[0] if len(source) == 1 else source,
         arguments.out,
         vocab_file=vocab,
         vocab_size=arguments.vocab_size,
