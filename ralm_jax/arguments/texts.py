@@ -1,6 +1,6 @@
 """Verbs that take something in or hand it back: text, released models, runs."""
 
-from ralm_jax.arguments.shared import add_columns, add_json
+from ralm_jax.arguments.shared import add_columns, add_json, add_runner
 
 
 def prepare(verbs):
@@ -32,6 +32,7 @@ def prepare(verbs):
     )
     add_columns(verb)
     verb.add_argument("--cased", action="store_true", help="keep capitals and accents")
+    add_runner(verb)
     add_json(verb, "the counts")
     return "prepare", verb
 
@@ -124,6 +125,7 @@ def embed(verbs):
         "--corpus", metavar="CORPUS", help="whose passages to embed (default: the run's own)"
     )
     verb.add_argument("--out", required=True, metavar="DIR", help="the directory to make")
+    add_runner(verb)
     add_json(verb, "the counts")
     return "embed", verb
 

@@ -37,6 +37,7 @@ def embed(
     out: str | Path,
     corpus: str | Path | None = None,
     *,
+    by: Callable[[Missing], None] | None = None,
     say: Callable[[str], object] = print,
 ) -> dict[str, int]:
     """Embeds a corpus with the newest checkpoint of a run, and writes the folder `out` (see `vector_files`).
@@ -45,6 +46,7 @@ def embed(
 
     Args:
       corpus: in place of the run's own.
+      by: who makes the parts that are missing, if not this machine (see `beam_embed`).
     Returns:
       Passages, the width of their vectors, and how many of them were embedded now.
     Raises:
@@ -74,7 +76,7 @@ def embed(
         left = sum(len(rows_of(opened.corpus, number)) for number in numbers)
         if left < size:
             say(f"Going on: {size - left:,} of {size:,} passages are embedded")
-        _embed_here(Missing(opened, parts, numbers))
+        (by or _embed_here)(Missing(opened, parts, numbers))
         _publish(out, opened, found.encoder, parts.rows())
     return {"passages": size, "dimensions": width, "embedded": left}
 

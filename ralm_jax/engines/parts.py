@@ -108,7 +108,8 @@ def _begin(folder: Path, about: dict[str, Any]) -> None:
     except (OSError, ValueError):
         same = False
     for left in folder.iterdir():
-        if left.name != _LOCK and (not same or left.suffix == ".partial"):
+        kept = left.name == _ABOUT or _NAME.fullmatch(left.name)
+        if left.name != _LOCK and not (same and kept):
             left.unlink()
     if not same:
         file.write_text(json.dumps(checksums.sealed(about)), "utf-8")

@@ -97,8 +97,10 @@ def local(name: str) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="ralm-") as folder:
         path = Path(folder, name.rpartition("/")[2])
-        with _said(name), fsspec.open(name, "rb") as there, path.open("wb") as here:
-            shutil.copyfileobj(there, here, 1 << 20)
+        with _said(name), path.open("wb") as here:
+            system, file = fsspec.url_to_fs(name)
+            with system.open(file, "rb") as there:
+                shutil.copyfileobj(there, here, 1 << 20)
         try:
             yield path
         except UserError as error:
