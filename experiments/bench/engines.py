@@ -3,8 +3,8 @@
     python experiments/bench/engines.py CORPUS.jsonl.gz [--note TEXT]
 
 Writes experiments/results/bench/engines.json. The text is put into eight files; a vocabulary and a tagger are
-learnt each time. Corpora are compared byte by byte. Processor seconds are those of all processes, and tell more
-than the clock where workers share a core. At the end one of two workers is killed while passages are cut.
+learnt each time. Corpora are compared byte by byte. Processor seconds are those of all processes, and tell
+more than the clock where workers share a core. Last, one of two workers is killed while passages are cut.
 """
 
 import argparse
@@ -32,7 +32,7 @@ HERE = (
 
 
 def split(corpus: Path, folder: Path) -> tuple[str, int]:
-    """Puts the lines of a corpus into files of a folder; a pattern of them, and how many characters there are."""
+    """Puts the lines of a corpus into files of a folder: a pattern of them, and the characters in all."""
     with gzip.open(corpus, "rt", encoding="utf-8") as file:
         lines = list(file)
     size = -(-len(lines) // FILES)
