@@ -72,18 +72,19 @@ def staged(out: Path, about: dict[str, Any]) -> Iterator[Parts]:
     """
     folder = out.parent / f".{out.name}.parts"
     missing = [above for above in out.parents if not above.exists()]
+    owner = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / _LOCK, "w") as lock:
             _take(lock, out)
+            owner = True
             _begin(folder, about)
-            parts = Parts(folder)
-            yield parts
+            yield Parts(folder)
             shutil.rmtree(folder)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
-        if folder.exists() and not any(_NAME.fullmatch(name) for name in os.listdir(folder)):
+        if owner and folder.exists() and not any(map(_NAME.fullmatch, os.listdir(folder))):
             shutil.rmtree(folder, ignore_errors=True)
         for above in missing:
             with contextlib.suppress(OSError):

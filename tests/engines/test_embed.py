@@ -1,6 +1,5 @@
 """`ralm embed`: vectors in the order of the corpus, in every file alike; a kill loses one part at most."""
 
-import json
 import shutil
 
 import numpy as np
@@ -13,6 +12,7 @@ from ralm_jax.check import check
 from ralm_jax.engines import embed as module
 from ralm_jax.engines import vector_files
 from ralm_jax.engines.embed import embed
+from ralm_jax.engines.parts import staged
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models import initial
@@ -91,14 +91,19 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(run, tiny, tmp_path, mon
     assert not (tmp_path / ".out.parts").exists()
 
 
-def test_parts_of_another_run_are_not_taken(run, tmp_path, monkeypatch):
-    folder = tmp_path / ".out.parts"
-    folder.mkdir()
-    (folder / "about.json").write_text(json.dumps({"encoder": "another"}))
-    np.save(folder / "x.npy", np.zeros((32, 8), "<f4"))
-    (folder / "x.npy").rename(folder / "00000000-00000000.npy")
+def test_parts_of_another_run_are_not_taken(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with staged(tmp_path / "out", {"encoder": "another"}) as parts:
+            parts.write(0, np.zeros((32, 8), "f"))
+            raise KeyboardInterrupt
     embed(run, tmp_path / "out", say=len)
     assert np.abs(np.load(tmp_path / "out" / "vectors.npy")[:32]).min() > 0
+
+
+def test_one_process_makes_a_folder(run, tmp_path):
+    with staged(tmp_path / "out", {}), pytest.raises(UserError, match="another process makes"):
+        embed(run, tmp_path / "out", say=len)
+    assert names(tmp_path) == ["run"]
 
 
 def test_vectors_that_are_known_are_taken(run, tiny, tmp_path, monkeypatch):
