@@ -77,7 +77,8 @@ def main() -> None:
     parser.add_argument("--note", action="append", default=[])
     arguments = parser.parse_args()
     result = {
-        "command": f"python experiments/bench/embed.py {arguments.corpus.name} --documents {arguments.documents}",
+        "command": "python experiments/bench/embed.py "
+        f"{arguments.corpus.name} --documents {arguments.documents}",
         "commit": commit(),
         "hardware": hardware(),
         "load_average_at_start": round(os.getloadavg()[0], 2),
