@@ -14,6 +14,7 @@ DEPENDENCIES = [
     "tokenizers>=0.19",  # WordPiece, in Rust
     "safetensors>=0.5",  # weights in and out, without pickle
     "huggingface-hub>=0.24",  # weights by name; tokenizers brings it anyway
+    "fsspec>=2024.2",  # sources in a store, gs:// or s3://; huggingface-hub brings it anyway
     "grain>=0.2.12",  # the input pipeline, without TensorFlow
     "tensorflow-datasets>=4.9.9",  # corpora by name, the format of our texts; no TensorFlow
     "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
@@ -49,6 +50,9 @@ EXTRAS = {
     # starlette, uvicorn: a light server, 7 packages in all; msgspec (no dependencies): JSON checked against
     # the classes that also make the OpenAPI document; prometheus-client (none): /metrics
     "serve": SERVE,
+    # Preparing, embedding on Flink, Spark, Dataflow or in processes here. Beam 2.77 asks for protobuf below
+    # 7 and numpy below 2.5, which jax, orbax-checkpoint and tensorflow-datasets agree with, and any pyarrow.
+    "beam": ["apache-beam>=2.77"],
     "torch": ["torch>=2.6"],  # only to read an old pytorch_model.bin, as weights alone
     # jupyterlab to look, nbclient to execute; faiss-cpu: where your_own_corpus ends
     "notebooks": ["jupyterlab>=4.3", "nbclient>=0.10", "faiss-cpu>=1.9"],

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ralm_jax import json_text, versions
 from ralm_jax.data import corpus
+from ralm_jax.engines import vector_files
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
 from ralm_jax.runs import checkpoint, directory
@@ -27,11 +28,12 @@ class Part(NamedTuple):
 
 
 def check(path: str | Path) -> list[Part]:
-    """Reads every file of a corpus, with all of its versions, or of a run, with its checkpoints and indexes.
+    """Reads every file of a corpus, with all of its versions, of a run, with its checkpoints and indexes, or
+    of vectors that `ralm embed` wrote.
 
     Nothing is changed. What another process removes meanwhile is left out.
 
-    Raises UserError where there is neither.
+    Raises UserError where there is none of them.
     """
     path = Path(path)
     size = _bytes(path)
@@ -40,6 +42,9 @@ def check(path: str | Path) -> list[Part]:
     if (path / versions.MANIFEST).is_file() or (path / versions.FOLDER).is_dir():
         with bar("checking", size, BYTES) as shown:
             return list(_corpus(path, shown.update))
+    if (path / vector_files.MANIFEST).is_file():
+        made_by = _words(path / vector_files.MANIFEST, ("encoder", "corpus"))
+        return [Part("vectors", path, "", size, made_by, _problem(vector_files.verify, path))]
     raise UserError(f"{path} is neither a corpus nor a run; give the folder of one")
 
 

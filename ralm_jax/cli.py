@@ -79,6 +79,7 @@ VERBS = {
     "ask": asking.ask,
     "serve": asking.serve,
     "check": asking.check,
+    "embed": texts.embed,
     "export": texts.export,
     "push": texts.push,
     "configs": machine.configs,

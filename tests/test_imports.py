@@ -39,7 +39,7 @@ ORDER = [
     {"data", "questions", "retrieval", "lexical", "hosts"},
     {"examples", "living", "runs"},
     {"inference"},
-    {"evaluation"},
+    {"evaluation", "engines"},
     {"selection", "loaders"},
     {"training", "cost"},
     {"weights", "sharing", "quickstart"},

@@ -52,11 +52,11 @@ def serve(verbs):
 def check(verbs):
     verb = verbs.add_parser(
         "check",
-        help="read a corpus or a run whole, against its checksums",
+        help="read a corpus, a run or vectors whole, against their checksums",
         description="A line for each version of a corpus, or for each checkpoint and index of a run: its "
         "size, and whether it is sound. Exit code 2 where one is not. Nothing is changed.",
     )
-    verb.add_argument("path", metavar="DIR", help="a corpus or a run")
+    verb.add_argument("path", metavar="DIR", help="a corpus, a run or vectors of ralm embed")
     add_json(verb, "what was found")
     return "check", verb
 

@@ -22,7 +22,7 @@ class _Once(argparse.Action):
         given = namespace.__dict__.setdefault("given", {})
         if option_string and repr(given.setdefault(self.dest, values)) != repr(values):
             parser.error(f"{option_string} is given twice: {given[self.dest]} and {values}")
-        if values == "":
+        if values == "" or (isinstance(values, list) and "" in values):
             parser.error(f"{option_string or self.metavar} is empty")
         setattr(namespace, self.dest, values)
 
@@ -90,6 +90,7 @@ def parser(verbs: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:
         asking.ask,
         asking.serve,
         asking.check,
+        texts.embed,
         texts.export,
         texts.push,
         machine.configs,

@@ -51,6 +51,22 @@ def add_columns(verb: argparse.ArgumentParser) -> None:
         )
 
 
+def add_runner(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--runner",
+        metavar="beam[:RUNNER]",
+        help="on Apache Beam rather than here: by its direct runner, or FlinkRunner, SparkRunner, "
+        "DataflowRunner, ...; its workers must see the same folders",
+    )
+    verb.add_argument(
+        "--runner-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of Apache Beam, as direct_num_workers=4 or flink_master=HOST:PORT; may be given again",
+    )
+
+
 def columns(arguments: argparse.Namespace) -> Columns:
     """What `add_columns` was given."""
     return Columns(arguments.text_column, arguments.title_column, arguments.id_column)

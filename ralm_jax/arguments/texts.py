@@ -1,6 +1,6 @@
 """Verbs that take something in or hand it back: text, released models, runs."""
 
-from ralm_jax.arguments.shared import add_columns, add_json
+from ralm_jax.arguments.shared import add_columns, add_json, add_runner
 
 
 def prepare(verbs):
@@ -12,10 +12,11 @@ def prepare(verbs):
     )
     verb.add_argument(
         "source",
+        nargs="+",
         metavar="SOURCE",
-        help="a file of JSON lines, CSV, TSV, Parquet or Arrow with id, title, text; a folder of texts and "
-        "pages, of BEIR, MTEB or datasets; tfds:NAME[/CONFIG][:SPLIT]; hf:OWNER/NAME[/CONFIG][:SPLIT]; or - "
-        "for standard input",
+        help="a file of JSON lines, CSV, TSV, Parquet or Arrow with id, title, text, several of them, or a "
+        "pattern, 'part-*.jsonl.gz', also gs:// and s3://; a folder of texts and pages, of BEIR, MTEB or "
+        "datasets; tfds:NAME[/CONFIG][:SPLIT]; hf:OWNER/NAME[/CONFIG][:SPLIT]; or - for standard input",
     )
     verb.add_argument("--out", required=True, metavar="CORPUS", help="the directory to make")
     verb.add_argument(
@@ -31,6 +32,7 @@ def prepare(verbs):
     )
     add_columns(verb)
     verb.add_argument("--cased", action="store_true", help="keep capitals and accents")
+    add_runner(verb)
     add_json(verb, "the counts")
     return "prepare", verb
 
@@ -108,6 +110,24 @@ def export(verbs):
         help="for the card: of the model, as the hub names it: apache-2.0, mit",
     )
     return "export", verb
+
+
+def embed(verbs):
+    verb = verbs.add_parser(
+        "embed",
+        help="embed a corpus for a vector database",
+        description="Embeds the passages of a corpus with the retriever of a run, and writes their vectors "
+        "as vectors.npy and ids.npy, and as Parquet with id, title, text and vector, which Qdrant, Milvus, "
+        "Vespa, OpenSearch and others load. Killed, the same command goes on where it was.",
+    )
+    verb.add_argument("--run", required=True, metavar="RUN", help="made by ralm pretrain or import")
+    verb.add_argument(
+        "--corpus", metavar="CORPUS", help="whose passages to embed (default: the run's own)"
+    )
+    verb.add_argument("--out", required=True, metavar="DIR", help="the directory to make")
+    add_runner(verb)
+    add_json(verb, "the counts")
+    return "embed", verb
 
 
 def push(verbs):

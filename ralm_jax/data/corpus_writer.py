@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,14 @@ class ArrayWriter:
         self._file.close()
 
 
+class Repeats(NamedTuple):
+    """Of a batch of n passages: which of them no batch before has, [n] bool; and by the row of such a one in
+    the batch the further documents that hold it, in order."""
+
+    new: np.ndarray
+    more: dict[int, list[str]]
+
+
 class CorpusWriter:
     """Fills the directory `path`, which becomes a corpus when it is renamed."""
 
@@ -86,25 +94,38 @@ class CorpusWriter:
         self._kinds: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
 
-    def add(self, batch: Passages) -> None:
-        """Appends a batch; passages already in the corpus only add to their list of documents."""
-        known = len(self._rows)
+    def add(self, batch: Passages, repeats: Repeats | None = None) -> None:
+        """Appends a batch; passages already in the corpus only add to their list of documents.
+
+        repeats: which these are, where that is known for all batches together.
+        """
         contents: dict[str, list[str]] = {}
         for content, document in zip(batch.ids, batch.documents, strict=True):
             contents.setdefault(document, []).append(content)
         for id, digest_of in batch.sources:
             self._sources.write(json.dumps([id, digest_of, contents.get(id, [])]) + "\n")
+        known = self.passages
+        new = self._first(batch) if repeats is None else repeats.new
+        rows = known + np.cumsum(new) - 1
+        for i in np.flatnonzero(new).tolist():
+            line = [batch.ids[i], batch.documents[i], *batch.texts[i]]
+            self._spool.write(json.dumps(line) + "\n")
+        if repeats is not None:
+            self._more |= {int(rows[i]): documents for i, documents in repeats.more.items()}
+        self._append(batch, new, known)
+        self.counts.update(batch.counts)
+        self.counts["rejected: passage given twice"] += int(np.count_nonzero(~new))
+
+    def _first(self, batch: Passages) -> np.ndarray:
+        """[n] bool, the passages that no batch before had; the documents of the others are kept."""
         new = np.zeros(len(batch.ids), bool)
         for i, (content, document) in enumerate(zip(batch.ids, batch.documents, strict=True)):
             if content in self._rows:
                 self._more.setdefault(self._rows[content], []).append(document)
-                continue
-            new[i] = True
-            self._rows[content] = len(self._rows)
-            self._spool.write(json.dumps([content, document, *batch.texts[i]]) + "\n")
-        self._append(batch, new, known)
-        self.counts.update(batch.counts)
-        self.counts["rejected: passage given twice"] += int(np.count_nonzero(~new))
+            else:
+                new[i] = True
+                self._rows[content] = len(self._rows)
+        return new
 
     def _append(self, batch: Passages, new: np.ndarray, first_row: int) -> None:
         """Appends the passages `new` [n] bool, from row `first_row` on, and what lies in them."""
@@ -134,23 +155,23 @@ class CorpusWriter:
     @property
     def passages(self) -> int:
         """How many there are so far."""
-        return len(self._rows)
+        return self._arrays["ids"].rows
 
     def finish(self, **settings: Any) -> dict[str, int]:
         """Completes every file, the manifest last; returns the counts in it."""
-        if not self._rows:
+        if not self.passages:
             raise UserError(
                 "no document has any text that gives a wordpiece; a corpus needs at least one passage"
             )
         for array in self._arrays.values():
             array.finish()
-        write_texts(self._path / "texts", self._texts(), len(self._rows))
+        write_texts(self._path / "texts", self._texts(), self.passages)
         self._sources.flush()
         os.fsync(self._sources.fileno())
         self.close()
         (self._path / "spool.jsonl").unlink()
         counts = {name: count for name, count in sorted(self.counts.items()) if count}
-        counts |= {"passages": len(self._rows)}
+        counts |= {"passages": self.passages}
         counts |= {name: self._arrays[name].rows for name in ("sentences", "spans")}
         write_manifest(self._path, counts, **settings, kinds=list(self._kinds))
         return counts

@@ -8,15 +8,15 @@ and writes them in order.
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ralm_jax import terminal
 from ralm_jax.data import salient, tokenizer
 from ralm_jax.data.corpus import TAGGER
-from ralm_jax.data.corpus_writer import CorpusWriter
-from ralm_jax.data.cutting import SPECIAL_TOKENS
+from ralm_jax.data.corpus_writer import CorpusWriter, Repeats
+from ralm_jax.data.cutting import SPECIAL_TOKENS, Passages
 from ralm_jax.data.tokenizer_json import FAST
 from ralm_jax.data.tokenizer_settings import BERT, TokenizerSettings
 from ralm_jax.data.tokenizing import is_kept, keep, open_tokenizer
@@ -27,6 +27,8 @@ from ralm_jax.sources.documents import Document, GivenSpan
 from ralm_jax.sources.read import Source, opened
 from ralm_jax.sources.records import USUAL, Columns
 from ralm_jax.terminal import watched
+
+T = TypeVar("T")
 
 # 16M: enough to know how words are written and to train a vocabulary.
 SAMPLE_CHARACTERS = 1 << 24
@@ -48,8 +50,44 @@ class Survey(NamedTuple):
     documents: int
 
 
+class Passes(Protocol):
+    """Who goes over a source twice: this machine, or an engine (see `engines`)."""
+
+    def survey(self, source: Source, folder: Path) -> Survey:
+        """The first pass. `folder` is one to keep things in until the second has ended."""
+        ...
+
+    def cut(
+        self, cutting: CutterMaker, rejected: Counter[str]
+    ) -> Iterator[tuple[Passages, Repeats | None]]:
+        """The second pass: what `CorpusWriter.add` takes, in order. Counts what the source left out."""
+        ...
+
+
+class Here:
+    """The passes on this machine, the second in so many worker processes."""
+
+    def __init__(self, processes: int | None):
+        self._processes = processes
+
+    def survey(self, source: Source, folder: Path) -> Survey:
+        self._source, survey = source, _survey(source)
+        self._documents = survey.documents
+        return survey
+
+    def cut(
+        self, cutting: CutterMaker, rejected: Counter[str]
+    ) -> Iterator[tuple[Passages, Repeats | None]]:
+        documents = self._source.read(rejected)
+        if not isinstance(cutting.tagger, salient.CorpusTagger):
+            documents = _tag(documents, cutting.tagger)
+            cutting = cutting._replace(tagger=salient.no_spans)
+        for passages in cut(batches(documents), cutting, self._documents, self._processes):
+            yield passages, None
+
+
 def prepare(
-    source: str,
+    source: str | Sequence[str],
     out: str | Path,
     *,
     vocab_file: str | Path | None = None,
@@ -58,10 +96,11 @@ def prepare(
     settings: TokenizerSettings = BERT,
     tagger: salient.Tagger | None = None,
     processes: int | None = None,
+    passes: Passes | None = None,
     columns: Columns = USUAL,
     say: Callable[[str], object] = terminal.say,
 ) -> dict[str, int]:
-    """Prepares the corpus directory `out` from `source` (see `sources.read.recognise`).
+    """Prepares the corpus directory `out` from a source, or a list of files (see `sources.read.recognise`).
 
     Args:
       vocab_file: a BERT vocab.txt, or a tokenizer.json to be taken as it is; without one a vocabulary of
@@ -70,6 +109,7 @@ def prepare(
       settings: what is done to a text before it is cut into wordpieces.
       tagger: finds the salient spans of documents that bring none; by default one is learnt.
       processes: worker processes, by default one a core; none are started for a single batch.
+      passes: who goes over the source, if not this machine.
       columns: which fields of the records are text, title and id, where they have unusual names.
     Returns:
       The counts in the manifest: passages, sentences, spans, and what was rejected, by reason.
@@ -81,23 +121,20 @@ def prepare(
     _check_sizes(passage_tokens, vocab_size)
     check_outside(source, out)
     width = passage_tokens - SPECIAL_TOKENS
+    passes = passes or Here(processes)
     with published(out) as partial, opened(source, columns) as found:
         say(f"Reading {found.name}: {found.kind}")
-        survey = _survey(found)
+        survey = passes.survey(found, partial)
         vocabulary = _tokenizer(partial, vocab_file, survey.sample, vocab_size, settings, say)
-        rejected: Counter[str] = Counter()
-        documents, total = found.read(rejected), survey.documents
-        if tagger is None:
-            fitted: salient.Tagger = _learnt(survey, partial / TAGGER)
-        else:
-            fitted, documents = salient.no_spans, _tag(documents, tagger)
+        fitted = tagger or _learnt(survey, partial / TAGGER)
         del survey
         say(f"Cutting passages of at most {passage_tokens} wordpieces")
         cutting = CutterMaker(vocabulary, settings, width, fitted)
         unknown, characters, size = 0, 0, open_tokenizer(vocabulary, settings).vocabulary.size
+        rejected: Counter[str] = Counter()
         with contextlib.closing(CorpusWriter(partial, size, width)) as writer:
-            for passages in cut(batches(documents), cutting, total, processes):
-                writer.add(passages)
+            for passages, repeats in passes.cut(cutting, rejected):
+                writer.add(passages, repeats)
                 unknown += passages.unknown_characters
                 characters += passages.characters
             _check_unknown(unknown / max(1, characters), found.name, say)
@@ -108,9 +145,13 @@ def prepare(
     return counts
 
 
-def check_outside(source: str, out: Path) -> None:
+def check_outside(source: str | Sequence[str], out: Path) -> None:
     """Raises UserError where `out` would become a part of the source."""
-    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+    if (
+        isinstance(source, str)
+        and Path(source).is_dir()
+        and out.resolve().is_relative_to(Path(source).resolve())
+    ):
         raise UserError(
             f"{out} is inside the source {source}, and would become a part of it; give another --out"
         )
@@ -151,18 +192,30 @@ def _check_unknown(share: float, source: str, say: Callable[[str], object]) -> N
     say(f"warning: {problem}")
 
 
+class EvenSample(Generic[T]):
+    """Every n-th of what is added, for the least n of 1, 2, 4, ... that keeps it at about 16M characters."""
+
+    def __init__(self, characters: Callable[[T], int]):
+        self.kept: list[T] = []
+        self.stride, self.number = 1, 0
+        self._count, self._characters = characters, 0
+
+    def add(self, one: T) -> None:
+        if self.number % self.stride == 0:
+            self.kept.append(one)
+            self._characters += self._count(one)
+            if self._characters > SAMPLE_CHARACTERS and len(self.kept) > 1:
+                self.kept, self.stride = self.kept[::2], 2 * self.stride
+                self._characters = sum(map(self._count, self.kept))
+        self.number += 1
+
+
 def _survey(source: Source) -> Survey:
-    sample: list[str] = []
-    stride, characters, untagged, number = 1, 0, False, -1
-    for number, document in enumerate(watched(source.read(), "reading", unit=" documents")):
+    sample, untagged = EvenSample[str](len), False
+    for document in watched(source.read(), "reading", unit=" documents"):
         untagged |= document.spans is None
-        if number % stride == 0:
-            sample.append(document.text)
-            characters += len(document.text)
-            if characters > SAMPLE_CHARACTERS and len(sample) > 1:
-                sample, stride = sample[::2], 2 * stride
-                characters = sum(map(len, sample))
-    return Survey(sample, untagged, number + 1)
+        sample.add(document.text)
+    return Survey(sample.kept, untagged, sample.number)
 
 
 def _tokenizer(
@@ -199,12 +252,17 @@ def _tag(documents: Iterable[Document], tagger: salient.Tagger) -> Iterator[Docu
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Documents as many at a time as a worker process cuts."""
-    batch, characters = [], 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters > _BATCH_CHARACTERS:
+    return grouped(documents, lambda document: len(document.text))
+
+
+def grouped(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Batches of what has so many characters: which are together decides in what order kinds are numbered."""
+    batch, size = [], 0
+    for item in items:
+        batch.append(item)
+        size += characters(item)
+        if size > _BATCH_CHARACTERS:
             yield batch
-            batch, characters = [], 0
+            batch, size = [], 0
     if batch:
         yield batch

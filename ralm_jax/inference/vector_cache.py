@@ -101,6 +101,20 @@ def _stored(roots: Sequence[Path], encoder: str, corpus: Corpus) -> index.Versio
     return index.made_by([*roots, cached(encoder, corpus)], encoder, corpus.fingerprint)
 
 
+def known(
+    runs: Sequence[Path | None],
+    model: Ralm | OpenQA,
+    params: dict,
+    corpus: Corpus,
+    lengths: Lengths,
+) -> Found:
+    """As `find`; where there are vectors of an earlier version of the corpus, new passages are embedded."""
+    found = find(runs, model, params["retriever"], corpus, lengths.passage)
+    if found.vectors is not None:
+        return found
+    return found._replace(vectors=_updated(runs, model, params, corpus, lengths))
+
+
 def corpus_vectors(
     runs: Sequence[Path | None],
     model: Ralm | OpenQA,
@@ -109,12 +123,10 @@ def corpus_vectors(
     lengths: Lengths,
 ) -> np.ndarray:
     """The corpus as the model embeds it, [N,E]: taken from runs or the cache, else embedded and cached."""
-    found = find(runs, model, params["retriever"], corpus, lengths.passage)
+    found = known(runs, model, params, corpus, lengths)
     if found.vectors is not None and found.stored:
         return found.vectors
     vectors = found.vectors
-    if vectors is None:
-        vectors = _updated(runs, model, params, corpus, lengths)
     if vectors is None:
         vectors = _embed(runs, model, params, corpus, lengths)
     try:

@@ -24,12 +24,14 @@ from ralm_jax.metrics.plain_text import blank
 from ralm_jax.sources.documents import Document
 from ralm_jax.sources.folder import SUFFIXES, read_file, read_folder
 from ralm_jax.sources.records import TEXTS, USUAL, Columns, documents_of
+from ralm_jax.sources.shards import expand, is_sharded, local
 
 FORMS = (
-    "a file or a folder of JSON, CSV, TSV, Parquet, Arrow or text, tfds:NAME, hf:OWNER/NAME, or - for "
-    "standard input"
+    "a file or a folder of JSON, CSV, TSV, Parquet, Arrow or text, a pattern of files, tfds:NAME, "
+    "hf:OWNER/NAME, or - for standard input"
 )
-STDIN = "-"
+STDIN, EMPTY = "-", "an empty file"
+WITHOUT_TEXT = "rejected: document without text"
 
 
 class Source(NamedTuple):
@@ -41,6 +43,9 @@ class Source(NamedTuple):
     name: str
     kind: str
     documents: Callable[[Counter[str]], Iterator[Document]]
+    # Those that hold its records, if any do, and whether they must be of one kind.
+    files: tuple[str, ...] = ()
+    alike: bool = False
 
     def read(self, counts: Counter[str] | None = None) -> Iterator[Document]:
         """The documents that have text.
@@ -54,9 +59,8 @@ class Source(NamedTuple):
         found = False
         try:
             for document in self.documents(rejected):
-                # Most texts begin with something visible, which spares searching all of the text.
-                if blank(document.text[:100]) and blank(document.text):
-                    rejected["rejected: document without text"] += 1
+                if not has_text(document):
+                    rejected[WITHOUT_TEXT] += 1
                     continue
                 found = True
                 yield document
@@ -64,20 +68,26 @@ class Source(NamedTuple):
             # It must not pass for a failure to write what is made of the documents.
             raise UserError(f"{self.name} cannot be read: {error.strerror or error}") from error
         if not found:
-            raise UserError(_no_documents(self.name, rejected))
+            raise no_documents(self.name, rejected)
         if counts is not None:
             counts.update(rejected)
 
 
+def has_text(document: Document) -> bool:
+    """Whether there is anything to see in a document."""
+    # Most texts begin with something visible, which spares searching all of the text.
+    return not (blank(document.text[:100]) and blank(document.text))
+
+
 def read_documents(
-    source: str, counts: Counter[str] | None = None, columns: Columns = USUAL
+    source: str | Sequence[str], counts: Counter[str] | None = None, columns: Columns = USUAL
 ) -> Iterator[Document]:
     """The documents of a source, as `recognise` and `Source.read` say."""
     yield from recognise(source, columns).read(counts)
 
 
-def recognise(source: str, columns: Columns = USUAL) -> Source:
-    """What a source is.
+def recognise(source: str | Sequence[str], columns: Columns = USUAL) -> Source:
+    """What a source is: one file, folder or name, or files of records as `shards` has them.
 
     Records of JSON lines, a JSON array, CSV or TSV with a header, Parquet or Arrow have a text and, if you
     have them, an id, a title and (in JSON) `spans`, each with `start`, `stop`, `kind` and perhaps `fact`,
@@ -88,6 +98,12 @@ def recognise(source: str, columns: Columns = USUAL) -> Source:
 
     Raises UserError where there is no such source, or nothing that is known here.
     """
+    if is_sharded(source):
+        names = expand(source)
+        name = source if isinstance(source, str) else " ".join(source)
+        kind = f"{len(names)} file{'s' if len(names) > 1 else ''} of records"
+        return _records(name, kind, names, columns, alike=True)
+    assert isinstance(source, str)
     if source.startswith("tfds:"):
         # Importing TFDS takes half a second, which other sources need not wait for.
         from ralm_jax.sources.tfds import read_tfds
@@ -98,11 +114,11 @@ def recognise(source: str, columns: Columns = USUAL) -> Source:
         from ralm_jax.sources.hub import dataset_files
 
         files = dataset_files(source.removeprefix("hf:"))
-        return _records(source, "Parquet of the Hugging Face hub", files, columns)
+        return _records(source, "Parquet of the Hugging Face hub", _names(files), columns)
     path = Path(source)
     if path.is_dir():
         if (found := corpus_files(path)) is not None:
-            return _records(source, found.kind, found.files, columns)
+            return _records(source, found.kind, _names(found.files), columns)
         return Source(source, "a folder of texts", functools.partial(read_folder, path))
     if not path.exists():
         raise UserError(f"the source {source} does not exist; give {FORMS}")
@@ -110,11 +126,15 @@ def recognise(source: str, columns: Columns = USUAL) -> Source:
         raise UserError(f"{source}: cannot read documents from this; give {FORMS}")
     if path.suffix.lower() in SUFFIXES:
         return Source(source, "one text", lambda rejected: iter([read_file(path, path.parent)]))
-    return _records(source, _kind(path, columns), [path], columns)
+    return _records(source, kind_of(path, columns), [source], columns)
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    return [str(file) for file in files]
 
 
 @contextlib.contextmanager
-def opened(source: str, columns: Columns = USUAL) -> Iterator[Source]:
+def opened(source: str | Sequence[str], columns: Columns = USUAL) -> Iterator[Source]:
     """A source that can be read more than once: standard input, named -, is copied to a file meanwhile.
 
     Raises UserError as `recognise` does.
@@ -132,12 +152,32 @@ def opened(source: str, columns: Columns = USUAL) -> Iterator[Source]:
             raise UserError(str(error).replace(str(path), "standard input")) from None
 
 
-def _records(name: str, kind: str, files: Sequence[Path], columns: Columns) -> Source:
-    def documents(rejected: Counter[str]) -> Iterator[Document]:
-        each = (record for file in files for record in records(file, columns))
-        return documents_of(each, columns)
+def _records(
+    name: str, kind: str, files: Sequence[str], columns: Columns, *, alike: bool = False
+) -> Source:
+    def records_of() -> Records:
+        kinds: dict[str, str] = {}
+        for file in files:
+            with local(file) as path:
+                if alike:
+                    kinds[file] = kind_of(path, columns)
+                    check_alike(kinds)
+                yield from records(path, columns)
 
-    return Source(name, kind, documents)
+    def documents(rejected: Counter[str]) -> Iterator[Document]:
+        return documents_of(records_of(), columns)
+
+    return Source(name, kind, documents, tuple(files), alike)
+
+
+def check_alike(kinds: dict[str, str]) -> None:
+    """Raises UserError where files, by their names, are not of one kind. Empty ones are of any."""
+    first = next((name for name, kind in kinds.items() if kind != EMPTY), None)
+    for name, kind in kinds.items():
+        if first is not None and kind not in (EMPTY, kinds[first]):
+            raise UserError(
+                f"{name} is {kind}, and {first} is {kinds[first]}; give files of one kind"
+            )
 
 
 def records(path: Path, columns: Columns = USUAL) -> Records:
@@ -155,15 +195,13 @@ def records(path: Path, columns: Columns = USUAL) -> Records:
     )
 
 
-def _kind(path: Path, columns: Columns) -> str:
-    """Raises UserError for a file that holds nothing known."""
+def kind_of(path: Path, columns: Columns) -> str:
+    """What a file of records holds, in words. Raises UserError where it is nothing known."""
     if arrow.is_columnar(path):
         return "Parquet" if arrow.is_parquet(path) else "Arrow"
     first = first_line(path)
     if not first or first[0] in "{[":
-        return (
-            "JSON lines" if first.startswith("{") else "a JSON array" if first else "an empty file"
-        )
+        return "JSON lines" if first.startswith("{") else "a JSON array" if first else EMPTY
     if (names := tables.header(path, _known(columns))) is not None:
         return f"a table of {', '.join(names)}"
     if first.count("\t") == 1:
@@ -179,9 +217,10 @@ def _known(columns: Columns) -> Sequence[str]:
     return (columns.text,) if columns.text else TEXTS
 
 
-def _no_documents(source: str, rejected: Counter[str]) -> str:
+def no_documents(source: str, rejected: Counter[str]) -> UserError:
+    """The error for a source in which there is no text."""
     seen = [f"{reason}: {number}" for reason, number in sorted(rejected.items())]
     message = f"{source}: no documents ({', '.join(seen) or 'it is empty'})"
     if os.path.isdir(source):
-        return f"{message}; give a folder with {', '.join(SUFFIXES)} files"
-    return f"{message}; a corpus needs at least one"
+        return UserError(f"{message}; give a folder with {', '.join(SUFFIXES)} files")
+    return UserError(f"{message}; a corpus needs at least one")

@@ -32,32 +32,49 @@ class Columns(NamedTuple):
 USUAL = Columns()
 
 
-def documents_of(records: Records, columns: Columns = USUAL) -> Iterator[Document]:
+def documents_of(
+    records: Records, columns: Columns = USUAL, begun: int = 0, numbered: bool | None = None
+) -> Iterator[Document]:
     """A document of each record, in order. Where the first has no id, all are numbered from 1.
 
-    Raises UserError, naming the record, where a field is missing or of another kind, and where an id occurs
-    twice.
+    Args:
+      begun: records of the files before this one, where each is read by itself.
+      numbered: whether the first of all has no id, where this is not the first file.
+    Raises:
+      UserError: a field is missing or of another kind, or an id occurs twice; the line names the record.
     """
     before: dict[str, int | str] = {}
-    numbered = False
-    for number, (where, given) in enumerate(records, 1):
+    for number, (where, given) in enumerate(records, begun + 1):
         if not isinstance(given, dict):
             raise UserError(f"{where}: expected an object with the fields id, title and text")
         record = _unwrapped(given)
-        if number == 1:
-            numbered = columns.id is None and _first(record, IDS) is None
+        if numbered is None:
+            numbered = _lacks_id(record, columns)
             _check_has_text(record, columns, where)
         document = _document(record, columns, where, str(number) if numbered else None)
         if document.id in before:
-            unit = where.rpartition(" ")[0].rpartition(" ")[2]
-            raise UserError(
-                f"{where}: the id {document.id!r} already occurs in {unit} {before[document.id]}; give every "
-                "document an id of its own"
-            )
+            unit = where.rsplit(" ", 2)[-2]
+            raise given_twice(document.id, where, f"{unit} {before[document.id]}")
         # A number, of which there may be millions, rather than the words.
         place = where.rpartition(" ")[2]
         before[document.id] = int(place) if place.isdecimal() else place
         yield document
+
+
+def given_twice(id: str, where: str, there: str) -> UserError:
+    """The error for two documents of one id."""
+    return UserError(
+        f"{where}: the id {id!r} already occurs in {there}; give every document an id of its own"
+    )
+
+
+def is_numbered(given: Any, columns: Columns) -> bool:
+    """Whether the documents of a source are numbered, given its first record."""
+    return isinstance(given, dict) and _lacks_id(_unwrapped(given), columns)
+
+
+def _lacks_id(record: dict[str, Any], columns: Columns) -> bool:
+    return columns.id is None and _first(record, IDS) is None
 
 
 def _document(record: dict[str, Any], columns: Columns, where: str, id: str | None) -> Document:

@@ -1,5 +1,6 @@
 """Verbs that take something in or hand it back: text, released models, runs."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ def prepare(arguments, write: Write) -> None:
     from ralm_jax.data.prepare import prepare
     from ralm_jax.data.tokenizer_settings import TokenizerSettings
     from ralm_jax.data.tokenizing import is_kept
+    from ralm_jax.engines import runner
     from ralm_jax.runs import directory
 
     vocab, settings = arguments.vocab, TokenizerSettings(lowercase=not arguments.cased)
@@ -23,13 +25,19 @@ def prepare(arguments, write: Write) -> None:
                 "has a tokenizer that is taken as it is" if is_kept(vocab) else "lower-cases text"
             )
             raise UserError(f"--cased: the run {arguments.vocab} {does}; leave --cased out")
+    source, passes = arguments.source, None
+    if engine := runner.chosen(arguments.runner, arguments.runner_option):
+        from ralm_jax.engines.beam_corpus import BeamPasses
+
+        passes = BeamPasses(engine, columns(arguments))
     counts = prepare(
-        arguments.source,
+        source[0] if len(source) == 1 else source,
         arguments.out,
         vocab_file=vocab,
         vocab_size=arguments.vocab_size,
         passage_tokens=arguments.passage_tokens,
         settings=settings,
+        passes=passes,
         columns=columns(arguments),
     )
     write(counts)
@@ -67,6 +75,21 @@ def _report(file: Path) -> dict[str, Any]:
         return json_text.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--report: {file} cannot be read: {error}") from error
+
+
+def embed(arguments, write: Write) -> None:
+    from ralm_jax.engines import runner
+    from ralm_jax.engines.embed import embed
+
+    by = None
+    if engine := runner.chosen(arguments.runner, arguments.runner_option):
+        from ralm_jax.engines import beam_embed
+
+        by = functools.partial(beam_embed.embed, engine)
+    counts = embed(arguments.run, arguments.out, arguments.corpus, by=by)
+    for name, count in counts.items():
+        print(f"{count:>12,}  {name}")
+    write(counts)
 
 
 def push(arguments, write: Write) -> None:

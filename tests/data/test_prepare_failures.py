@@ -223,8 +223,8 @@ if __name__ == "__main__":
     add = prepare.CorpusWriter.add
     added = itertools.count()
 
-    def recorded(self, batch):
-        add(self, batch)
+    def recorded(self, batch, repeats):
+        add(self, batch, repeats)
         if next(added) == 10:
             print("cutting", flush=True)
 
