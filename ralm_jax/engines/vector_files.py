@@ -67,7 +67,8 @@ def write(
                     writer.write_table(table, row_group_size=_GROUP)
                     arrays[0].append(group)
                     arrays[1].append(table["id"].to_numpy().astype("<U32"))
-        assert arrays[0].rows == corpus.size, f"{arrays[0].rows} of {corpus.size} vectors"
+        if arrays[0].rows != corpus.size:
+            raise RuntimeError(f"{arrays[0].rows} vectors of {corpus.size} passages")
         for array in arrays:
             array.finish()
     finally:
