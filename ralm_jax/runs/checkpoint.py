@@ -18,6 +18,8 @@ from ralm_jax.errors import UserError
 from ralm_jax.former_names import CHECKPOINT
 
 _SEAL = "ralm_seal.json"
+# Seconds that a save may take.
+_PATIENCE = 30 * 24 * 3600
 # Orbax numbers the operations of a process, and a save waits five minutes for signals under its number: where
 # another thread begins to load before those are set up, they carry the wrong one and the save is lost.
 _ONE_BEGINS = threading.Lock()
@@ -194,6 +196,8 @@ def _one_replica() -> ocp.Context:
     """
     context = ocp.Context()
     context.array.saving.use_replica_parallel = False
+    # By the clock of the wall, which may be set forward in the middle of a save.
+    context.asynchronous.timeout_secs = _PATIENCE
     return context
 
 

@@ -14,6 +14,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ralm_jax.errors import UserError
+from ralm_jax.runs import checkpoint
 from ralm_jax.runs.checkpoint import Checkpoints
 
 
@@ -52,6 +53,11 @@ def test_a_restored_state_is_the_saved_one(checkpoints):
     checkpoints.save(7, state(7), wait=True)
     assert checkpoints.latest() == 7
     assert_same(checkpoints.restore(7, state(0)), state(7))
+
+
+def test_a_clock_set_forward_by_days_does_not_time_a_save_out():
+    """Orbax times saves by the clock of the wall, and gives them 20 minutes unless it is told otherwise."""
+    assert checkpoint._one_replica().asynchronous.timeout_secs >= 7 * 24 * 3600
 
 
 def test_restores_onto_the_shardings_of_the_template(checkpoints):
