@@ -34,6 +34,8 @@ SIZES = {
     "REFRESH_EVERY": 4, "REFRESH_LAG": 3,
 }  # fmt: skip
 STAGES = "pretrain.pretrain.stages = [@realm/schedule.Stage()]"
+# Of the environment, what a program is compiled by.
+COMPILED = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
 # Steps between which the bytes are counted: no version is published there.
 COUNTED = (2, 6)
 
@@ -218,7 +220,7 @@ def main() -> None:
         "commit": record.commit(),
         "hardware": record.hardware(),
         "passages": open_corpus(made).size,
-        "environment": {k: x for k, x in os.environ.items() if k.startswith(("JAX", "XLA"))},
+        "environment": {k: os.environ[k] for k in COMPILED if k in os.environ},
         "sizes": SIZES,
         "rows": compared(arguments.out, by),
     }

@@ -64,8 +64,8 @@ class Share:
             self.root, before, place, step, (self.corpus, self.rows, self.passages, self.width)
         )
         return (
-            f"{before} processes made this checkpoint, and there are {place[1]} now: the index of step "
-            f"{step} is cut anew, {len(self.rows):,} of {self.passages:,} passages for the first"
+            f"processes at this checkpoint: {before}, now: {place[1]}; the index of step {step} is cut anew, "
+            f"{len(self.rows):,} of {self.passages:,} passages for the first"
         )
 
     def prune(self, keep: Set[int]) -> None:

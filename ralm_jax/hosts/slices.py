@@ -86,10 +86,12 @@ def recut(
 
 def prune_others(root: Path, processes: int, keep: Set[int]) -> None:
     """Removes versions that other numbers of processes made, save those that checkpoints need."""
-    for other in [root, *root.parent.glob(f"{root.name}-*-of-*")]:
-        if other != folder(root, 0, processes) and not other.name.endswith(f"-of-{processes}"):
+    own = {folder(root, process, processes).name for process in range(processes)}
+    for other in root.parent.iterdir():
+        ours = other == root or re.fullmatch(re.escape(root.name) + r"-\d+-of-\d+", other.name)
+        if ours and other.name not in own:
             index.prune(other, keep)
-            if other.is_dir() and not index.versions(other):
+            if not index.versions(other):
                 shutil.rmtree(other, ignore_errors=True)
 
 

@@ -50,8 +50,8 @@ def start(tiny, tiny_settings, tmp_path_factory):
         for number in range(count):
             words = ["pretrain", "--config", "runs/pretrain.gin", "--run", str(run)]
             words += ["--corpus", str(tiny.corpus.path), *tiny_settings, "--set", STAGES]
-            # Masks that several processes must draw as one does.
-            words += ["--set", "DROPOUT = 0.1"]
+            # Masks that several processes must draw as one does, and passages that are not all alike.
+            words += ["--set", "DROPOUT = 0.1", "--set", "INIT_STDDEV = 0.2"]
             hosts = {"coordinator": address, "processes": count, "process": number, "patience": 60}
             if count > 1:
                 words += [word for name, x in hosts.items() for word in (f"--{name}", str(x))]
@@ -118,7 +118,11 @@ def held(run):
 
 
 def test_four_hosts_of_which_one_is_lost_then_two_one_and_four_end_as_one(start, tiny, tmp_path):
-    """Candidates, parameters and what Adam keeps, to the bit: four devices add in one order here."""
+    """The same candidates, to the passage; the rest but for the order in which devices are summed.
+
+    Over several processes the sums of gradients are taken in another order than in one, which float32 shows
+    in its last bits; Adam divides by small second moments and makes a little more of it.
+    """
     whole, run = tmp_path / "whole", tmp_path / "run"
     ended(start(whole, 1))
 
@@ -133,18 +137,19 @@ def test_four_hosts_of_which_one_is_lost_then_two_one_and_four_end_as_one(start,
     two = start(run, 2)
     wait_for(run, two, 6)
     two[1].send_signal(signal.SIGTERM)  # sent to one, it counts for both
-    assert "4 processes made this checkpoint, and there are 2 now: the index of step" in ended(two)
+    assert "processes at this checkpoint: 4, now: 2; the index of step" in ended(two)
 
     (one,) = start(run, 1)
     wait_for(run, [one], 8)
     one.send_signal(signal.SIGTERM)
-    assert "2 processes made this checkpoint, and there are 1 now" in ended([one])
+    assert "processes at this checkpoint: 2, now: 1; the index of step" in ended([one])
 
-    assert "1 processes made this checkpoint, and there are 4 now" in ended(start(run, 4))
+    assert "processes at this checkpoint: 1, now: 4; the index of step" in ended(start(run, 4))
     (last, found), (wanted_last, wanted) = outcome(run), outcome(whole)
     assert last == wanted_last == STEPS and found.keys() == wanted.keys()
     for name, leaf in found.items():
-        np.testing.assert_array_equal(leaf, wanted[name], err_msg=name)
+        rtol, atol = (1e-4, 1e-5) if leaf.dtype == np.float32 else (0, 0)
+        np.testing.assert_allclose(leaf, wanted[name], rtol=rtol, atol=atol, err_msg=name)
     logged = [line["step"] for line in read_metrics(metrics_file(run)) if "loss" in line]
     assert logged == list(range(1, STEPS + 1))
 
