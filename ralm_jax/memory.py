@@ -16,6 +16,9 @@ LOOK_EVERY, ROOM, ROOM_BYTES = 0.1, 0.25, 256 << 20
 _STATM = Path("/proc/self/statm")
 
 
+_THREAD = "holes of memory"
+
+
 class _MallInfo2(ctypes.Structure):
     """Of mallinfo2(3), glibc 2.33 and later: `hblkhd` and `uordblks` together are the bytes in use."""
 
@@ -56,7 +59,9 @@ def keep_freed() -> bool:
     asked = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
     if not all(libc.mallopt(option, value) for option, value in asked):
         return False
-    threading.Thread(target=_return_holes, args=(libc,), name="holes", daemon=True).start()
+    # A program may call one verb after the other.
+    if not any(thread.name == _THREAD for thread in threading.enumerate()):
+        threading.Thread(target=_return_holes, args=(libc,), name=_THREAD, daemon=True).start()
     return True
 
 

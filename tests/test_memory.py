@@ -25,7 +25,8 @@ HOLES = """
 import ctypes, threading, time
 from ralm_jax import memory
 memory.LOOK_EVERY = 3600
-assert memory.keep_freed()
+assert memory.keep_freed() and memory.keep_freed()
+assert threading.active_count() == 2
 blocks, stay = [], []
 for _ in range(20):
     blocks.append(ctypes.create_string_buffer(32 << 20))
