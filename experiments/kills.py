@@ -116,7 +116,7 @@ def table(reports: Mapping[str, dict[str, Any]]) -> str:
         differences = len(report["differences"])
         lines.append(
             [
-                kind,
+                kind.replace("_", ", "),
                 f"{sum(killed.values())}",
                 *(f"{killed.get(of, 0)}" for of in ("trainer", "operation", "scann")),
                 f"{report['steps']:,}",
