@@ -19,6 +19,7 @@ from experiments import (
     curve_plots,
     domains,
     flips,
+    fuzz,
     kills,
     labels,
     masks,
@@ -216,6 +217,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "table2": lambda: table2.table(rows("table2", "table2.json")),
     "kills": lambda: kills.table(killed()),
     "flips": lambda: flips.table(rows("flips", "flips.json")),
+    "fuzz": lambda: fuzz.table(rows("fuzz", "fuzz.json")),
     "uncommitted": uncommitted,
 }
 

@@ -5,10 +5,10 @@ its opcodes are only listed (`pickletools`), and a file is refused unless it cal
 calls to make an array of bytes. Arrays of plain strings ("S", "U"), as we write them, need no pickle at all.
 """
 
+import mmap
 import pickletools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from ralm_jax import arrays
 from ralm_jax.errors import UserError
@@ -45,7 +45,10 @@ def read(file: Path) -> Iterator[str]:
                 texts = arrays.mapped(file)
                 yield from (_text(bytes(x) if dtype.kind == "S" else str(x)) for x in texts)
             elif dtype.kind == "O":
-                yield from _listed(stream, shape[0], file)
+                # Of a mapped file no more is read than there is, whatever length an opcode claims.
+                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                    mapped.seek(stream.tell())
+                    yield from _listed(mapped, shape[0], file)
             else:
                 raise UserError(f"{file} contains {dtype} instead of texts")
     # numpy has a SystemError for what is no character.
@@ -53,7 +56,7 @@ def read(file: Path) -> Iterator[str]:
         raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
 
 
-def _listed(stream: IO[bytes], count: int, file: Path) -> Iterator[str]:
+def _listed(stream: mmap.mmap, count: int, file: Path) -> Iterator[str]:
     """Strings that the list of the array is made of: those pushed behind the opcode EMPTY_LIST."""
     memo: dict[int, str | bytes | None] = {}
     # The last two, which STACK_GLOBAL takes for a name.
@@ -61,7 +64,7 @@ def _listed(stream: IO[bytes], count: int, file: Path) -> Iterator[str]:
     # Top of the stack, if it is a text.
     last: str | bytes | None = None
     within, given = False, 0
-    for opcode, argument, _ in pickletools.genops(stream):
+    for opcode, argument, _ in pickletools.genops(stream):  # pyrefly: ignore
         name = opcode.name
         if name in TEXTS:
             assert isinstance(argument, str | bytes)
