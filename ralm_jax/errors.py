@@ -19,18 +19,18 @@ class UserError(Exception):
     """
 
     def __init__(self, line: str):
-        line = " ".join(str(line).splitlines())
+        # As the name of a file may have one.
+        line = r"\n".join(str(line).splitlines())
         super().__init__(line if len(line) <= _MOST else f"{line[:_BEGINNING]} ... {line[-_END:]}")
 
 
 def one_line(error: UserError) -> str:
-    r"""What it says; a line feed, as the name of a file may have, is written \n.
+    r"""What it says, without what gin adds about a call; a line feed is written \n.
 
     >>> one_line(UserError("no a\nb"))
     'no a\\nb'
     """
-    # Gin adds a line about the call.
-    return str(error).partition("\n  In call to configurable")[0].replace("\n", r"\n")
+    return str(error).partition("\n  In call to configurable")[0]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -59,7 +59,9 @@ def given(coordinator: str | None, processes: int | None, process: int | None) -
         raise UserError(
             f"{', '.join(missing)} is missing: {', '.join(flags)} belong together, on every host"
         )
-    assert coordinator is not None and processes is not None and process is not None
+    assert coordinator is not None
+    assert processes is not None
+    assert process is not None
     at = meeting.address(coordinator)
     if not 0 <= process < processes:
         raise UserError(
