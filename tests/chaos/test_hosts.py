@@ -24,7 +24,8 @@ from ralm_jax.runs.writers import metrics_file, read_metrics
 
 pytestmark = pytest.mark.slow
 
-STEPS, DEVICES = 12, 4
+# More steps than are made while a signal is on its way.
+STEPS, DEVICES = 18, 4
 LONG = 600  # seconds, on a loaded machine
 STAGES = "pretrain.pretrain.stages = [@realm/schedule.Stage()]"
 
@@ -51,7 +52,8 @@ def start(tiny, tiny_settings, tmp_path_factory):
             words = ["pretrain", "--config", "runs/pretrain.gin", "--run", str(run)]
             words += ["--corpus", str(tiny.corpus.path), *tiny_settings, "--set", STAGES]
             # Masks that several processes must draw as one does, and passages that are not all alike.
-            words += ["--set", "DROPOUT = 0.1", "--set", "INIT_STDDEV = 0.2"]
+            for change in ("DROPOUT = 0.1", "INIT_STDDEV = 0.2", f"REALM_STEPS = {STEPS}"):
+                words += ["--set", change]
             hosts = {"coordinator": address, "processes": count, "process": number, "patience": 60}
             if count > 1:
                 words += [word for name, x in hosts.items() for word in (f"--{name}", str(x))]
