@@ -65,7 +65,9 @@ def _cut(
         return
     # The caller may have threads, and those of JAX do not survive a fork.
     spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(processes, spawn, _start_worker, (cutting,))
+    # It has the library's own process start, which follows what is shared.
+    with _interrupts_blocked():
+        executor = ProcessPoolExecutor(processes, spawn, _start_worker, (cutting,))
     try:
         pending: deque[Future[Passages]] = deque()
         for batch in batches:

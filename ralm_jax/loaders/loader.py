@@ -32,7 +32,7 @@ class Source:
       batch: queries a step, over all devices.
       index_root: folder of the versions of the index that one process alone makes.
       runs: that may have vectors of the first index already.
-      before: how many processes made the checkpoint that is gone on from; 0 where there is none.
+      before: how many processes made the checkpoint that is gone on from; 0: as many as there are.
       say: shows a line to a person.
     """
 

@@ -260,7 +260,7 @@ class RetrievalLoader:
     def set_state(self, state: dict, step: int) -> None:
         flying = int(state["snapshot_step"][0])
         snapshot = (state["snapshot"], flying) if flying >= 0 else (None, None)
-        if self._source.before != jax.process_count():
+        if self._source.before not in (0, jax.process_count()):
             served = self._task.refresh.published(max(step - 1, 0))
             self._source.say(self._share.take_over(self._source.before, served))
         self._refresher.resume(*snapshot, step)
