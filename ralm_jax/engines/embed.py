@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ralm_jax import terminal
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.engines import vector_files
 from ralm_jax.engines.parts import Parts, staged
@@ -18,7 +19,6 @@ from ralm_jax.inference import vector_cache
 from ralm_jax.inference.embedding import embed_rows
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.publishing import published
-from ralm_jax.terminal import bar
 
 # Passages of a part: little is lost with one, and 13 million of them are 3,260 parts.
 PART = 1 << 12
@@ -38,7 +38,7 @@ def embed(
     corpus: str | Path | None = None,
     *,
     by: Callable[[Missing], None] | None = None,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = terminal.say,
 ) -> dict[str, int]:
     """Embeds a corpus with the newest checkpoint of a run, and writes the folder `out` (see `vector_files`).
 
@@ -99,7 +99,7 @@ def _missing(parts: Parts, size: int) -> list[int]:
 
 def _embed_here(missing: Missing) -> None:
     corpus = missing.opened.corpus
-    with bar("embedding the corpus", corpus.size) as shown:
+    with terminal.bar("embedding the corpus", corpus.size) as shown:
         shown.update(corpus.size - sum(len(rows_of(corpus, n)) for n in missing.numbers))
         for number in missing.numbers:
             missing.parts.write(number, embed_part(missing.opened, number, shown.update))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax import checksums
+from ralm_jax import checksums, json_text
 from ralm_jax.arrays import mapped
 from ralm_jax.errors import UserError
 
@@ -105,7 +105,7 @@ def _begin(folder: Path, about: dict[str, Any]) -> None:
     """Leaves in the folder what is of this work alone."""
     file = folder / _ABOUT
     try:
-        same = checksums.unsealed(json.loads(file.read_text("utf-8"))) == about
+        same = checksums.unsealed(json_text.parse(file.read_text("utf-8"))) == about
     except (OSError, ValueError):
         same = False
     for left in folder.iterdir():

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from ralm_jax import checksums
+from ralm_jax import checksums, json_text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.corpus_writer import ArrayWriter
 from ralm_jax.errors import UserError
@@ -118,7 +118,7 @@ def verify(folder: Path) -> None:
     """Reads every file. Raises UserError where one is missing or has changed; the line names it."""
     manifest = folder / MANIFEST
     try:
-        record = checksums.unsealed(json.loads(manifest.read_text("utf-8")))
+        record = checksums.unsealed(json_text.parse(manifest.read_text("utf-8")))
         for name, expected in record["files"].items():
             if checksums.sha256(beneath(folder, name, manifest)) != expected:
                 raise checksums.DamagedError(f"{name} has changed")

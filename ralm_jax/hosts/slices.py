@@ -10,12 +10,12 @@ made them (`runs.checkpoint`), and so which slices go with them.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shutil
 from collections.abc import Set
 from pathlib import Path
 
+from ralm_jax import json_text
 from ralm_jax.errors import UserError
 from ralm_jax.retrieval import index
 
@@ -99,7 +99,7 @@ def _part(at: Path, step: int, fingerprint: str, passages: int) -> tuple[int, in
     """The rows that a folder has of a version, from one to another. Raises UserError where it has none."""
     manifest = index.folder(at, step) / index.MANIFEST
     try:
-        said = str(json.loads(manifest.read_text("utf-8"))["fingerprint"])
+        said = str(json_text.parse(manifest.read_text("utf-8"))["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"index {manifest.parent}: {manifest.name} is missing or damaged; all hosts must see one folder "
