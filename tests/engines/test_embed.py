@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import random_runs
 from pyarrow import parquet
 
 from ralm_jax import cli
@@ -15,11 +16,8 @@ from ralm_jax.engines.embed import embed
 from ralm_jax.engines.parts import staged
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
-from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import directory
-from ralm_jax.runs.checkpoint import Checkpoints
 
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
 SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0)
@@ -32,14 +30,9 @@ def run(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(vector_files, "SHARD", 48)
     monkeypatch.setattr(vector_files, "_GROUP", 16)
     monkeypatch.setenv("RALM_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "run"
-    model = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
-    parts = {"stages": ["ict"], "lengths": vars(LENGTHS), "held_out": 0.1, "seed": 0}
-    directory.describe(path, model, tiny.corpus, **parts)
-    checkpoints = Checkpoints(directory.checkpoint_folder(path, "ict"))
-    checkpoints.save(1, {"state": {"params": initial.drawn_params(model, seed=0)}}, wait=True)
-    checkpoints.close()
-    return path
+    return random_runs.saved(
+        tmp_path / "run", Ralm(SMALL, SMALL, embedding=8), tiny.corpus, LENGTHS
+    )
 
 
 def names(folder):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import random_runs
 
 from ralm_jax.batches import Lengths
 from ralm_jax.inference import embedding, vector_cache
@@ -14,7 +15,6 @@ from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
 from ralm_jax.runs import directory
-from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.training import finetune, optim
 from ralm_jax.training.schedule import Schedule
 
@@ -26,14 +26,9 @@ SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64,
 def run(tiny, tmp_path, monkeypatch):
     """A run of random parameters, that nothing was measured with."""
     monkeypatch.setattr(embedding, "CHUNK", 64)
-    path = tmp_path / "run"
-    model = directory.sized(Ralm(SMALL, SMALL, embedding=8), tiny.corpus.vocabulary.size)
-    parts = {"stages": ["ict"], "lengths": vars(LENGTHS), "held_out": 0.1, "seed": 0}
-    directory.describe(path, model, tiny.corpus, **parts)
-    checkpoints = Checkpoints(directory.checkpoint_folder(path, "ict"))
-    checkpoints.save(1, {"state": {"params": initial.drawn_params(model, seed=0)}}, wait=True)
-    checkpoints.close()
-    return path
+    return random_runs.saved(
+        tmp_path / "run", Ralm(SMALL, SMALL, embedding=8), tiny.corpus, LENGTHS
+    )
 
 
 @pytest.fixture
