@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import random_runs
 
 from ralm_jax import cli
 from ralm_jax.batches import Lengths
 from ralm_jax.engines import embed as embedding
-from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
-from ralm_jax.runs import directory
-from ralm_jax.runs.checkpoint import Checkpoints
 
 pytest.importorskip("apache_beam")
 pytestmark = [
@@ -144,15 +142,9 @@ def test_vectors_are_the_same_to_the_bit(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "PART", 32)
     monkeypatch.setenv("RALM_CACHE", str(tmp_path / "cache"))
     sizes = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0)
-    model = directory.sized(Ralm(sizes, sizes, embedding=8), tiny.corpus.vocabulary.size)
-    lengths = vars(Lengths(query=20, passage=56, joint=64, masked=4))
-    run = tmp_path / "run"
-    directory.describe(
-        run, model, tiny.corpus, stages=["ict"], lengths=lengths, held_out=0.1, seed=0
-    )
-    checkpoints = Checkpoints(directory.checkpoint_folder(run, "ict"))
-    checkpoints.save(1, {"state": {"params": initial.drawn_params(model, seed=0)}}, wait=True)
-    checkpoints.close()
+    lengths = Lengths(query=20, passage=56, joint=64, masked=4)
+    model = Ralm(sizes, sizes, embedding=8)
+    run = random_runs.saved(tmp_path / "run", model, tiny.corpus, lengths)
     command = ["embed", "--run", str(run), "--out"]
     assert cli.main([*command, str(tmp_path / "here")]) == 0
     assert cli.main([*command, str(tmp_path / "beam"), "--runner", "beam"]) == 0
