@@ -96,7 +96,7 @@ def _run(path: Path) -> Iterator[Part]:
         folder = directory.checkpoint_folder(path, stage)
         for where in (folder / str(step) for step in checkpoint.steps(folder)):
             problem = _problem(checkpoint.verify, where)
-            if where.exists():
+            if int(where.name) in checkpoint.steps(folder):
                 yield Part("checkpoint", where, f"step {where.name}", _bytes(where), stage, problem)
     for root in [*sorted((path / "index").glob("*")), *sorted((path / "vectors").glob("*"))]:
         for step in index.versions(root):

@@ -15,7 +15,7 @@ from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import index
-from ralm_jax.runs import directory
+from ralm_jax.runs import checkpoint, directory
 from ralm_jax.runs.checkpoint import Checkpoints
 
 SMALL = EncoderConfig(hidden=8, layers=1, heads=2, intermediate=8, positions=64, dropout=0.0)
@@ -102,6 +102,17 @@ def test_any_file_that_is_damaged_is_named(made, tmp_path, part, harm, capsys):
             assert cli.main(["check", str(folder / part.partition("/")[0])]) == 2
             assert capsys.readouterr().err.count("\n") == 1
         shutil.rmtree(folder)
+
+
+def test_a_checkpoint_that_its_owner_removes_meanwhile_is_left_out(made, tmp_path, monkeypatch):
+    run = shutil.copytree(made, tmp_path / "copy") / "run"
+
+    def half_removed(where):
+        (where / checkpoint._SEAL).unlink()
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(checkpoint, "verify", half_removed)
+    assert [part.kind for part in check.check(run)] == ["run", "index"]
 
 
 def test_a_folder_of_something_else(tmp_path):

@@ -41,9 +41,8 @@ def newest(directory: str | Path) -> tuple[int, Any] | None:
             verify(where)
             return step, _read(where)
         except Exception:
-            # Its owner removes it file by file, and only where there are newer ones.
-            newer = any(other > step for other in steps(directory))
-            if where.is_dir() and not newer:
+            # Its owner removes the seal first.
+            if step in steps(directory):
                 raise
             gone.add(step)
     return None
@@ -69,7 +68,7 @@ class Checkpoints:
             raise ValueError("the last checkpoint must outlive the writing of the next: keep >= 2")
         # Orbax reports at length there; what matters reaches the user as an exception.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self._directory = Path(directory).absolute()
+        self._directory, self._keep = Path(directory).absolute(), keep
         self._orbax = ocp.training.Checkpointer(
             str(self._directory),
             context=_one_replica(),
@@ -105,6 +104,7 @@ class Checkpoints:
             with _ONE_BEGINS:
                 while self._unsealed:
                     self._orbax.delete(self._unsealed.pop())
+                self._unseal_old()
                 response = self._orbax.save_async(step, tree)
             assert response is not None, f"Orbax declined to save step {step}"
             self._saving = self._background.submit(self._finish, response, step, _kinds(tree))
@@ -161,6 +161,15 @@ class Checkpoints:
         finally:
             self._background.shutdown()
             self._orbax.close()
+
+    def _unseal_old(self) -> None:
+        """Takes the seals from the checkpoints that Orbax removes once the next one is written.
+
+        It removes them file by file, and may be killed on the way: to a reader none of them counts by then.
+        """
+        if jax.process_index() == 0:
+            for step in steps(self._directory)[: -(self._keep - 1)]:
+                self._seal_of(step).unlink()
 
     def _seal_of(self, step: int) -> Path:
         return self._directory / str(step) / _SEAL

@@ -87,6 +87,21 @@ def test_the_newest_two_are_kept(checkpoints, tmp_path):
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "3"]
 
 
+def test_what_orbax_is_about_to_remove_counts_no_more(checkpoints, tmp_path, monkeypatch):
+    """It removes file by file and may be killed on the way: no reader may take the rest for a checkpoint."""
+    for step in (1, 2):
+        checkpoints.save(step, state(step), wait=True)
+    folder, counted, save = tmp_path / "checkpoints", [], checkpoints._orbax.save_async
+
+    def saved(*given):
+        counted.append((checkpoint.steps(folder), sorted(os.listdir(folder))))
+        return save(*given)
+
+    monkeypatch.setattr(checkpoints._orbax, "save_async", saved)
+    checkpoints.save(3, state(3), wait=True)
+    assert counted == [([2], ["1", "2"])] and checkpoint.steps(folder) == [2, 3]
+
+
 def test_a_step_is_saved_once_and_never_out_of_order(checkpoints):
     checkpoints.save(5, state(5), wait=True)
     checkpoints.save(5, state(6), wait=True)
