@@ -73,6 +73,7 @@ VERBS = {
     "update": texts.update,
     "import": texts.import_,
     "pretrain": training.pretrain,
+    "index": training.index,
     "finetune": training.finetune,
     "estimate": training.estimate,
     "evaluate": asking.evaluate,

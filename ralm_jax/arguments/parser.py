@@ -84,6 +84,7 @@ def parser(verbs: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:
         texts.update,
         texts.import_,
         training.pretrain,
+        training.index,
         training.finetune,
         training.estimate,
         asking.evaluate,

@@ -93,9 +93,34 @@ def pretrain(verbs):
             f"--init-{part}", metavar="RUN", help=f"start the {part} from that of this run instead"
         )
     _add_hosts(verb)
+    verb.add_argument(
+        "--index-job",
+        action="store_true",
+        help="leave it to ralm index, on other devices, to embed the passages for a refresh",
+    )
     add_set(verb)
     add_any_import(verb)
     return "pretrain", verb
+
+
+def index(verbs):
+    verb = verbs.add_parser(
+        "index",
+        help="embed the passages for a training that runs elsewhere",
+        description="Embeds the snapshots that ralm pretrain --index-job hands out through the folder of its "
+        "run, on the devices of this machine. Several may do so for one run. Ends some time after the "
+        "training has.",
+    )
+    verb.add_argument("--run", required=True, metavar="RUN", help="the run that is trained")
+    verb.add_argument("--corpus", metavar="CORPUS", help="where the corpus of the run lies here")
+    verb.add_argument(
+        "--patience",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long to go on while nobody trains the run (600)",
+    )
+    return "index", verb
 
 
 def _add_hosts(verb):

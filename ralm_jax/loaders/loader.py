@@ -33,6 +33,7 @@ class Source:
       index_root: folder of the versions of the index that one process alone makes.
       runs: that may have vectors of the first index already.
       before: how many processes made the checkpoint that is gone on from; 0: as many as there are.
+      indexed: the run whose indexing jobs embed its snapshots; None where training does.
       say: shows a line to a person.
     """
 
@@ -45,6 +46,7 @@ class Source:
     index_root: Path
     runs: Sequence[Path | None] = ()
     before: int = 0
+    indexed: Path | None = None
     say: Callable[[str], object] = lambda line: None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -14,6 +14,29 @@ from ralm_jax.retrieval import index
 
 # (params, start, stop) -> [stop - start, E] float32; of numpy where nothing had to be embedded
 Embed = Callable[[Any, int, int], jax.Array | np.ndarray]
+
+
+class Job(Protocol):
+    """A refresh under way, whoever does it."""
+
+    step: int
+    params: Any
+
+    def queue_until(self, chunks: int) -> None:
+        """Queues the embedding of chunks until so many have been."""
+        ...
+
+    def fetch(self, leave: int = 0) -> index.Version | None:
+        """Gives the version when it is whole, once."""
+        ...
+
+    def embed_until(self, chunks: int) -> None:
+        """Waits for so many."""
+        ...
+
+    def abandon(self) -> None:
+        """Nothing will be done with it."""
+        ...
 
 
 class RefreshJob:

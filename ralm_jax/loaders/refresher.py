@@ -16,7 +16,8 @@ import numpy as np
 
 from ralm_jax.errors import UserError
 from ralm_jax.hosts.share import mean_over_hosts
-from ralm_jax.loaders.refresh_job import Embed, RefreshJob
+from ralm_jax.loaders.refresh_job import Embed, Job, RefreshJob
+from ralm_jax.loaders.snapshots import Handed, Handing
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.churn import churn
 from ralm_jax.retrieval.refresh import Policy, made
@@ -41,6 +42,7 @@ class Refresher:
       turn: passages that take turns together where a version embeds a part of them; None for a chunk.
       keep: called at each publish; the steps of versions that must stay on disk, as checkpoints
         need them. The version served and the one served before it stay in any case.
+      handing: to an indexing job, if one embeds the snapshots.
     """
 
     def __init__(
@@ -56,13 +58,15 @@ class Refresher:
         chunk: int = 1024,
         turn: int | None = None,
         keep: Callable[[], Set[int]] = frozenset,
+        handing: Handing | None = None,
     ):
         self._policy, self._embed, self._searcher, self._root = policy, embed, searcher, root
         self._shape, self._fingerprint, self._keep = (len(rows), width), fingerprint, keep
         self._rows = rows
         self._chunks = [(start, min(start + chunk, rows.stop)) for start in rows[::chunk]]
         self._turn = turn or chunk
-        self._job: RefreshJob | None = None
+        self._handing = handing
+        self._job: Job | None = None
 
     @property
     def in_flight(self) -> int | None:
@@ -166,7 +170,10 @@ class Refresher:
 
     def _begin(
         self, params: Any, step: int, embed: Embed | None = None, encoder_hash: str = ""
-    ) -> RefreshJob:
+    ) -> Job:
+        if embed is None and self._handing is not None:
+            self._job = Handed(step, params, self._handing, len(self._chunks))
+            return self._job
         writer = index.create(self._root, step, self._shape, self._fingerprint, encoder_hash)
         if embed is None:
             embed = self._embed if self._policy.parts == 1 else self._one_part(step)
@@ -185,7 +192,7 @@ class Refresher:
 
         return embed
 
-    def _due(self, job: RefreshJob, step: int) -> int:
+    def _due(self, job: Job, step: int) -> int:
         """Chunks to have been queued once `advance` has been called at `step`."""
         over = self._policy.embedding_steps
         share = min(step - job.step + 1, over)
@@ -195,7 +202,7 @@ class Refresher:
         if version:
             self._searcher.build(version)
 
-    def _publish(self, job: RefreshJob) -> Published:
+    def _publish(self, job: Job) -> Published:
         """Publishes the version in flight, waiting for what is left of it, and prunes others."""
         job.embed_until(len(self._chunks))
         self._hand_over(job.fetch())

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -29,6 +30,7 @@ from ralm_jax.lexical.mix import DEPTH, Mix, Rows
 from ralm_jax.loaders.loader import Params, Source, drawn_rows
 from ralm_jax.loaders.refresher import Refresher
 from ralm_jax.loaders.same_passages import same_passages
+from ralm_jax.loaders.snapshots import Handing, Passages
 from ralm_jax.loaders.written import Newest, Written
 from ralm_jax.retrieval.choose import choose
 from ralm_jax.retrieval.refresh import Frozen, Policy
@@ -99,6 +101,7 @@ class RetrievalLoader:
             chunk=chunk,
             turn=embedding.chunk_rows(source.model, length),
             keep=lambda: frozenset(self._needed),
+            handing=self._handing(source.indexed) if source.indexed else None,
         )
         # Versions that the checkpoints on disk rely on: two are kept while a third is written.
         self._needed: collections.deque[int] = collections.deque(maxlen=3)
@@ -143,6 +146,15 @@ class RetrievalLoader:
             given = (source.model, params, source.corpus, lengths)
             return vector_cache.corpus_vectors(source.runs, *given), found.encoder
         return None, vector_cache.encoder_hash(*about)
+
+    def _handing(self, run: Path) -> Handing:
+        """How snapshots are handed to the indexing jobs of a run."""
+        source, length, share = self._source, self._task.lengths.passage, self._share
+        stamps = (share.width, share.fingerprint, source.corpus.fingerprint, length)
+        hashed = lambda tree: vector_cache.encoder_hash(source.model, tree, source.corpus, length)  # noqa: E731
+        return Handing(
+            run, share.folder, Passages(share.rows.start, share.rows.stop, *stamps), hashed
+        )
 
     def prefetch(self, params: Params, step: int) -> Published | None:
         due = self._task.refresh.snapshot_due(step - 1)

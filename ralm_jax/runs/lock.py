@@ -51,3 +51,15 @@ def owned(run: Path) -> Iterator[None]:
         file.flush()
         # The file stays: to remove it would let two processes lock two files of one name.
         yield
+
+
+def is_owned(run: Path) -> bool:
+    """Whether a process owns a run; where its file system has no locks, one that ever was is."""
+    try:
+        with open(run / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

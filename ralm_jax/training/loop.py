@@ -27,7 +27,7 @@ from ralm_jax.runs.nonfinite import NotFinite, save_batch
 from ralm_jax.signals import stop_on_signal
 from ralm_jax.training.idle import DeviceIdle
 from ralm_jax.training.progress import EVAL, Progress, computed
-from ralm_jax.training.schedule import Stage, check
+from ralm_jax.training.schedule import Stage, check, check_indexed
 from ralm_jax.training.steps import WRITTEN, create_state, train_step
 
 # (model, params, stage, step) -> scalars to log: learning curves, measured as training runs.
@@ -40,6 +40,7 @@ class Run:
 
     Attributes:
       begun: the run whose parameters are the first, and `started` a note of them.
+      indexed: whether `ralm index` embeds what an index is refreshed with.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Run:
     begun: Path | None = None
     started: dict | None = None
     config: str | None = None
+    indexed: bool = False
 
 
 class Stopped(Exception):
@@ -65,6 +67,8 @@ def train_chain(run: Run, stages: Sequence[Stage], params: Params) -> Params:
         verify_corpus(path)
     for stage in stages:
         check(stage, run.model)
+    if run.indexed:
+        check_indexed(stages)
     queries = [s.task.queries(x, run.held_out) for s, x in zip(stages, asked, strict=True)]
     parts = {
         "stages": [stage.name for stage in stages],
@@ -259,6 +263,7 @@ def draw_from(run: Run, stage: Stage, number: int, asked: Corpus, queries: Queri
         stage.schedule.batch,
         directory.index_folder(run.path, stage.name),
         (run.path, run.begun),
+        indexed=run.path if run.indexed else None,
     )
 
 

@@ -46,6 +46,7 @@ def pretrain(
     questions: str | Path | None = None,
     select: Interpolation | None = None,
     config: str | None = None,
+    index_job: bool = False,
 ) -> tuple[Ralm, dict]:
     """Runs the stages in order; called again on the same directory, it goes on where it stopped.
 
@@ -59,33 +60,45 @@ def pretrain(
       questions: with gold passages, to learn from and to choose by; see `selection.labels`.
       select: chooses, once training has ended, how much of the way from the start to keep as its best.
       config: the configuration this was called with, resolved; kept in the run and compared on resuming.
+      index_job: `ralm index` embeds what an index is refreshed with, on devices of its own.
     Returns:
       The model with its vocabulary, and the parameters that were selected, or those after the last stage.
     Raises:
-      UserError: before anything is made: a batch that does not divide over the devices, inputs longer than
-        the model's positions, nothing to ask in the corpus, a corpus of another vocabulary than `init`, a
-        directory of another run or one that is being trained. Later: a loss that is not finite, a full disk.
+      UserError: before anything is made: a batch that does not divide over the devices, inputs too long for
+        the model, nothing to ask, a corpus of another vocabulary than `init`, a directory of another run or
+        one that is being trained. Later: a loss that is not finite, a full disk.
       Stopped: SIGINT or SIGTERM came; a checkpoint is written.
     """
     settings.check("held_out", held_out, ShareBelowOne)
-    if select is None and questions is not None:
-        raise UserError(f"--questions: {UNUSED}")
+    _check_used(questions, select)
     corpus = corpus if isinstance(corpus, Corpus) else open_corpus(corpus)
     directory.check_place(Path(run), corpus)
     runs = initialize.Runs(init, init_retriever, init_reader, init_reranker)
     tower = passages_stay(stages)
     parts = {"scorer": scorer, "copies": copies, "compute": compute, "query_tower": tower}
     model, params, started = initialize.starting_point(model, runs, corpus, seed, **parts)
-    shared = Run(Path(run), corpus, model, seed, held_out, evaluate, runs.begun, started, config)
+    shared = Run(
+        Path(run), corpus, model, seed, held_out, evaluate, runs.begun, started, config, index_job
+    )
     if select is None:
         return model, train_chain(shared, stages, params)
     shared, stages, probe = _chosen_by(shared, stages, select, questions)
     # A copy: the first step takes the buffers of what it is given.
     start = jax.tree.map(np.array, params)
     train_chain(shared, stages, params)
-    ended = dataclasses.replace(OpenRun.open(run, stage=stages[-1].name), source=corpus)
-    taught = getattr(stages[-1].task, "teaches", False)
-    return model, keep(shared.path, ended, start, probe, select.lexical_weight, taught=taught)
+    return model, _kept(shared, stages[-1], start, (probe, select.lexical_weight))
+
+
+def _kept(shared: Run, last: Stage, start: dict, chosen: tuple[Probe, float]) -> dict:
+    """The parameters that the probe chooses between the start and those after the last stage."""
+    ended = dataclasses.replace(OpenRun.open(shared.path, stage=last.name), source=shared.corpus)
+    taught = getattr(last.task, "teaches", False)
+    return keep(shared.path, ended, start, *chosen, taught=taught)
+
+
+def _check_used(questions: str | Path | None, select: Interpolation | None) -> None:
+    if select is None and questions is not None:
+        raise UserError(f"--questions: {UNUSED}")
 
 
 def passages_stay(stages: Sequence[Stage]) -> bool:

@@ -1,6 +1,7 @@
 """How long a stage trains, by what optimiser, and how often it reports; and the stage itself."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import optax
 
@@ -8,6 +9,7 @@ from ralm_jax import partition, settings
 from ralm_jax.errors import UserError
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
+from ralm_jax.retrieval.refresh import Frozen
 from ralm_jax.settings import Count, CountOrZero
 from ralm_jax.training.tasks import Task
 
@@ -80,3 +82,19 @@ def check(stage: Stage, model: Ralm | OpenQA) -> None:
                 f"stage {stage.name}: {name} length {length} exceeds {most} positions of the model: "
                 "shorten the one or raise the other"
             )
+
+
+def check_indexed(stages: Sequence[Stage]) -> None:
+    """Raises UserError where an indexing job has nothing to embed, or would have to embed a part."""
+    policies = {stage.name: getattr(stage.task, "refresh", None) for stage in stages}
+    for name, policy in policies.items():
+        if policy is not None and policy.parts > 1:
+            raise UserError(
+                f"stage {name}: {type(policy).__name__} embeds a part of the passages at a time, and an "
+                "indexing job embeds all: leave out --index-job, or choose Asynchronous"
+            )
+    if all(policy is None or isinstance(policy, Frozen) for policy in policies.values()):
+        raise UserError(
+            "no stage of this configuration refreshes its index, so an indexing job has nothing to do: leave "
+            "out --index-job"
+        )

@@ -71,7 +71,16 @@ def _pretrain(arguments) -> None:
     given = {name: getattr(arguments, name) for name in ("run", "corpus")}
     optional = ("init", "init_retriever", "init_reader", "init_reranker", "questions")
     given |= {name: path for name in optional if (path := getattr(arguments, name))}
-    _until_stopped(configured, **given)
+    _until_stopped(configured, index_job=arguments.index_job, **given)
+
+
+def index(arguments, write: Write) -> None:
+    from ralm_jax.loaders.indexing import embed_for
+
+    if not arguments.patience > 0:
+        raise UserError(f"--patience is {arguments.patience}: give a number of seconds above 0")
+    made = embed_for(arguments.run, arguments.corpus, patience=arguments.patience)
+    say(f"Made {made:,} versions of the index of {arguments.run}; nobody trains it any more")
 
 
 def finetune(arguments, write: Write) -> None:
