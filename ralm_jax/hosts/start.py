@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax._src import distributed, xla_bridge
 from jax._src.clusters import ClusterEnv
+from jax._src.lib import _jax
 
 from ralm_jax import ending
 from ralm_jax.errors import UserError
@@ -110,6 +112,7 @@ def joined(cluster: Cluster | None, patience: float = PATIENCE) -> Iterator[None
     _watch = Watch(met, patience)
     try:
         _start_jax(cluster, patience)
+        _reach_at(next(iter(met.links.values())).getsockname()[0])
         yield
         sys.stdout.flush()
         jax.distributed.shutdown()
@@ -157,6 +160,21 @@ def _start_jax(cluster: Cluster, patience: float) -> None:
         heartbeat_timeout_seconds=int(_LATER * patience) + 1,
         coordinator_bind_address=str(Address(host.strip("[]"), cluster.at.port)),
     )
+
+
+def _reach_at(address: str) -> None:
+    """Lets the others reach this process where they have met it, for what is summed between CPUs.
+
+    Gloo listens at what the machine's own name stands for, which on many a machine is 127.0.0.1.
+    """
+    if getattr(jax.config, "jax_cpu_collectives_implementation", "gloo") != "gloo":
+        return
+
+    def client():
+        given = {"distributed_client": distributed.global_state.client, "hostname": address}
+        return xla_bridge.make_cpu_client(_jax.make_gloo_tcp_collectives(**given))
+
+    xla_bridge.register_backend_factory("cpu", client, priority=0, fail_quietly=False)
 
 
 def _leave(watch: Watch, error: BaseException) -> None:
