@@ -1,5 +1,6 @@
 """Which process of which cluster this is: as flags say, or as the environment does."""
 
+import jax
 import pytest
 from jax._src.clusters import ClusterEnv
 
@@ -77,3 +78,23 @@ def test_the_command_says_what_is_missing(capsys):
     assert "--coordinator, --process is missing" in capsys.readouterr().err
     assert cli.main([*words, "--patience", "0"]) == 2
     assert "--patience is 0.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "listens"), [("gloo", ["10.0.0.2"]), ("mpi", [])])
+def test_others_reach_a_process_where_they_have_met_it(monkeypatch, kind, listens):
+    """By its own name a machine often means 127.0.0.1, where no other host reaches it."""
+    at, made = [], {}
+    gloo = lambda distributed_client, hostname: at.append(hostname)  # noqa: E731
+    monkeypatch.setattr(start._jax, "make_gloo_tcp_collectives", gloo)
+    monkeypatch.setattr(start.xla_bridge, "make_cpu_client", lambda collectives: collectives)
+    register = lambda name, make, **how: made.update({name: make})  # noqa: E731
+    monkeypatch.setattr(start.xla_bridge, "register_backend_factory", register)
+    before = jax.config.jax_cpu_collectives_implementation
+    jax.config.update("jax_cpu_collectives_implementation", kind)
+    try:
+        start._reach_at("10.0.0.2")
+    finally:
+        jax.config.update("jax_cpu_collectives_implementation", before)
+    for make in made.values():
+        make()
+    assert at == listens
