@@ -2,7 +2,8 @@
 
     python -m experiments.hosts --out DIR [--steps 12]
 
-Each trains the same small model on almanac with exact search, on four devices: of one process, or of several.
+Each trains the same small model on almanac, on four devices: of one process, or of several; with exact search
+and with ScaNN. Then a larger model, on as many queries for each process (weak scaling).
 Where this user may make a network of its own (as root on Linux), the processes have one to themselves, whose
 traffic is counted. Writes DIR/hosts.json.
 """
@@ -33,6 +34,11 @@ SIZES = {
     "DROPOUT": 0.1, "HELD_OUT": 0.2, "LOG_EVERY": 1, "REALM_BATCH": 8, "CANDIDATES": 3,
     "REFRESH_EVERY": 4, "REFRESH_LAG": 3,
 }  # fmt: skip
+# Of each process, where its work stays the same.
+QUERIES = 16
+LARGER = {
+    "HIDDEN": 64, "LAYERS": 4, "RETRIEVER_LAYERS": 4, "HEADS": 4, "INTERMEDIATE": 256, "EMBEDDING": 32,
+}  # fmt: skip
 STAGES = "pretrain.pretrain.stages = [@realm/schedule.Stage()]"
 # Of the environment, what a program is compiled by.
 COMPILED = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
@@ -53,28 +59,31 @@ def corpus(out: Path) -> Path:
     return out / "corpus"
 
 
-def train(out: Path, count: int, steps: int) -> dict[str, Any]:
+def train(
+    run: Path, count: int, changes: dict[str, Any], devices: int | None = None
+) -> dict[str, Any]:
     """Trains with so many processes; what each noted, and what was seen of them from outside."""
     from ralm_jax.runs.writers import metrics_file, read_metrics
 
-    run = out / f"by_{count}"
-    words = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(out / "corpus")]
-    words += ["--run", str(run), "--set", STAGES, "--set", f"REALM_STEPS = {steps}"]
-    words += [word for name, size in SIZES.items() for word in ("--set", f"{name} = {size}")]
+    words = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(run.parent / "corpus")]
+    words += ["--run", str(run), "--set", STAGES]
+    sizes = {**SIZES, **changes}
+    words += [word for name, size in sizes.items() for word in ("--set", f"{name} = {size!r}")]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(DEVICES // count)}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices or DEVICES // count)}
     processes = []
     for number in range(count):
-        notes = out / f"by_{count}.{number}.json"
+        notes = run.with_name(f"{run.name}.{number}.json")
         hosts = ["--coordinator", address, "--processes", str(count), "--process", str(number)]
         command = [sys.executable, "-m", "experiments.hosts", "--notes", str(notes), *words]
         processes.append(subprocess.Popen([*command, *hosts], env=environment))
     crossed = _watched(run, processes)
     if any(process.wait() for process in processes):
         raise SystemExit(f"a process of {count} failed")
-    notes = [json.loads((out / f"by_{count}.{i}.json").read_text("utf-8")) for i in range(count)]
+    files = [run.with_name(f"{run.name}.{number}.json") for number in range(count)]
+    notes = [json.loads(file.read_text("utf-8")) for file in files]
     lines = read_metrics(metrics_file(run))
     return {
         "notes": notes,
@@ -149,9 +158,12 @@ def _noted(found: list[int], held: list[int]):
         with begin(*args):
             from ralm_jax.loaders.retrieval_loader import RetrievalLoader
             from ralm_jax.retrieval.exact import Exact
+            from ralm_jax.retrieval.scann_process import ScannProcess
 
             _after(RetrievalLoader, "batch", lambda self: found.append(zlib.crc32(self._found)))
             _after(Exact, "publish", lambda self: held.append(self._served.blocks.nbytes))
+            own = lambda self: held.append(self._served.vectors.nbytes)  # noqa: E731
+            _after(ScannProcess, "publish", own)
             yield
 
     with mock.patch.object(start, "joined", joined):
@@ -170,17 +182,23 @@ def _after(kind: type, name: str, note: Callable[[Any], object]) -> None:
     setattr(kind, name, noted)
 
 
-def compared(out: Path, by: dict[int, dict]) -> list[dict[str, Any]]:
+def compared(out: Path, kind: str, by: dict[int, dict]) -> list[dict[str, Any]]:
     """A row for each number of processes, against one."""
-    whole = _parameters(out / "by_1")
+    whole = parameters(out / f"{kind}_by_1")
     rows = []
     for count, made in by.items():
-        own = _parameters(out / f"by_{count}")
+        own = parameters(out / f"{kind}_by_{count}")
         far = max(float(np.abs(own[name] - leaf).max()) for name, leaf in whole.items())
-        same = [notes["candidates"] == by[1]["notes"][0]["candidates"] for notes in made["notes"]]
+        wanted = by[1]["notes"][0]["candidates"]
+        same = [
+            sum(a == b for a, b in zip(notes["candidates"], wanted, strict=True))
+            for notes in made["notes"]
+        ]
         row = {
             "processes": count,
-            "steps_with_the_same_candidates": all(same) and len(made["notes"][0]["candidates"]),
+            "index": kind,
+            "steps": len(wanted),
+            "steps_with_the_same_candidates": min(same),
             "greatest_difference_of_a_parameter": far,
             "same_losses": made["loss"] == by[1]["loss"],
             "index_bytes_of_each_process": [notes["index_bytes"][-1] for notes in made["notes"]],
@@ -189,7 +207,27 @@ def compared(out: Path, by: dict[int, dict]) -> list[dict[str, Any]]:
     return rows
 
 
-def _parameters(run: Path) -> dict[str, np.ndarray]:
+def scaled(out: Path, steps: int) -> list[dict[str, Any]]:
+    """As many queries for each process, of one core each; the first row is one process with both cores."""
+    rows = []
+    for count, devices in ((1, 2), (1, 1), (2, 1), (4, 1)):
+        queries = QUERIES * count * (devices if count == 1 else 1)
+        changes = {**LARGER, "REALM_STEPS": steps, "REALM_BATCH": queries}
+        made = train(out / f"scaled_{count}_{devices}", count, changes, devices)
+        rows.append(
+            {
+                "processes": count,
+                "devices_of_each": devices,
+                "queries_a_step": queries,
+                "seconds_a_step": made["seconds_a_step"],
+                "queries_a_second": queries / made["seconds_a_step"],
+            }
+        )
+    return rows
+
+
+def parameters(run: Path) -> dict[str, np.ndarray]:
+    """Those of the newest checkpoint of a run, by name."""
     import jax
 
     from ralm_jax.runs import checkpoint, directory
@@ -213,8 +251,12 @@ def main() -> None:
     from experiments import record
     from ralm_jax.data.corpus import open_corpus
 
-    made = corpus(arguments.out)
-    by = {count: train(arguments.out, count, arguments.steps) for count in PROCESSES}
+    made, rows = corpus(arguments.out), []
+    for kind in ("exact", "scann"):
+        changes = {"REALM_STEPS": arguments.steps, "INDEX": kind}
+        runs = {count: arguments.out / f"{kind}_by_{count}" for count in PROCESSES}
+        by = {count: train(run, count, changes) for count, run in runs.items()}
+        rows += compared(arguments.out, kind, by)
     result = {
         "command": f"python -m experiments.hosts --out DIR --steps {arguments.steps}",
         "commit": record.commit(),
@@ -222,7 +264,9 @@ def main() -> None:
         "passages": open_corpus(made).size,
         "environment": {k: os.environ[k] for k in COMPILED if k in os.environ},
         "sizes": SIZES,
-        "rows": compared(arguments.out, by),
+        "rows": rows,
+        "larger": LARGER,
+        "scaled": scaled(arguments.out, arguments.steps),
     }
     (arguments.out / "hosts.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
