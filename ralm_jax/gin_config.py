@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -147,19 +148,32 @@ def pretraining(
 
 
 def _called(bound: Callable[..., Any], name: str, /, **given: Any) -> Any:
-    with _explained(name, only="In call to configurable"):
+    with _explained(name, about=functools.partial(_is_of_bindings, inspect.unwrap(bound))):
         return bound(**given)
 
 
+def _is_of_bindings(function: Callable[..., Any], error: Exception) -> bool:
+    """Whether an error came of what a function is bound to, and not of what it did once it had begun."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    begun = any(frame.f_code is function.__code__ for frame in frames)
+    by_gin = frames[-1].f_globals.get("__name__", "").startswith("gin.")
+    return "In call to configurable" in str(error) and (by_gin or not begun)
+
+
 @contextlib.contextmanager
-def _explained(config: str, only: str = "") -> Iterator[None]:
-    """Turns gin's complaint about a binding into one line; it adds the configurable to the message."""
+def _explained(
+    config: str, about: Callable[[Exception], bool] = lambda error: True
+) -> Iterator[None]:
+    """Turns gin's complaint about a binding into one line; it adds the configurable to the message.
+
+    about: whether an error is such a complaint.
+    """
     try:
         yield
     except UserError as error:
         raise UserError(one_line(error)) from error
     except (TypeError, ValueError) as error:
-        if only not in str(error):
+        if not about(error):
             raise
         raise UserError(f"configuration {config}: {' '.join(str(error).split())}") from error
 

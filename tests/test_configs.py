@@ -7,6 +7,7 @@ import pytest
 from ralm_jax import cli, gin_config
 from ralm_jax.arguments.shared import configs
 from ralm_jax.inference.open_run import OpenRun
+from ralm_jax.training import pretrain
 
 ONE_STEP = (
     "ICT_STEPS",
@@ -104,3 +105,28 @@ def test_a_step_in_each_stage(config, begun, tiny, tiny_settings, tmp_path):
     assert cli.main(["pretrain", *files, *begin, *small]) == 0
     stages = [stage.name for stage in given["stages"]]
     assert [OpenRun.open(out, stage=stage).step for stage in stages] == [1] * len(stages)
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError])
+def test_a_fault_of_the_program_is_not_laid_to_the_configuration(
+    kind, tiny, tiny_settings, tmp_path, monkeypatch
+):
+    def wrong(*given):
+        raise kind("shapes differ")
+
+    monkeypatch.setattr(pretrain, "train_chain", wrong)
+    words = ["pretrain", "--config", "runs/pretrain.gin", "--run", str(tmp_path / "run")]
+    with pytest.raises(kind, match="shapes differ"):
+        cli.main([*words, "--corpus", str(tiny.corpus.path), *tiny_settings])
+
+
+def test_what_a_configuration_leaves_out_is_said_of_it(tiny, tmp_path, capsys):
+    file = tmp_path / "own.gin"
+    file.write_text(
+        "from __gin__ import dynamic_registration\nfrom ralm_jax.training import pretrain\n"
+        "pretrain.pretrain.seed = 0\n"
+    )
+    words = ["pretrain", "--config", str(file), "--run", str(tmp_path / "run")]
+    assert cli.main([*words, "--corpus", str(tiny.corpus.path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"ralm: configuration {file}: ") and "'stages'" in said
