@@ -85,7 +85,12 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"cache      {in_words(each['bytes'])}: {each['what']}, {each['path']}")
     installed = [name for name, there in report["extras"].items() if there]
     lines.append(f"extras     {', '.join(installed) or 'none'}")
-    lines += [f"missing    {each['what']}: {each['command']}" for each in report["missing"]]
+    for each in report["missing"]:
+        # An extra is for those who want what it is for.
+        optional = each["what"].partition(" ")[0] in report["extras"]
+        lines.append(
+            f"{'optional' if optional else 'missing ':<11}{each['what']}: {each['command']}"
+        )
     lines += [f"broken     {problem}" for problem in report["broken"]]
     return "\n".join(lines)
 
