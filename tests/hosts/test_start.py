@@ -98,3 +98,14 @@ def test_others_reach_a_process_where_they_have_met_it(monkeypatch, kind, listen
     for make in made.values():
         make()
     assert at == listens
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, 3 + 8 * 8), ("5", 5)])
+def test_a_process_has_threads_enough_to_wait_for_others(monkeypatch, given, wanted):
+    monkeypatch.setattr(start.os, "cpu_count", lambda: 3)
+    # Restored by the second of these, whatever was there.
+    monkeypatch.setenv("NPROC", given or "")
+    if given is None:
+        monkeypatch.delenv("NPROC")
+    start._give_threads()
+    assert int(start.os.environ["NPROC"]) == wanted
