@@ -26,6 +26,7 @@ from experiments import (
     objectives,
     quickstart_seeds,
     refreshes,
+    retriever,
     shares,
     table1,
     table2,
@@ -60,11 +61,11 @@ def almanac_answers() -> str:
         ("REALM", "BM25 in its place", "realm", "bm25"),
     ]
     lines = []
-    for pretraining, retriever, stage, kind in wanted:
+    for pretraining, ranks, stage, kind in wanted:
         own = [row["answers"][kind] for row in saved if row["stage"] == stage]
         exact = percent([report["exact_match"][0] for report in own])
         recall = percent([report["recall"]["5"] for report in own])
-        lines.append([pretraining, retriever, exact, recall])
+        lines.append([pretraining, ranks, exact, recall])
     return markdown(["pretraining", "retriever", "exact match", "recall@5"], lines)
 
 
@@ -173,6 +174,12 @@ def searchers() -> str:
     return markdown(["device", "vectors", "k", *times, *recalls, "quickest"], lines)
 
 
+def own_retriever() -> str:
+    """What the retriever of several texts finds of each."""
+    made = result("retriever", "retriever.json")
+    return retriever.table(made["rows"], made["taught_by"])
+
+
 def killed() -> dict[str, dict[str, Any]]:
     """What an experiment left for each kind of index."""
     files = sorted((RESULTS / "kills").glob("*.json"))
@@ -212,6 +219,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "wikipedia": wikipedia,
     "domains": lambda: domains.table(rows("domains", "domains.json")),
     "shares": lambda: shares.table(rows("domains", "shares.json")),
+    "retriever": own_retriever,
     "teachers": lambda: teachers.table(rows("domains", "teachers.json")),
     "table1": lambda: table1.table(rows("table1", "table1.json")),
     "table2": lambda: table2.table(rows("table2", "table2.json")),

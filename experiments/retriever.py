@@ -28,10 +28,14 @@ from ralm_jax.errors import UserError
 from ralm_jax.evaluation.evaluate import evaluate
 from ralm_jax.evaluation.rankings import ROWS
 from ralm_jax.runs.files import write_atomically
-from ralm_jax.sharing.card import CARD, About
+from ralm_jax.sharing.card import About
 from ralm_jax.sources.read import read_documents
-from ralm_jax.weights import seal
 from ralm_jax.weights.exporting import export_model
+
+MEANING = (
+    "The share of questions with a gold passage among the first five, in percent, beside what one could have "
+    "for nothing: of texts that taught it, and of others."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,16 +114,12 @@ def one(
 
 
 def share(given: argparse.Namespace, seed: int, figures: str) -> None:
-    """Exports what a seed made, its figures at the end of the card; once."""
+    """Exports what a seed made, with its figures in the card; once."""
     home = given.out / f"seed{seed}"
     if (home / "model").exists():
         return
-    export_model(
-        home / "run", "sentence-transformers", home / "model", about=About(None, given.licence)
-    )
-    card = home / "model" / CARD
-    card.write_text(f"{card.read_text('utf-8')}\n## Results by domain\n\n{figures}", "utf-8")
-    seal.write(home / "model")
+    about = About(None, given.licence, f"{MEANING}\n\n{figures}")
+    export_model(home / "run", "sentence-transformers", home / "model", about=about)
 
 
 def table(rows: Sequence[dict[str, Any]], taught: Sequence[str]) -> str:

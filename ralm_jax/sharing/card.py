@@ -32,10 +32,12 @@ _INTENDED = (
 
 
 class About(NamedTuple):
-    """What only whoever shares a model knows: a report of `ralm evaluate`, and the licence by its SPDX id."""
+    """What only whoever shares a model knows: a report of `ralm evaluate`, the licence by its SPDX id, and
+    results of its own in Markdown."""
 
     report: Mapping[str, Any] | None = None
     licence: str | None = None
+    results: str = ""
 
 
 def write_card(out: Path, opened: OpenRun, about: About, towers: Sequence[str]) -> None:
@@ -64,7 +66,7 @@ def write_card(out: Path, opened: OpenRun, about: About, towers: Sequence[str]) 
         _use(opened, towers),
         _data(opened),
         _recipe(opened, start),
-        _figures(about.report, rule),
+        _figures(about, rule),
         _INTENDED,
         _licence(about.licence, start),
     ]
@@ -187,10 +189,10 @@ def _recipe(opened: OpenRun, start: str | None) -> str:
     return "\n".join([*lines, ""])
 
 
-def _figures(report: Mapping[str, Any] | None, rule: str | None) -> str:
-    lines = ["## Results\n"]
+def _figures(about: About, rule: str | None) -> str:
+    report, lines = about.report, ["## Results\n"]
     if report is None or rule is None:
-        lines.append("Not measured on questions when this card was written.\n")
+        lines.append(about.results or "Not measured on questions when this card was written.\n")
         return "\n".join(lines)
     rows = {name: report[name][rule] for name in ROWS if rule in report.get(name, {})}
     count = rows["retriever"]["questions"]

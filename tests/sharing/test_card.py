@@ -123,3 +123,11 @@ def test_where_a_run_began_is_followed_to_the_release(tmp_path):
     assert card.began_from(lost) is None
     loop = record("loop", began_from=str(tmp_path / "loop"))
     assert card.began_from(loop) is None and selection.said(loop) == []
+
+
+def test_results_of_ones_own_stand_where_a_report_would(run, tmp_path):
+    export_model(
+        run, "sentence-transformers", tmp_path / "out", about=card.About(results="| own |\n")
+    )
+    text = (tmp_path / "out" / card.CARD).read_text("utf-8")
+    assert "\n## Results\n\n| own |\n\n## Intended use\n" in text and "Not measured" not in text
