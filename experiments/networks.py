@@ -1,10 +1,11 @@
 """Two hosts in networks of their own and a link of a limited rate between them, and what faults of it do.
 
-    python -m experiments.networks --out DIR [--rate 200mbit] [--steps 18]
+    python -m experiments.networks --out DIR [--rate 200mbit] [--steps 18 | --sizes]
 
 As root on Linux, with iproute2. Both train the small model of `experiments.hosts`, of whose four devices each
 has two, with exact search. Then one is killed, one is stopped, the link goes down, and packets vanish; each
-time one process goes on from the last checkpoint. Writes DIR/networks.json.
+time one process goes on from the last checkpoint. Writes DIR/networks.json. With --sizes, a few steps with a
+larger model and a larger batch instead, for what crosses the link; writes DIR/sizes.json.
 """
 
 import argparse
@@ -72,13 +73,13 @@ def joined(rate: str) -> Iterator[Link]:
         yield link
 
 
-def started(out: Path, run: Path, steps: int, link: Link | None) -> list[subprocess.Popen]:
+def started(run: Path, changes: dict[str, int], link: Link | None = None) -> list[subprocess.Popen]:
     """The processes of one training: one in each network of the link, or one alone."""
     count = 1 if link is None else 2
-    words = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(out / "corpus")]
-    words += ["--run", str(run), "--set", STAGES, "--set", f"REALM_STEPS = {steps}"]
-    sizes = {**SIZES, "CHECKPOINT_EVERY": 2}
-    words += [word for name, size in sizes.items() for word in ("--set", f"{name} = {size}")]
+    words = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(run.parent / "corpus")]
+    words += ["--run", str(run), "--set", STAGES]
+    settings = {**SIZES, "CHECKPOINT_EVERY": 2, **changes}
+    words += [word for name, size in settings.items() for word in ("--set", f"{name} = {size}")]
     made = []
     for number in range(count):
         own = [sys.executable, "-m", "ralm_jax.cli", *words]
@@ -93,25 +94,35 @@ def started(out: Path, run: Path, steps: int, link: Link | None) -> list[subproc
     return made
 
 
-def whole(out: Path, steps: int, link: Link | None) -> dict[str, Any]:
+def whole(run: Path, changes: dict[str, int], link: Link | None = None) -> dict[str, Any]:
     """A training that nothing happens to: bytes over the link and seconds, each step."""
-    run = out / ("alone" if link is None else "joined")
-    processes, seen = started(out, run, steps, link), dict[int, int]()
+    processes, seen = started(run, changes, link), dict[int, int]()
     while any(process.poll() is None for process in processes):
         if link is not None:
             seen.setdefault(_done(run), link.sent())
         time.sleep(0.01)
     if any(process.returncode for process in processes):
         raise SystemExit(f"a process failed: see {_log(run, 0)}")
-    seconds = [line["step_seconds"] for line in read_metrics(metrics_file(run)) if "loss" in line]
+    lines = read_metrics(metrics_file(run))
     row: dict[str, Any] = {
         "processes": len(processes),
-        "seconds_a_step": float(np.median(seconds[2:])),
+        "seconds_a_step": float(np.median([x["step_seconds"] for x in lines if "loss" in x][2:])),
+        "gradient_bytes": int(4 * sum(leaf.size for leaf in parameters(run).values())),
     }
     first, last = (next((at for at in sorted(seen) if at >= step), None) for step in COUNTED)
     if first is not None and last is not None and last > first:
         row["bytes_a_step"] = (seen[last] - seen[first]) / (last - first)
     return row
+
+
+def sizes(out: Path, rate: str) -> list[dict[str, Any]]:
+    """What crosses the link at each step with a larger model, and with more queries."""
+    rows = []
+    for changes in ({}, {"HIDDEN": 32, "INTERMEDIATE": 64}, {"REALM_BATCH": 32}):
+        run = out / "_".join(["sized", *map(str, changes.values())])
+        with joined(rate) as link:
+            rows.append({"changes": changes, **whole(run, {"REALM_STEPS": 8, **changes}, link)})
+    return rows
 
 
 def faults(link: Link) -> dict[str, Callable[[list[subprocess.Popen]], object]]:
@@ -131,7 +142,7 @@ def faulty(out: Path, steps: int, rate: str, name: str) -> dict[str, Any]:
     """A training with a fault after its fourth step: how both hosts ended, and what became of it after."""
     run = out / name.replace(" ", "_")
     with joined(rate) as link:
-        processes = started(out, run, steps, link)
+        processes = started(run, {"REALM_STEPS": steps}, link)
         while _saved(run) < 4:
             if any(process.poll() is not None for process in processes):
                 raise SystemExit(f"a process ended by itself: see {_log(run, 0)}")
@@ -151,7 +162,7 @@ def faulty(out: Path, steps: int, rate: str, name: str) -> dict[str, Any]:
     for number, row in ended.items():
         lines = re.findall(r"^ralm: .*", _log(run, number).read_text(), re.MULTILINE)
         row["line"] = re.sub(r"on \S+ \(pid \d+\)", "on HOST (pid N)", lines[-1]) if lines else ""
-    (alone,) = started(out, run, steps, None)
+    (alone,) = started(run, {"REALM_STEPS": steps})
     if alone.wait():
         raise SystemExit(f"it did not go on: see {_log(run, 0)}")
     return {"fault": name, "ended": {str(i): ended[i] for i in sorted(ended)}, **compared(out, run)}
@@ -194,20 +205,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rate", default="200mbit")
     parser.add_argument("--steps", type=int, default=18)
+    parser.add_argument("--sizes", action="store_true")
     given = parser.parse_args()
     corpus(given.out)
-    rows = [whole(given.out, given.steps, None)]
+    command = f"python -m experiments.networks --out DIR --rate {given.rate}"
+    if given.sizes:
+        made = result(f"{command} --sizes", rows=sizes(given.out, given.rate))
+        (given.out / "sizes.json").write_text(made, "utf-8")
+        return
+    steps = {"REALM_STEPS": given.steps}
+    rows = [whole(given.out / "alone", steps)]
     with joined(given.rate) as link:
-        row = whole(given.out, given.steps, link)
+        row = whole(given.out / "joined", steps, link)
         rows.append({**row, **compared(given.out, given.out / "joined")})
         names = list(faults(link))
-    made = result(
-        f"python -m experiments.networks --out DIR --rate {given.rate} --steps {given.steps}",
-        rate=given.rate,
-        patience=PATIENCE,
-        rows=rows,
-        faults=[faulty(given.out, given.steps, given.rate, name) for name in names],
-    )
+    ended = [faulty(given.out, given.steps, given.rate, name) for name in names]
+    about = {"rate": given.rate, "patience": PATIENCE, "rows": rows, "faults": ended}
+    made = result(f"{command} --steps {given.steps}", **about)
     (given.out / "networks.json").write_text(made, "utf-8")
 
 
