@@ -17,6 +17,8 @@ PARQUET, ARROW = b"PAR1", b"ARROW1"
 # What `save_to_disk` leaves: of a data set, and of several splits.
 STATE, SPLITS = "state.json", "dataset_dict.json"
 _ROWS = 1024
+# A column of bits has 8; one of nulls takes no bytes, and a damaged header may claim any number of them.
+_VALUES_A_BYTE = 64
 
 
 def is_columnar(path: Path) -> bool:
@@ -37,14 +39,30 @@ def column_records(path: Path) -> Records:
         for batch in _batches(path):
             # Of damaged data Arrow reads what lies beyond it.
             batch.validate(full=True)
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", row
+            longest = max(map(_longest, [batch, *batch.columns]))
+            if longest > _VALUES_A_BYTE * batch.get_total_buffer_size():
+                raise ValueError(f"{longest:,} values in fewer bytes than they take")
+            for start in range(0, batch.num_rows, _ROWS):
+                for row in batch.slice(start, _ROWS).to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError, SystemError) as error:
         said = str(error).splitlines()[0]
         raise UserError(
             f"{path}, after row {number}: cannot be read ({said}); download or write it again"
         ) from None
+
+
+def _longest(column: Any) -> int:
+    """How many values a column has, or what it nests."""
+    nested = []
+    if isinstance(column, pyarrow.StructArray):
+        nested = column.flatten()
+    elif isinstance(
+        column, pyarrow.ListArray | pyarrow.LargeListArray | pyarrow.FixedSizeListArray
+    ):
+        nested = [column.values]
+    return max([len(column), *map(_longest, nested)])
 
 
 def _batches(path: Path) -> Iterator[Any]:

@@ -127,7 +127,9 @@ def _first(record: dict[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _id(value: Any, name: str, where: str) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    # Integers may be too large for a float, which asks whether it is finite.
+    if whole or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
     _check_string(value, name, where)
     return str(value)
