@@ -32,7 +32,7 @@ def header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
         with _ONE_PARSES:
             return read(opened)
     # What its parsers raise beside that of text which is no literal, or no name of a kind.
-    except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
+    except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError, TypeError) as error:
         raise ValueError(f"its header is none ({type(error).__name__})") from None
 
 
