@@ -38,8 +38,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 WIDTHS = microbatch.widths
 
-# A shell that runs the tests in its background has them ignore Ctrl-C, which some tests send.
+# A shell that runs the tests in its background has them ignore Ctrl-C, and nohup a terminal that closes; some
+# tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Tracing makes many small objects and little garbage: to look for it as often as Python does by default
 # is a tenth of the time. What is there once the tests are collected stays.
