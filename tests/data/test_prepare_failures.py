@@ -186,6 +186,20 @@ def test_text_of_which_next_to_nothing_is_known_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["x.jsonl"]
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def nobody_lives_on():
+    """What a failed test has started ends with it: it would prepare without end."""
+    yield
+    while STARTED:
+        ran = STARTED.pop()
+        if ran.poll() is None:
+            os.killpg(ran.pid, signal.SIGKILL)
+            ran.communicate()
+
+
 def begun(source, out):
     """`ralm prepare` in a group of its own, once its workers cut passages."""
     command = [sys.executable, "-c", ENDLESS, "prepare", source, "--out", str(out)]
@@ -196,6 +210,7 @@ def begun(source, out):
         text=True,
         start_new_session=True,
     )
+    STARTED.append(ran)
     for line in ran.stdout:
         if line == "cutting\n":
             return ran
