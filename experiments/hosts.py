@@ -59,16 +59,21 @@ def corpus(out: Path) -> Path:
     return out / "corpus"
 
 
+def command(run: Path, changes: dict[str, Any]) -> list[str]:
+    """What trains a run on the corpus beside it, with settings of its own, for `ralm`."""
+    words = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(run.parent / "corpus")]
+    words += ["--run", str(run), "--set", STAGES]
+    settings = {**SIZES, **changes}
+    return words + [x for name, to in settings.items() for x in ("--set", f"{name} = {to!r}")]
+
+
 def train(
     run: Path, count: int, changes: dict[str, Any], devices: int | None = None
 ) -> dict[str, Any]:
     """Trains with so many processes; what each noted, and what was seen of them from outside."""
     from ralm_jax.runs.writers import metrics_file, read_metrics
 
-    words = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(run.parent / "corpus")]
-    words += ["--run", str(run), "--set", STAGES]
-    sizes = {**SIZES, **changes}
-    words += [word for name, size in sizes.items() for word in ("--set", f"{name} = {size!r}")]
+    words = command(run, changes)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -77,8 +82,8 @@ def train(
     for number in range(count):
         notes = run.with_name(f"{run.name}.{number}.json")
         hosts = ["--coordinator", address, "--processes", str(count), "--process", str(number)]
-        command = [sys.executable, "-m", "experiments.hosts", "--notes", str(notes), *words]
-        processes.append(subprocess.Popen([*command, *hosts], env=environment))
+        noted = [sys.executable, "-m", "experiments.hosts", "--notes", str(notes), *words]
+        processes.append(subprocess.Popen([*noted, *hosts], env=environment))
     crossed = _watched(run, processes)
     if any(process.wait() for process in processes):
         raise SystemExit(f"a process of {count} failed")
@@ -211,7 +216,7 @@ def scaled(out: Path, steps: int) -> list[dict[str, Any]]:
     """As many queries for each process, of one core each; the first row is one process with both cores."""
     rows = []
     for count, devices in ((1, 2), (1, 1), (2, 1), (4, 1)):
-        queries = QUERIES * count * (devices if count == 1 else 1)
+        queries = QUERIES * count * devices
         changes = {**LARGER, "REALM_STEPS": steps, "REALM_BATCH": queries}
         made = train(out / f"scaled_{count}_{devices}", count, changes, devices)
         rows.append(

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.hosts import DEVICES, SIZES, STAGES, corpus, parameters
+from experiments.hosts import DEVICES, command, corpus, parameters
 from experiments.saved import result
 from ralm_jax.runs import checkpoint, directory
 from ralm_jax.runs.writers import metrics_file, read_metrics
@@ -76,10 +76,7 @@ def joined(rate: str) -> Iterator[Link]:
 def started(run: Path, changes: dict[str, int], link: Link | None = None) -> list[subprocess.Popen]:
     """The processes of one training: one in each network of the link, or one alone."""
     count = 1 if link is None else 2
-    words = ["pretrain", "--config", "runs/pretrain.gin", "--corpus", str(run.parent / "corpus")]
-    words += ["--run", str(run), "--set", STAGES]
-    settings = {**SIZES, "CHECKPOINT_EVERY": 2, **changes}
-    words += [word for name, size in settings.items() for word in ("--set", f"{name} = {size}")]
+    words = command(run, {"CHECKPOINT_EVERY": 2, **changes})
     made = []
     for number in range(count):
         own = [sys.executable, "-m", "ralm_jax.cli", *words]
@@ -208,9 +205,9 @@ def main() -> None:
     parser.add_argument("--sizes", action="store_true")
     given = parser.parse_args()
     corpus(given.out)
-    command = f"python -m experiments.networks --out DIR --rate {given.rate}"
+    asked = f"python -m experiments.networks --out DIR --rate {given.rate}"
     if given.sizes:
-        made = result(f"{command} --sizes", rows=sizes(given.out, given.rate))
+        made = result(f"{asked} --sizes", rows=sizes(given.out, given.rate))
         (given.out / "sizes.json").write_text(made, "utf-8")
         return
     steps = {"REALM_STEPS": given.steps}
@@ -221,7 +218,7 @@ def main() -> None:
         names = list(faults(link))
     ended = [faulty(given.out, given.steps, given.rate, name) for name in names]
     about = {"rate": given.rate, "patience": PATIENCE, "rows": rows, "faults": ended}
-    made = result(f"{command} --steps {given.steps}", **about)
+    made = result(f"{asked} --steps {given.steps}", **about)
     (given.out / "networks.json").write_text(made, "utf-8")
 
 

@@ -11,6 +11,7 @@ and without: REALM embeds in a job of its own, too (section 3.3).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import shutil
 import time
@@ -21,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ralm_jax import checksums, json_text
@@ -82,7 +84,11 @@ def hand_out(root: Path, step: int, params: Any, encoder: str, passages: Passage
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(_flat(params), partial / PARAMS)
+    try:
+        save_file(_flat(params), partial / PARAMS)
+    except SafetensorError as error:
+        # The library has an error of its own for a full disk.
+        raise OSError(errno.EIO, " ".join(str(error).split()), str(partial / PARAMS)) from error
     about = {"step": step, "encoder": encoder, **passages._asdict()}
     write_json(partial / ABOUT, {**about, "params": checksums.crc32(partial / PARAMS)})
     for path in (partial / PARAMS, partial / ABOUT, partial):

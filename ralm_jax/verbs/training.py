@@ -56,8 +56,7 @@ def pretrain(arguments, write: Write) -> None:
     # Before anything asks which devices there are, as the import of what a configuration names does.
     from ralm_jax.hosts import start
 
-    if not arguments.patience > 0:
-        raise UserError(f"--patience is {arguments.patience}: give a number of seconds above 0")
+    _check_patience(arguments.patience)
     flags = (arguments.coordinator, arguments.processes, arguments.process)
     with start.joined(start.given(*flags) or start.found(), arguments.patience):
         _pretrain(arguments)
@@ -77,10 +76,14 @@ def _pretrain(arguments) -> None:
 def index(arguments, write: Write) -> None:
     from ralm_jax.loaders.indexing import embed_for
 
-    if not arguments.patience > 0:
-        raise UserError(f"--patience is {arguments.patience}: give a number of seconds above 0")
+    _check_patience(arguments.patience)
     made = embed_for(arguments.run, arguments.corpus, patience=arguments.patience)
     say(f"Made {made:,} versions of the index of {arguments.run}; nobody trains it any more")
+
+
+def _check_patience(seconds: float) -> None:
+    if not seconds > 0:
+        raise UserError(f"--patience is {seconds}: give a number of seconds above 0")
 
 
 def finetune(arguments, write: Write) -> None:

@@ -178,6 +178,16 @@ def test_a_damaged_snapshot_is_refused(tmp_path):
     training.refresher.close()
 
 
+def test_what_is_taken_back_while_it_is_read_ends_no_job(tmp_path, monkeypatch):
+    training = Run(Asynchronous(6, 4), tmp_path, handed=True).start().train(7)
+    training.refresher._job._encoder.result()
+    (snapshot,) = snapshots.waiting(tmp_path)
+    corpus = SimpleNamespace(fingerprint="toy", path="toy")
+    monkeypatch.setattr(indexing, "own_chunk_rows", lambda model, length: CHUNK)
+    training.refresher.close()
+    assert indexing._embed(snapshot, None, corpus, print) is False
+
+
 def test_one_job_writes_to_a_root(tmp_path):
     training = Run(Asynchronous(6, 4), tmp_path, handed=True).start().train(7)
     training.refresher._job._encoder.result()
