@@ -71,17 +71,13 @@ def _embed(
     begun = time.monotonic()
     chunk = own_chunk_rows(model, length)
     chunks = [(first, min(first + chunk, stop)) for first in range(start, stop, chunk)]
-    try:
-        params = partition.replicate(snapshot.params())
-    except (UserError, OSError):
-        # The training may take it back while it is read.
-        if snapshot.wanted:
-            raise
+    params = snapshot.params()
+    if params is None:
         return False
     shape = (stop - start, width)
     writer = index.create(snapshot.root, snapshot.step, shape, fingerprint, snapshot.encoder)
     embed = functools.partial(embed_passages, model, corpus, length)
-    job = RefreshJob(snapshot.step, params, embed, chunks, writer)
+    job = RefreshJob(snapshot.step, partition.replicate(params), embed, chunks, writer)
     try:
         for number in range(len(chunks)):
             if not snapshot.wanted:

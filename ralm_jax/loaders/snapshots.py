@@ -65,24 +65,42 @@ class Snapshot(NamedTuple):
     @property
     def wanted(self) -> bool:
         """Whether the training still waits for a version of it."""
-        made = _encoder_there(self.root, self.step) == self.encoder
-        return not made and self.folder.exists()
-
-    def params(self) -> Any:
-        """Its parameters, nested. Raises UserError where they are not as they were written."""
-        checksum, flat = read_json(self.folder / ABOUT)["params"], self.folder / PARAMS
+        if _encoder_there(self.root, self.step) == self.encoder:
+            return False
         try:
+            return read_json(self.folder / ABOUT)["encoder"] == self.encoder
+        except UserError:
+            return False
+
+    def params(self) -> Any | None:
+        """Its parameters, nested; None where the training takes it back meanwhile.
+
+        Raises UserError where they are not as they were written.
+        """
+        try:
+            checksum, flat = read_json(self.folder / ABOUT)["params"], self.folder / PARAMS
             checksums.check(flat, checksum)
-            return _nested(load_file(flat))
-        except checksums.DamagedError as error:
+            params = _nested(load_file(flat))
+            # It is of this encoder only where no other one has taken its place by now.
+            return params if read_json(self.folder / ABOUT)["encoder"] == self.encoder else None
+        except (UserError, checksums.DamagedError, SafetensorError, OSError) as error:
+            if not self.wanted:
+                return None
             raise UserError(f"{error}; the training writes it anew when it goes on") from None
 
 
 def hand_out(root: Path, step: int, params: Any, encoder: str, passages: Passages) -> None:
-    """Publishes a snapshot by one rename, in place of one of the same step."""
+    """Publishes a snapshot by one rename, in place of another one of the same step.
+
+    One that is there already stays, for a job may be reading it.
+    """
     folder, partial = root / f"snapshot_{step:08d}", root / f".snapshot_{step:08d}"
-    for old in (partial, folder):
-        shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(UserError, checksums.DamagedError, OSError):
+        about = read_json(folder / ABOUT)
+        checksums.check(folder / PARAMS, about.pop("params"))
+        if about == {"step": step, "encoder": encoder, **passages._asdict()}:
+            return
+    take_back(root, step)
     partial.mkdir(parents=True)
     try:
         save_file(_flat(params), partial / PARAMS)
@@ -95,6 +113,15 @@ def hand_out(root: Path, step: int, params: Any, encoder: str, passages: Passage
         index.sync(path)
     partial.rename(folder)
     index.sync(root)
+
+
+def take_back(root: Path, step: int) -> None:
+    """Removes the snapshot of a step, if there is one: at one rename it is no longer there to be read."""
+    folder, aside = root / f"snapshot_{step:08d}", root / f".snapshot_{step:08d}"
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def waiting(run: Path) -> Iterator[Snapshot]:
@@ -179,7 +206,7 @@ class Handed:
     def abandon(self) -> None:
         """Takes the snapshot back, unless its version is there."""
         self._background.shutdown()
-        shutil.rmtree(self._handing.root / f"snapshot_{self.step:08d}", ignore_errors=True)
+        take_back(self._handing.root, self.step)
 
     def _hand_out(self) -> str:
         # Fetched once, for the hash and the file.

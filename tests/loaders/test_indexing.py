@@ -68,8 +68,10 @@ class Run:
 
 
 def embed_all(snapshot):
-    writer = index.create(snapshot.root, snapshot.step, (N, E), "toy", snapshot.encoder)
     params = snapshot.params()
+    if params is None:
+        return
+    writer = index.create(snapshot.root, snapshot.step, (N, E), "toy", snapshot.encoder)
     # In the chunks of the training, to be the same to the bit.
     for start in range(0, N, CHUNK):
         writer.write(start, np.asarray(embed(params, start, min(start + CHUNK, N))))
@@ -175,6 +177,25 @@ def test_a_damaged_snapshot_is_refused(tmp_path):
     file.write_bytes(bytes(data))
     with pytest.raises(UserError, match="is not as it was written"):
         snapshot.params()
+    training.refresher.close()
+
+
+def test_one_that_is_there_stays(tmp_path):
+    """A job may be reading it when the training goes on from its last checkpoint."""
+    training = Run(Asynchronous(6, 4), tmp_path, handed=True).start().train(7)
+    training.refresher._job._encoder.result()
+    (snapshot,) = snapshots.waiting(tmp_path)
+    file = snapshot.folder / snapshots.PARAMS
+    data, made = bytearray(file.read_bytes()), file.stat().st_mtime_ns
+    again = snapshot.params(), snapshot.encoder, snapshot.passages
+    snapshots.hand_out(snapshot.root, 6, *again)
+    assert file.stat().st_mtime_ns == made
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    snapshots.hand_out(snapshot.root, 6, *again)
+    assert file.stat().st_mtime_ns != made and snapshot.wanted
+    snapshots.hand_out(snapshot.root, 6, again[0], "another", snapshot.passages)
+    assert not snapshot.wanted and snapshot.params() is None
     training.refresher.close()
 
 
