@@ -232,7 +232,8 @@ class Relevance:
             if wanted:
                 names = (name for row in rows.tolist() if row >= 0 for name in self.documents[row])
                 ranked.append(list(dict.fromkeys(names)))
-                gold.append({name for name in question.gold_ids if name in self._known})
+                grades = question.relevance.items()
+                gold.append({name: grade for name, grade in grades if name in self._known})
         return judged(ranked, gold)
 
     def hits(self, ranking: Ranking, k: int) -> np.ndarray:

@@ -42,7 +42,7 @@ def write_rankings(
 
     White space in ids, which TREC's columns cannot hold, is written as in addresses (%20) in its files.
     """
-    gold = {q.id: dict.fromkeys(q.gold_ids, 1) for q in questions if q.gold_ids}
+    gold = {q.id: q.relevance for q in questions if q.gold_ids}
     _write_json(folder / "qrels.json", gold)
     judged = ((q, d, grade) for q, found in gold.items() for d, grade in found.items())
     _write(folder / "qrels.trec", (f"{_word(q)} 0 {_word(d)} {grade}" for q, d, grade in judged))

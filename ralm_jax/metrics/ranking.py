@@ -1,6 +1,6 @@
 """How well a ranking finds what was wanted: recall at k, reciprocal rank, and the measures of trec_eval."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import ir_measures
 import numpy as np
@@ -50,16 +50,21 @@ def mrr(ranked: np.ndarray, gold: Sequence[Set[int]]) -> tuple[float, int]:
     return float(np.sum(1 / (1 + _first_hits(ranked, gold)))), len(gold)
 
 
-def judged(ranked: Sequence[Sequence[str]], gold: Sequence[Set[str]]) -> dict[str, np.ndarray]:
-    """nDCG@10, MRR@10 and MAP of each query, float [Q] by name; trec_eval's, with every gold document alike.
+def judged(
+    ranked: Sequence[Sequence[str]], gold: Sequence[Mapping[str, int]]
+) -> dict[str, np.ndarray]:
+    """nDCG@10, MRR@10 and MAP of each query, float [Q] by name, as trec_eval has them.
 
     Args:
       ranked: the documents found for each query, best first, each once.
-      gold: those that answer it, at least one, whether found or not.
+      gold: the grades, from 1, of those that answer it, at least one, whether found or not; they are what
+        nDCG gains, and the other measures take them as alike.
     """
     names = [str(query) for query in range(len(gold))]
     pairs = list(zip(names, gold, strict=True))
-    relevant = [ir_measures.Qrel(name, document, 1) for name, some in pairs for document in some]
+    relevant = [
+        ir_measures.Qrel(name, *judgment) for name, some in pairs for judgment in some.items()
+    ]
     # By rank, since trec_eval breaks ties of scores by the names of documents.
     found = [
         ir_measures.ScoredDoc(name, document, -float(place))

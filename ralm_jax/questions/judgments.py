@@ -47,23 +47,23 @@ def set_parts(folder: Path) -> tuple[list[Path], list[Path]] | None:
 def judged_questions(
     queries: Sequence[Path], judgments: Sequence[Path], notes: dict[str, int]
 ) -> Records:
-    """A question for each query that the judgments name, with the documents of a positive grade.
+    """A question for each query that the judgments name, with the grades of its documents.
 
     Args:
       notes: gets the number of queries that are judged and not there, when all have been read.
     Raises UserError, naming the line, for what has another form.
     """
-    gold: dict[str, list[str]] = {}
+    gold: dict[str, dict[str, int]] = {}
     for file in judgments:
         for query, document, grade in _judgments(file):
-            gold.setdefault(query, []).extend([document] if grade > 0 else [])
+            grades = gold.setdefault(query, {})
+            grades[document] = max(grade, grades.get(document, grade))
     asked = 0
     for file in queries:
         for where, query, text in _queries(file):
             if query in gold:
                 asked += 1
-                found = list(dict.fromkeys(gold[query]))
-                yield where, {"id": query, "question": text, "answers": [], "gold_ids": found}
+                yield where, {"id": query, "question": text, "answers": [], "gold_ids": gold[query]}
     if missing := len(gold) - asked:
         notes[NOT_ASKED] = missing
 

@@ -21,6 +21,18 @@ class Question(NamedTuple):
     gold_ids: tuple[str, ...] = ()
     # The answers are regular expressions (CuratedTREC).
     patterns: bool = False
+    # Of each of gold_ids, 1 and more; empty where all are alike.
+    grades: tuple[int, ...] = ()
+
+    @property
+    def relevance(self) -> dict[str, int]:
+        """The grade of each document that answers it."""
+        return dict(zip(self.gold_ids, self.grades or [1] * len(self.gold_ids), strict=True))
+
+    def __repr__(self) -> str:
+        """What a fine-tuning compares when it goes on: grades show where there are any."""
+        shown = dict(list(self._asdict().items())[: None if self.grades else -1])
+        return f"Question({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def answered_by(self, text: str) -> bool:
         """Exact match: equal to an answer, both normalised; or a pattern matches from the start."""
@@ -51,7 +63,8 @@ ASKED_TWICE = "asked more than once, so their answers were merged"
 def collect(records: Iterable[tuple[str, dict[str, Any]]], source: str | Path) -> Questions:
     """(where, record) pairs -> questions. A record has question, answers, and maybe id, gold_ids, regex.
 
-    Answers and gold_ids are lists, or a single one of them; ids are strings or numbers, also under _id.
+    Answers and gold_ids are lists, or a single one of them; ids are strings or numbers, also under _id. With
+    grades, gold_ids are {id: grade}, and those of a grade below 1 answer nothing.
     Blank answers are dropped. A question that is asked twice is kept once, with the answers of both (the
     official evaluations know a question by its words).
 
@@ -75,8 +88,8 @@ def collect(records: Iterable[tuple[str, dict[str, Any]]], source: str | Path) -
             notes[ASKED_TWICE] = notes.get(ASKED_TWICE, 0) + 1
             question = before._replace(
                 answers=tuple(dict.fromkeys(before.answers + question.answers)),
-                gold_ids=tuple(dict.fromkeys(before.gold_ids + question.gold_ids)),
                 patterns=(before if before.answers else question).patterns,
+                **_judged(before.relevance, question.relevance),
             )
         kept[question.question] = question
     if not kept:
@@ -126,8 +139,7 @@ def _question(record: Any, where: str, number: int) -> Question:
     if given is None and not record.keys() & {"answers", "answer", "gold_ids"}:
         raise UserError(f'{where}: "answers" is missing; give a string or a list of strings')
     texts = _strings(given, f'{where}: "answers" must be a string or a list of strings')
-    said = f'{where}: "gold_ids" must be the id of a document or a list of ids'
-    gold = _strings(record.get("gold_ids"), said)
+    gold = _relevance(record.get("gold_ids"), where)
     patterns = record.get("regex", False)
     if not isinstance(patterns, bool):
         raise UserError(f'{where}: "regex" must be true or false')
@@ -142,7 +154,28 @@ def _question(record: Any, where: str, number: int) -> Question:
                 f"{where}: the answer {pattern!r} is not a valid regular expression ({error})"
             ) from None
     id = next((record[key] for key in ("id", "_id") if record.get(key) is not None), number)
-    return Question(str(id), record["question"].strip(), tuple(texts), tuple(gold), patterns)
+    asked = Question(str(id), record["question"].strip(), tuple(texts), patterns=patterns)
+    return asked._replace(**_judged(gold))
+
+
+def _relevance(given: Any, where: str) -> dict[str, int]:
+    """The grade of each document that answers a question, from ids or from {id: grade}."""
+    if isinstance(given, dict) and given:
+        if not all(isinstance(n, int) and not isinstance(n, bool) for n in given.values()):
+            raise UserError(f'{where}: the grades in "gold_ids" must be whole numbers')
+        return {str(id): n for id, n in given.items() if n > 0}
+    said = f'{where}: "gold_ids" must be the id of a document, a list of ids, or grades by id'
+    return dict.fromkeys(_strings(given, said), 1)
+
+
+def _judged(*several: Mapping[str, int]) -> dict[str, Any]:
+    """The fields of a question whose documents have these grades; a document keeps the highest of its own."""
+    best: dict[str, int] = {}
+    for relevance in several:
+        for id, grade in relevance.items():
+            best[id] = max(grade, best.get(id, 0))
+    alike = all(grade == 1 for grade in best.values())
+    return {"gold_ids": tuple(best), "grades": () if alike else tuple(best.values())}
 
 
 def _strings(given: Any, message: str) -> list[str]:

@@ -36,7 +36,7 @@ def read_questions(source: str | Path) -> Questions:
     hf:OWNER/NAME[/CONFIG][:SPLIT]    the Parquet that the Hugging Face hub keeps of a data set
 
     Files may be compressed by gzip or bzip2. Byte order marks and NUL bytes are skipped wherever they stand.
-    A document of any positive grade is a gold passage.
+    A document of any positive grade is a gold passage; nDCG tells the grades apart.
 
     Raises UserError, naming file and line, for what cannot be read or has another form.
     """

@@ -121,7 +121,7 @@ def _needed(
 
 def _started(opened: OpenRun, questions: Sequence[Question]) -> dict:
     """What a fine-tuning began with: one that is resumed must have begun with the same."""
-    digest = hashlib.sha256(repr(questions).encode()).hexdigest()
+    digest = hashlib.sha256(repr([q._replace(grades=()) for q in questions]).encode()).hexdigest()
     return {"stage": opened.stage, "step": opened.step, "questions": digest}
 
 

@@ -144,6 +144,14 @@ def test_a_document_cut_into_passages_is_found_with_any_of_them():
     assert relevance.gold == [{0, 1}, {0, 1, 2}]
 
 
+def test_a_document_gains_its_grade():
+    graded = asked([], ["d0", "d1", "nowhere"])._replace(grades=(1, 2, 3))
+    relevance = Relevance(passages("Paris", "Rome"), [graded])
+    found = relevance.judged(Ranking(np.array([[0, 1]]), np.zeros((1, 2))))
+    second = 1 / np.log2(3)
+    np.testing.assert_allclose(found["ndcg@10"], [(1 + 2 * second) / (2 + second)], rtol=1e-6)
+
+
 class Oracle:
     """A model that reads the answer in passage 7, and without it says 5 with more confidence."""
 

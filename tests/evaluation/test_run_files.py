@@ -16,7 +16,7 @@ from ralm_jax.questions.question import Question
 # A document cut into two passages, one with white space in its id, and a passage of two documents.
 DOCUMENTS = [["a"], ["a"], ["b c%"], ["d", "e"], ["f"]]
 QUESTIONS = [
-    Question("q 1", "Who?", (), ("e", "b c%")),
+    Question("q 1", "Who?", (), ("e", "b c%"), grades=(3, 1)),
     Question("2", "When?", (), ("f", "unknown")),
     Question("3", "Which?", ("x",)),
 ]
@@ -32,7 +32,7 @@ def test_they_measure_elsewhere_what_they_measure_here(tmp_path):
     run_files.check(QUESTIONS, folder)
     run_files.write_rankings(folder, QUESTIONS, DOCUMENTS, {"mixed": FOUND})
     ranked = [["a", "d", "e", "b c%"], ["b c%", "f", "a"]]
-    here = judged(ranked, [set(q.gold_ids) for q in QUESTIONS[:2]])
+    here = judged(ranked, [q.relevance for q in QUESTIONS[:2]])
     measures = {"ndcg@10": nDCG @ 10, "mrr@10": RR @ 10, "map": AP}
     lines = list(ir_measures.read_trec_run(str(folder / "mixed.trec")))
     assert [line.doc_id for line in lines if line.query_id == "q%201"] == [

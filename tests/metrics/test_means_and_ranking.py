@@ -70,7 +70,7 @@ def test_recall_beyond_the_corpus_is_that_over_all_passages():
 
 def test_the_measures_of_trec_eval_by_hand():
     ranked = [["a", "b", "c"], ["x", "y"], []]
-    gold = [{"b", "d"}, {"x"}, {"q"}]
+    gold = [{"b": 1, "d": 1}, {"x": 1}, {"q": 1}]
     found = judged(ranked, gold)
     # The ideal list of two has gains 1 and 1 / log2(3); here the one found stands second.
     ideal = 1 + 1 / math.log2(3)
@@ -80,9 +80,18 @@ def test_the_measures_of_trec_eval_by_hand():
     np.testing.assert_allclose(found["map"], [1 / 4, 1, 0])
 
 
+def test_ndcg_gains_grades_by_hand():
+    found = judged([["a", "b", "c"]], [{"a": 1, "c": 3, "d": 2}])
+    gained = 1 + 3 / math.log2(4)
+    ideal = 3 + 2 / math.log2(3) + 1 / math.log2(4)
+    np.testing.assert_allclose(found["ndcg@10"], [gained / ideal], rtol=1e-6)
+    np.testing.assert_allclose(found["mrr@10"], [1])
+    np.testing.assert_allclose(found["map"], [(1 + 2 / 3) / 3])
+
+
 def test_names_do_not_break_ties_between_ranks():
     for ranked in (["a", "b"], ["b", "a"]):
-        found = judged([ranked], [{"a"}])
+        found = judged([ranked], [{"a": 1}])
         assert found["mrr@10"][0] == 1 / (1 + ranked.index("a"))
 
 

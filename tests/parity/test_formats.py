@@ -101,7 +101,7 @@ QRELS = {"q1": {"7": 1, "n-2": 0}, "q2": {"n-2": 2}}
 QUERIES = {"q1": "Which kiln?", "q2": "Where do salt roads lead?"}
 ASKED = [
     Question("q1", QUERIES["q1"], (), ("7",)),
-    Question("q2", QUERIES["q2"], (), ("n-2",)),
+    Question("q2", QUERIES["q2"], (), ("n-2",), grades=(2,)),
 ]
 
 

@@ -16,7 +16,7 @@ from ralm_jax.questions.read import read_questions
 WHO = Question("q1", 'Who built "it"?', ("Vera", "V. Orn"), ("d1", "7"))
 WHEN = Question("q2", "When, then?", ("1917",), ("d2",))
 ANSWERED = [q._replace(gold_ids=()) for q in (WHO, WHEN)]
-JUDGED = [q._replace(answers=()) for q in (WHO, WHEN)]
+JUDGED = [WHO._replace(answers=(), grades=(2, 1)), WHEN._replace(answers=())]
 
 
 def jsonl(path, *records, opened=open):

@@ -113,6 +113,23 @@ def test_questions_are_hashed_as_before():
         "[Question(id='1', question='Who?', answers=('Vera',), gold_ids=(), patterns=False), "
         "Question(id='2', question='Is?', answers=(), gold_ids=('d',), patterns=True)]"
     )
+    assert repr(Question("3", "Is?", (), ("d",), grades=(2,))).endswith(
+        "patterns=False, grades=(2,))"
+    )
+
+
+def test_grades(tmp_path):
+    """Of one asked twice a document keeps its best; none of a grade below 1 answers it."""
+    file = jsonl(
+        tmp_path / "q.jsonl",
+        {"question": "Who?", "gold_ids": {"d1": 1, "d2": 3, "d3": 0}},
+        {"question": "Who?", "gold_ids": ["d1", "d2", "d4"]},
+        {"question": "When?", "gold_ids": {"d1": 0}},
+        {"question": "Is?", "gold_ids": {"d1": 1}},
+    )
+    (who, is_), notes = read_questions(file)
+    assert who.relevance == {"d1": 1, "d2": 3, "d4": 1} and notes == {NO_ANSWER: 1, ASKED_TWICE: 1}
+    assert is_ == Question("4", "Is?", (), ("d1",))
 
 
 def test_questions_that_are_cut_are_counted(tiny):
@@ -205,6 +222,10 @@ def test_a_question_without_answers_needs_a_gold_passage(tmp_path):
         (
             {"question": "Who?", "answers": ["x"], "gold_ids": [1.5]},
             '"gold_ids" must be the id of a',
+        ),
+        (
+            {"question": "Who?", "answers": ["x"], "gold_ids": {"d1": 0.5}},
+            'the grades in "gold_ids" must be whole numbers',
         ),
         ({"question": "Who?", "answers": ["x"], "regex": "yes"}, '"regex" must be true or false'),
         (
