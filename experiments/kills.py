@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import chaos, outcomes
+from experiments import chaos, outcomes, pipeline
 from experiments.runner import exit_code, write
 from experiments.saved import markdown, result
 from ralm_jax.errors import UserError
@@ -132,7 +132,7 @@ def table(reports: Mapping[str, dict[str, Any]]) -> str:
 def _commands(out: Path, changes: Sequence[str]) -> list[tuple[list[str], Path]]:
     """The words of each command, and its run."""
     run, tuned = out / "quickstart", out / "finetuned"
-    train = ["quickstart", "--run", str(run), *_sets((*SIZES, *changes))]
+    train = ["quickstart", "--run", str(run), *pipeline.as_options((*SIZES, *changes))]
     questions = str(out.parent / ASKED)
     tune = [
         "finetune",
@@ -143,7 +143,13 @@ def _commands(out: Path, changes: Sequence[str]) -> list[tuple[list[str], Path]]
         "--out",
         str(tuned),
     ]
-    tune += ["--train", questions, "--dev", questions, *_sets((*TUNING, *_known(changes)))]
+    tune += [
+        "--train",
+        questions,
+        "--dev",
+        questions,
+        *pipeline.as_options((*TUNING, *_known(changes))),
+    ]
     return [(train, run), (tune, tuned)]
 
 
@@ -151,10 +157,6 @@ def _known(changes: Sequence[str]) -> list[str]:
     """Those that fine-tuning has too: sizes of the model, which the run brings, it has not."""
     names = ("BATCH", "PASSAGE_LENGTH", "JOINT_LENGTH", "QUERY_LENGTH", "BEAM")
     return [change for change in changes if change.split(" ")[0] in names]
-
-
-def _sets(changes: Sequence[str]) -> list[str]:
-    return [word for change in changes for word in ("--set", change)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does a long run grow? Joint training on almanac for hours, with memory, descriptors and step times watched.
 
-    python -m experiments.soak --out DIR [--minutes 120] [--index scann]
+    python -m experiments.soak --out DIR [--minutes 120] [--index scann] [--set 'NAME = VALUE']
 
 Index refreshes, checkpoints and evaluations go on all the while. Writes DIR/soak.json and DIR/soak.png.
 """
@@ -9,6 +9,7 @@ import argparse
 import functools
 import itertools
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import chaos
+from experiments import chaos, pipeline
 from experiments.runner import exit_code, write
 from experiments.saved import result
 from ralm_jax.errors import UserError
@@ -50,22 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--index", choices=("exact", "scann"), default="scann")
+    parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
     given = parser.parse_args(argv)
     return exit_code("soak", functools.partial(_run, given, argv))
 
 
 def _run(given: argparse.Namespace, argv: Sequence[str] | None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
-    run, changes = given.out / "run", [*SIZES, f'INDEX = "{given.index}"']
-    words = ["quickstart", "--run", str(run)]
-    words += [word for change in changes for word in ("--set", change)]
+    run, changes = given.out / "run", [*SIZES, f'INDEX = "{given.index}"', *given.set]
+    words = ["quickstart", "--run", str(run), *pipeline.as_options(changes)]
     looks = watch(words, given.out / "log", 60 * given.minutes)
     steps = [
         (line["step"], line["step_seconds"])
         for line in read_metrics(metrics_file(run))
         if line["stage"] == "realm" and "loss" in line
     ]
-    command = f"python -m experiments.soak {' '.join(sys.argv[1:] if argv is None else argv)}"
+    words = sys.argv[1:] if argv is None else argv
+    command = f"python -m experiments.soak {shlex.join(words)}"
     report: dict[str, Any] = {name: growth(seen) for name, seen in looks.items()}
     report["step_seconds"] = by_tenths([seconds for _, seconds in steps])
     report["steps"] = steps[-1][0]
@@ -108,6 +110,7 @@ def growth(looks: Sequence[Look]) -> dict[str, Any]:
 
     Returns:
       {"resident_mib": [least, greatest], "mib_an_hour": [slope, its standard error over tenths],
+      "least_mib_an_hour": the same of the least of each tenth, for what is freed is not given back at once;
       "descriptors": [least, greatest], "threads": [least, greatest]}
     """
     settled = [seen for seen in looks if seen.at >= SETTLED * looks[-1].at]
@@ -115,16 +118,22 @@ def growth(looks: Sequence[Look]) -> dict[str, Any]:
     mib = np.array([seen.resident for seen in settled]) / 2**20
     # Looks that follow each other are alike: means of tenths are taken for independent.
     parts = [slice(*pair) for pair in _tenths(len(settled))]
-    x, y = (np.array([values[part].mean() for part in parts]) for values in (hours, mib))
-    slope, start = np.polyfit(x, y, 1)
-    off = y - (slope * x + start)
-    error = np.sqrt((off @ off) / max(len(x) - 2, 1) / ((x - x.mean()) ** 2).sum())
+    x = np.array([hours[part].mean() for part in parts])
     return {
         "resident_mib": [round(float(mib.min()), 1), round(float(mib.max()), 1)],
-        "mib_an_hour": [round(float(slope), 2), round(float(error), 2)],
+        "mib_an_hour": slope(x, np.array([mib[part].mean() for part in parts])),
+        "least_mib_an_hour": slope(x, np.array([mib[part].min() for part in parts])),
         "descriptors": _range([seen.descriptors for seen in settled]),
         "threads": _range([seen.threads for seen in settled]),
     }
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> list[float]:
+    """Of the line through points [n], and its standard error."""
+    rise, start = np.polyfit(x, y, 1)
+    off = y - (rise * x + start)
+    error = np.sqrt((off @ off) / max(len(x) - 2, 1) / ((x - x.mean()) ** 2).sum())
+    return [round(float(rise), 2), round(float(error), 2)]
 
 
 def by_tenths(seconds: Sequence[float]) -> list[float]:

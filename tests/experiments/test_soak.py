@@ -31,6 +31,15 @@ def test_noise_is_no_growth():
     assert 0.1 < error < 2 and abs(slope) < 3 * error
 
 
+def test_what_is_kept_for_a_while_is_no_growth():
+    """Memory that is given back now and then: the least of each tenth tells."""
+    seen = [
+        one._replace(resident=one.resident + (i % 97) * 2**20) for i, one in enumerate(looks(6.0))
+    ]
+    found = soak.growth(seen)
+    assert found["least_mib_an_hour"] == pytest.approx([6.0, 0.0], abs=1.0)
+
+
 def test_step_times_are_those_of_ten_parts_in_order():
     assert soak.by_tenths([0.1] * 50 + [0.2] * 50) == [0.1] * 5 + [0.2] * 5
     assert soak.by_tenths([0.5, 0.1]) == [0.5, 0.1]
