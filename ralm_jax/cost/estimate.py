@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from ralm_jax.cost import ahead, fitting, operations, residuals, searching, shapes
 from ralm_jax.cost.chips import CHIPS, GIB, Chip, chip
 from ralm_jax.cost.fitting import FILLED
-from ralm_jax.cost.probe import probe
+from ralm_jax.cost.probe import probe, resident
+from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.losses import microbatch
 from ralm_jax.models import initial
@@ -34,6 +35,7 @@ def estimate(
     on: str | None = None,
     dollars: float | None = None,
     here: bool = False,
+    corpus: Corpus | None = None,
 ) -> dict[str, Any]:
     """What a run will take.
 
@@ -42,7 +44,7 @@ def estimate(
       compute: how a device computes the model.
       on: a device of `chips`, whose own compiler then says what memory each stage takes.
       dollars: an hour of it.
-      here: times small steps on this machine.
+      here: times small steps on this machine, of texts as long as those of `corpus` if there is one.
 
     Raises:
       UserError: a device that is not known or has no compiler here; a stage that no microbatch makes fit.
@@ -59,7 +61,7 @@ def estimate(
         "devices": {},
     }
     if here:
-        _time(computing(model, compute, has_cudnn(compute)) if compute else model, stages, report)
+        _time(_here(model, compute), stages, report, corpus)
     total = sum(cost.total for cost in costs)
     found, report["searches"] = searching.searches(model, stages, passages, wanted, FILLED)
     needs: dict[Ralm, list[residuals.Need]] = {}
@@ -101,11 +103,21 @@ def _all_compiled(model: Ralm, stages: Sequence[Stage], fitted: list[dict], each
     return [_compiled(model, *pair, each) for pair in pairs]
 
 
-def _time(model: Ralm, stages: Sequence[Stage], report: dict[str, Any]) -> None:
+def _time(
+    model: Ralm, stages: Sequence[Stage], report: dict[str, Any], corpus: Corpus | None
+) -> None:
     """Adds what a step of each stage takes on this machine."""
     pairs = zip(stages, report["stages"], strict=True)
     for stage, said in watched(pairs, "timing steps", len(stages), " stages"):
-        said["seconds_a_step_here"] = probe(model, stage).of(stage.schedule.batch)
+        # Before small steps leave something behind.
+        if (taken := resident(model, stage)) is not None:
+            said["memory_bytes_here"] = taken
+        said["seconds_a_step_here"] = probe(model, stage, corpus).of(stage.schedule.batch)
+
+
+def _here(model: Ralm, compute: Compute | None) -> Ralm:
+    """The model as the devices of this machine compute it."""
+    return model if compute is None else computing(model, compute, has_cudnn(compute))
 
 
 def _on(platform: str, model: Ralm, compute: Compute | None) -> Ralm:
@@ -197,15 +209,16 @@ def table(report: dict[str, Any]) -> str:
     disk = ", ".join(f"{name} {_bytes(n)}" for name, n in report["disk_bytes"].items())
     lines = [f"parameters: {counts}; {report['passages']:,} passages; disk: {disk}", ""]
     head = f"{'stage':<12}{'steps':>9}{'batch':>7}{'operations':>12}{'refresh':>10}"
-    lines.append(f"{head}{'s a step here':>15}{'measured':>10}")
+    lines.append(f"{head}{'s a step here':>15}{'measured':>10}{'memory here':>13}")
     for stage in report["stages"]:
         parts = stage["operations"]
         here, was = (stage.get(f"seconds_a_step_{name}") for name in ("here", "measured"))
+        most = stage.get("memory_bytes_here")
         refresh = parts["refresh"] / max(sum(parts.values()), 1)
         lines.append(
             f"{stage['name']:<12}{stage['steps']:>9,}{stage['batch']:>7,}{sum(parts.values()):>12.2e}"
             f"{refresh:>10.0%}{'' if here is None else f'{here:.2f}':>15}"
-            f"{'' if was is None else f'{was:.2f}':>10}"
+            f"{'' if was is None else f'{was:.2f}':>10}{'' if most is None else _bytes(most):>13}"
         )
     lines += [
         "",

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ralm_jax.data.corpus import open_corpus
+from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
@@ -34,15 +34,22 @@ def model(given: dict[str, Any], init: str | Path | None) -> Ralm:
     return found.clone(**parts)
 
 
-def passages(count: int | None, corpus: str | None, run: str | None) -> int:
+def corpus(given: str | None, run: str | None) -> Corpus | None:
+    """The corpus that is named, or that of a run; None where neither is."""
+    if given is not None:
+        return open_corpus(given)
+    return None if run is None else OpenRun.open(run).corpus
+
+
+def passages(count: int | None, found: Corpus | None) -> int:
     """How many there are. Raises UserError where nothing says so."""
     if count is not None:
         if count < 1:
             raise UserError(f"--passages {count}: a corpus has at least one")
         return count
-    if corpus is None and run is None:
+    if found is None:
         raise UserError("say how large the corpus is: --passages N, or --corpus CORPUS")
-    return open_corpus(corpus).size if corpus else OpenRun.open(run or "").corpus.size
+    return found.size
 
 
 def logged(run: Path) -> list[dict[str, Any]]:

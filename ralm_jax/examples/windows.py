@@ -204,7 +204,7 @@ def _read(
     corpus: Corpus, query: Text, rows: np.ndarray, length: int, **spans: np.ndarray
 ) -> QueryPassages:
     """Queries with passages [B,C], as wide as they need; spans as for `features.passage_text`, [B,C,2]."""
-    width = _needed(corpus, rows, length)
+    width = needed(corpus, rows, length)
     flat = {name: each.reshape(-1, 2) for name, each in spans.items()}
     texts = features.passage_text(corpus, rows.reshape(-1), width, **flat)
     shape = (*rows.shape, width)
@@ -241,7 +241,7 @@ def part(
     return start, start + room
 
 
-def _needed(corpus: Corpus, rows: np.ndarray, most: int) -> int:
+def needed(corpus: Corpus, rows: np.ndarray, most: int) -> int:
     """Wordpieces that the longest of the passages needs, in quarters of `most`: four shapes to compile."""
     longest = int(np.asarray(corpus.lengths)[rows.reshape(-1)].astype(int).sum(1).max()) + 3
     quarter = -(-most // 4)

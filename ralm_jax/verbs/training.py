@@ -112,9 +112,12 @@ def estimate(arguments, write: Write) -> None:
     given = gin_config.pretraining(config, arguments.set, any_import=arguments.any_import)
     measured = sizes.logged(Path(arguments.run)) if arguments.run else []
     model = sizes.model(given, arguments.run or arguments.init)
-    passages = sizes.passages(arguments.passages, arguments.corpus, arguments.run)
+    corpus = None
+    if arguments.passages is None or arguments.probe:
+        corpus = sizes.corpus(arguments.corpus, arguments.run)
+    passages = sizes.passages(arguments.passages, corpus)
     about = {"on": arguments.on, "dollars": arguments.price, "here": arguments.probe}
-    about |= {"compute": given.get("compute")}
+    about |= {"compute": given.get("compute"), "corpus": corpus}
     report = estimate.estimate(model, given["stages"], passages, **about)
     sizes.add_measured(report, measured)
     write(report)

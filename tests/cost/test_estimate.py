@@ -11,7 +11,6 @@ import pytest
 from ralm_jax import cli, gin_config
 from ralm_jax.batches import Lengths
 from ralm_jax.cost import ahead, chips, estimate, operations, residuals, shapes, sizes
-from ralm_jax.cost.probe import Probe
 from ralm_jax.errors import UserError
 from ralm_jax.loaders.loader import Source
 from ralm_jax.losses.prior import Prior
@@ -206,12 +205,6 @@ def test_the_compiler_has_the_last_word(monkeypatch):
     assert list(report["devices"]) == ["h100"]
     assert report["devices"]["h100"]["dollars"][0] == 2 * report["devices"]["h100"]["hours"][0]
     assert "compiled (4)" in estimate.table(report)
-
-
-def test_a_step_of_many_queries_from_two_of_few():
-    assert Probe((4, 8), (1.0, 1.5)).of(20) == pytest.approx(3.0)
-    # A machine that was busy for the first of them: no step takes less for having more.
-    assert Probe((4, 8), (1.5, 1.0)).of(20) == 1.5
 
 
 def test_the_target_of_a_gpu_is_of_its_memory():
