@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+from ralm_jax import json_text
 from ralm_jax.data import salient
 from ralm_jax.data.cutting import Cutter, Passages
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
@@ -29,11 +31,16 @@ class CutterMaker(NamedTuple):
     settings: TokenizerSettings
     width: int
     tagger: salient.Tagger
+    # A file to read it from in its place.
+    tagger_file: Path | None = None
 
     def make(self) -> Cutter:
         """The cutter, which contains what cannot be sent to another process."""
-        loaded = open_tokenizer(self.vocab_file, self.settings)
-        return Cutter(loaded.encoder(), loaded.vocabulary, self.width, self.tagger)
+        loaded, tagger = open_tokenizer(self.vocab_file, self.settings), self.tagger
+        if self.tagger_file is not None:
+            record = json_text.parse(self.tagger_file.read_text("utf-8"))
+            tagger = salient.CorpusTagger.of(record)
+        return Cutter(loaded.encoder(), loaded.vocabulary, self.width, tagger)
 
 
 def cut(
@@ -63,6 +70,31 @@ def _cut(
     if len(head) == 1 or processes == 1:
         yield from map(cutting.make(), batches)
         return
+    with _sendable(cutting) as small:
+        yield from _in_processes(batches, small, processes)
+
+
+@contextlib.contextmanager
+def _sendable(cutting: CutterMaker) -> Iterator[CutterMaker]:
+    """The same with its tagger in a file beside the vocabulary, while the block runs.
+
+    What is sent must fit a pipe (64 KiB): a worker that ends before it has read all of more, as where a
+    script starts processes outside of `if __name__ == "__main__"`, would be waited for without end.
+    """
+    if type(cutting.tagger) is not salient.CorpusTagger:
+        yield cutting
+        return
+    file = cutting.vocab_file.parent / ".tagger.json"
+    try:
+        file.write_text(json.dumps(cutting.tagger.record()), "utf-8")
+        yield cutting._replace(tagger=salient.no_spans, tagger_file=file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _in_processes(
+    batches: Iterator[list[Document]], cutting: CutterMaker, processes: int
+) -> Iterator[Passages]:
     # The caller may have threads, and those of JAX do not survive a fork.
     spawn = multiprocessing.get_context("spawn")
     # It has the library's own process start, which follows what is shared.

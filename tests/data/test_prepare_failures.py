@@ -141,6 +141,31 @@ def test_a_source_that_cannot_be_read_is_not_blamed_on_the_corpus(tmp_path, monk
         prepare(source, tmp_path / "c", say=quiet)
 
 
+SCRIPT = """
+import sys
+from ralm_jax.data import prepare
+from ralm_jax.data.salient import CorpusTagger
+from ralm_jax.errors import UserError
+many = frozenset(f"word{n}" for n in range(20_000))
+tagger = CorpusTagger(many, many, many, many, True)
+prepare._BATCH_CHARACTERS = 1000
+try:
+    prepare.prepare(*sys.argv[1:], vocab_size=200, processes=2, tagger=tagger, say=str)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_script_without_a_main_guard_does_not_hang(tmp_path):
+    """Its workers end before they have read what they are sent, more than a pipe holds."""
+    source, script = write(tmp_path / "x.jsonl", documents(200)), tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), source, str(tmp_path / "c")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "a worker process was killed" in ran.stdout.splitlines()[-1]
+    assert sorted(os.listdir(tmp_path)) == ["script.py", "x.jsonl"]
+
+
 def test_errors_of_worker_processes(tmp_path, monkeypatch):
     """A worker finds no vocabulary; another is killed."""
     monkeypatch.setattr("ralm_jax.data.prepare._BATCH_CHARACTERS", 1000)
