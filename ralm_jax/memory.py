@@ -76,11 +76,16 @@ def _return_holes(libc: ctypes.CDLL) -> None:
             continue
         info = libc.mallinfo2()
         greatest = max(greatest, info.uordblks + info.hblkhd)
-        bound = int((1 + ROOM) * greatest) + ROOM_BYTES
+        bound = kept(greatest)
         if private_bytes() > bound:
             libc.malloc_trim(0)
             # What is not the allocator's own stays, and is not to be asked for at every look.
             greatest = max(greatest, private_bytes())
+
+
+def kept(greatest: float) -> int:
+    """Bytes that may be resident where so many were in use at the most."""
+    return int((1 + ROOM) * greatest) + ROOM_BYTES
 
 
 def private_bytes() -> int:

@@ -62,7 +62,7 @@ def probe(model: Ralm | OpenQA, stage: Stage, corpus: Corpus | None = None) -> P
 
 
 def resident(model: Ralm | OpenQA, stage: Stage) -> float | None:
-    """Bytes of memory that a process takes that trains here: of this one, and of the step by formula.
+    """Bytes of memory that a process takes that trains here: of this one, of the step by formula, and kept.
 
     None where devices have memory of their own, or the system does not say what is resident, as Linux does.
     """
@@ -71,7 +71,7 @@ def resident(model: Ralm | OpenQA, stage: Stage) -> float | None:
     devices = jax.device_count()
     every = max(1, stage.schedule.batch // devices)
     step = residuals.need(model, stage).memory(every, _at_a_time(stage, every))
-    return memory.private_bytes() + devices * step.total
+    return memory.kept(memory.private_bytes() + devices * step.total)
 
 
 def _at_a_time(stage: Stage, every: int) -> int:
@@ -84,7 +84,7 @@ def _at_a_time(stage: Stage, every: int) -> int:
 
 
 def _timed(model: Ralm | OpenQA, stage: Stage, rows: int, corpus: Corpus | None) -> float:
-    """Seconds of a step of so many queries of each device, the least of several."""
+    """Seconds of a step of so many queries of each device, the median of several."""
     devices = jax.device_count()
     loss = stage.task.loss(model, corpus)
     step = partition.parallelize(functools.partial(steps.train_step, loss=loss))
@@ -100,7 +100,7 @@ def _timed(model: Ralm | OpenQA, stage: Stage, rows: int, corpus: Corpus | None)
         state, metrics = step(state, batch, jax.random.key(0))
         jax.block_until_ready((state, metrics))
         taken.append(time.perf_counter() - begun)
-    return min(taken[1:])
+    return float(np.median(taken[1:]))
 
 
 def _drawn(shaped: Any, devices: int, rng: np.random.Generator) -> Any:
