@@ -3,6 +3,7 @@
 What couples queries (in-batch negatives) cannot be taken apart so; marginal likelihoods and spans can.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -99,13 +100,24 @@ def divisor(rows: int, most: int) -> int:
 def widths(needed: np.ndarray, passages: int, longest: int) -> tuple[int, ...]:
     """Widths that groups of `passages` are read at, ascending, the last one `longest`: one program each.
 
+    A group is as wide as its longest passage. Of up to three widths, in eights, those that leave the least to
+    read on average; one that would save less than a twentieth is none.
+
     Args:
-      needed: wordpieces of each joint input there may be; one group in three needs no more than the first
-        width, one in three more than the second. A width that would save less than a tenth is none.
+      needed: wordpieces of each joint input there may be.
     """
-    kept = [longest]
-    for share in (2 / 3, 1 / 3):
-        width = 8 * int(np.ceil(np.quantile(needed, share ** (1 / passages)) / 8))
-        if width <= 0.9 * kept[0]:
-            kept.insert(0, width)
-    return tuple(kept)
+    every = np.append(np.arange(8, longest, 8), longest)
+    within = np.searchsorted(np.sort(needed), every, side="right") / max(1, len(needed))
+    groups = dict(zip(every.tolist(), (within**passages).tolist(), strict=True)) | {longest: 1.0}
+
+    def read(chosen: tuple[int, ...]) -> float:
+        shares = np.diff([0.0, *(groups[width] for width in chosen)])
+        return float(np.dot(shares, chosen))
+
+    kept: tuple[int, ...] = (longest,)
+    for count in (1, 2):
+        ways = itertools.combinations(every[:-1].tolist(), count)
+        best = min(((*way, longest) for way in ways), key=read, default=kept)
+        if read(best) <= 0.95 * read(kept):
+            kept = best
+    return kept

@@ -1,6 +1,7 @@
 """Reading questions in microbatches, and no wider than needed, changes nothing."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -96,12 +97,29 @@ def test_where_no_answer_is_nothing_is_read(batch, params):
     assert np.isnan(once(batch, broken, 1, microbatch_size=1)[1]["loss"][0])
 
 
-def test_widths_part_the_groups_in_three(usual_widths):
-    needed = np.arange(1, 321)  # of groups of one, a third needs at most 107, two thirds 214
-    assert microbatch.widths(needed, 1, 320) == (112, 216, 320)
+def test_widths_leave_the_least_to_read(usual_widths):
+    # Of groups of one, any length as often: equal parts.
+    assert microbatch.widths(np.arange(1, 241), 1, 240) == (80, 160, 240)
     assert microbatch.widths(np.full(100, 60), 5, 64) == (64,)
-    first, *_, last = microbatch.widths(needed, 5, 320)
-    assert first > 216 and last == 320
+    first, *_, last = microbatch.widths(np.arange(1, 241), 5, 240)
+    assert first > 160 and last == 240
+    # All are short but one in a hundred: not a third of the groups is read as if it were that one.
+    needed = np.append(np.full(99, 50), 300)
+    assert microbatch.widths(needed, 3, 320) == (56, 320)
+    assert microbatch.widths(np.full(100, 50), 3, 320) == (56, 320)
+
+
+def test_widths_are_the_best_of_all_ways(usual_widths):
+    needed = np.random.default_rng(0).integers(20, 100, 200) ** 2 // 80
+    drawn = np.random.default_rng(1).choice(needed, (20_000, 3)).max(1)
+
+    def read(widths):
+        return np.array(widths)[np.searchsorted(widths, drawn)].mean()
+
+    found = microbatch.widths(needed, 3, 128)
+    ways = itertools.combinations(range(8, 128, 8), 2)
+    assert len(found) == 3
+    assert read(found) <= 1.01 * min(read((*way, 128)) for way in ways)
 
 
 def test_joint_training_reads_at_widths_of_its_corpus(usual_widths, tiny):
