@@ -38,6 +38,8 @@ UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 BLANK = "▁"
+# Characters: the library frees a piece by a call within a call for each, and at 100,000 the stack overflows.
+LONGEST_PIECE = 4096
 # Letters of scripts that few vocabularies have.
 _UNKNOWN = "\u16a0 \ua015 \U00010348"
 
@@ -156,6 +158,12 @@ def load(file: str | Path) -> Loaded:
 def _load(file: Path, state: tuple) -> Loaded:
     record = read_file(file)
     ids = ids_of(record, file)
+    if (
+        most := max((len(piece) for piece in ids if isinstance(piece, str)), default=0)
+    ) > LONGEST_PIECE:
+        raise UserError(
+            f"{file} has a piece of {most:,} characters; there may be {LONGEST_PIECE:,} in one"
+        )
     found = _roles(file, ids)
     try:
         tokenizer = Tokenizer.from_str(json.dumps(_with_padding_first(record, ids, found)))

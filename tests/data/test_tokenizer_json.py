@@ -200,6 +200,24 @@ def test_bad_files_are_one_line(tmp_path):
         open_tokenizer(tmp_path / "tokenizer.json")
 
 
+def test_a_piece_that_the_library_cannot_free_is_refused(tmp_path):
+    """It takes tries of Unigram apart recursively: the process would end at some 100,000 characters."""
+    tokenizer_files.write(tmp_path / "good", "unigram")
+
+    def longer(count):
+        return lambda record: record["model"]["vocab"].append(["9" * count, -20.0])
+
+    assert "has a piece of 4,097 characters; there may be 4,096" in broken(
+        tmp_path / "good", tmp_path, longer(4097)
+    )
+    record = json.loads((tmp_path / "good" / "tokenizer.json").read_text("utf-8"))
+    longer(4096)(record)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(record))
+    assert open_tokenizer(tmp_path / "tokenizer.json").vocabulary.size == len(
+        record["model"]["vocab"]
+    )
+
+
 def test_the_command_line_takes_a_tokenizer(folder, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("\n\n".join(TEXTS), "utf-8")
     given = [
