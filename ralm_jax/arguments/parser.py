@@ -18,13 +18,22 @@ class _Once(argparse.Action):
     So is an empty one: as a path it would be the present folder.
     """
 
+    may_be_empty = False
+
     def __call__(self, parser, namespace, values: Any, option_string=None) -> None:
         given = namespace.__dict__.setdefault("given", {})
         if option_string and repr(given.setdefault(self.dest, values)) != repr(values):
             parser.error(f"{option_string} is given twice: {given[self.dest]} and {values}")
-        if values == "" or (isinstance(values, list) and "" in values):
+        empty = values == "" or (isinstance(values, list) and "" in values)
+        if empty and not self.may_be_empty:
             parser.error(f"{option_string or self.metavar} is empty")
         setattr(namespace, self.dest, values)
+
+
+class _Text(_Once):
+    """An option whose value may be no text at all."""
+
+    may_be_empty = True
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +46,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self.register("action", None, _Once)
         self.register("action", "store", _Once)
+        self.register("action", "text", _Text)
 
     def error(self, message: str) -> Any:
         raise UserError(f"{' '.join(message.split())}; see {self.prog} --help")

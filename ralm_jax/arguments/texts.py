@@ -76,6 +76,13 @@ def import_(verbs):
         "the Hugging Face hub",
     )
     verb.add_argument("--out", required=True, metavar="RUN", help="the run to make")
+    for text in ("query", "passage"):
+        verb.add_argument(
+            f"--{text}-prompt",
+            action="text",
+            metavar="TEXT",
+            help=f"put before every {text}, in place of what the source or its card says",
+        )
     add_json(verb, "what was imported")
     return "import", verb
 

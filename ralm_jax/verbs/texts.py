@@ -56,7 +56,8 @@ def update(arguments, write: Write) -> None:
 def import_(arguments, write: Write) -> None:
     from ralm_jax.weights.importing import import_model
 
-    write(import_model(arguments.source, arguments.out))
+    prompts = (arguments.query_prompt, arguments.passage_prompt)
+    write(import_model(arguments.source, arguments.out, prompts=prompts))
 
 
 def export(arguments, write: Write) -> None:

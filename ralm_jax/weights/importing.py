@@ -32,6 +32,7 @@ from ralm_jax.weights import (
     sources,
     tokenizer_files,
 )
+from ralm_jax.weights.sentence_settings import Prompts
 from ralm_jax.weights.tensors import write_tensors
 
 STAGE = "import"
@@ -41,7 +42,10 @@ UNUSED = "unused.safetensors"
 
 
 def import_model(
-    source: str, out: str | Path, say: Callable[[str], object] = terminal.say
+    source: str,
+    out: str | Path,
+    say: Callable[[str], object] = terminal.say,
+    prompts: tuple[str | None, str | None] = (None, None),
 ) -> dict[str, Any]:
     """Makes the run `out` of a model: directory, `package:NAME` or id of the hub.
 
@@ -49,6 +53,9 @@ def import_model(
     as passages.jsonl, a line for each vector in the same order. A corpus of these passages is searched by
     these vectors, for the tower that made them does not come along.
 
+    Args:
+      prompts: put before every question and every passage, "" for nothing; by default what the source says,
+        or what the card of a known model says whose files do not.
     Returns:
       What was imported: source, class, parameters, what was drawn since the source lacks it, and notes on
       whatever of the source is not used.
@@ -68,7 +75,8 @@ def import_model(
         )
         tokenizer.write(partial, most)
         read = read._replace(params=layout.exchange(read.params, tokenizer.pad))
-        read = _with_prompts(read, folder, directory.vocabulary(partial))
+        found = _prompts(source, folder, prompts)
+        read = _with_prompts(read, folder, directory.vocabulary(partial), found)
         _write(partial, read, source)
         passages = _save_passages(partial, folder, read)
     sizes = {part: _size(tree) for part, tree in read.params.items()}
@@ -108,11 +116,28 @@ def _tokenizer(folder: Path, c: EncoderConfig) -> tokenizer_files.Found:
     return found._replace(settings=sentence_settings.with_lower_case(folder, found.settings))
 
 
+def _prompts(source: str, folder: Path, given: tuple[str | None, str | None]) -> Prompts:
+    """Those given, or else those that the files of a model name, or else those of its card."""
+    found = sentence_settings.prompts(folder)
+    if not found.texts:
+        file = model_folder.encoder_folder(folder) / model_folder.CONFIG
+        named = model_folder.read_object(file).get("_name_or_path") if file.is_file() else None
+        known = (sentence_settings.of_card(name) for name in (source, str(named or "")))
+        found = next((one for one in known if one is not None), found)
+    if given == (None, None):
+        return found
+    texts = (found.texts.get(name or "", "") for name in (found.query, found.passage))
+    pairs = zip(given, texts, strict=True)
+    return sentence_settings.of_texts(*(text if ours is None else ours for ours, text in pairs))
+
+
 def _with_prompts(
-    read: families.Read, folder: Path, vocabulary: tuple[Path, TokenizerSettings]
+    read: families.Read,
+    folder: Path,
+    vocabulary: tuple[Path, TokenizerSettings],
+    prompts: Prompts,
 ) -> families.Read:
     """The model with the prompts it was trained with, and texts shorter by as much."""
-    prompts = sentence_settings.prompts(folder)
     if not prompts.texts:
         return read
     if not sentence_modules.pools_prompts(folder):
@@ -130,7 +155,10 @@ def _with_prompts(
         return cut(text.rstrip() if is_kept(vocabulary[0]) else text)
 
     query, passage = pieces(prompts.query), pieces(prompts.passage)
-    longest = sentence_settings.text_lengths(folder, read.model.retriever_config)
+    positions = read.model.retriever_config.positions
+    longest = (positions, positions)
+    if model_folder.modules(folder):
+        longest = sentence_settings.text_lengths(folder, read.model.retriever_config)
     lengths = dataclasses.replace(
         read.lengths,
         query=min(read.lengths.query, longest[0] - len(query)),
@@ -139,6 +167,7 @@ def _with_prompts(
     model = read.model.clone(query_prompt=query, passage_prompt=passage)
     used = [(prompts.query, "questions"), (prompts.passage, "passages")]
     notes = [f"prompt {name} is put before {texts}" for name, texts in used if name]
+    notes += [prompts.said] if prompts.said else []
     if any(cut(f"{prompts.texts[n]}a") != (*pieces(n), *cut("a")) for n, _ in used if n):
         notes.append("behind a prompt the first word of a text is cut as it is without one")
     if unused := ", ".join(prompts.texts.keys() - {prompts.query, prompts.passage}):

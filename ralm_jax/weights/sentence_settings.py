@@ -1,6 +1,7 @@
 """The settings of a sentence-transformers model: similarity, prompts, lengths of texts, lower case."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +24,15 @@ def similarity(folder: Path) -> str:
 
 
 class Prompts(NamedTuple):
-    """What a model puts before texts, by name; and the names of those for questions and for passages."""
+    """What a model puts before texts, by name; and the names of those for questions and for passages.
+
+    said: whose word that is, where it is not that of its files.
+    """
 
     texts: dict[str, str]
     query: str | None
     passage: str | None
+    said: str = ""
 
 
 def prompts(folder: Path) -> Prompts:
@@ -47,6 +52,40 @@ def prompts(folder: Path) -> Prompts:
         return given if isinstance(given, str) and given in named else None
 
     return Prompts(named, first("query"), first("document", "passage", "corpus"))
+
+
+# What cards say is put before questions and before passages, of models whose files do not say it.
+_QUESTION = "Represent this sentence for searching relevant passages: "
+_CARDS = {
+    r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?": ("query: ", "passage: "),
+    r"bge-(small|base|large)-en(-v1\.5)?": (_QUESTION, ""),
+    r"snowflake-arctic-embed-(xs|s|m|l)|mxbai-embed-large-v1": (_QUESTION, ""),
+    r"nomic-embed-text-v1(\.5)?": ("search_query: ", "search_document: "),
+}
+
+
+def of_card(name: str) -> Prompts | None:
+    """The prompts that the card of a model of this name asks for; None of a model that is not known for any.
+
+    >>> of_card("intfloat/e5-small-v2").texts
+    {'query': 'query: ', 'passage': 'passage: '}
+    """
+    last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
+    found = next((texts for known, texts in _CARDS.items() if re.fullmatch(known, last)), None)
+    if found is None:
+        return None
+    said = (
+        f"the files of {last} name no prompts, its card does: "
+        f"{' and '.join(repr(text) for text in found if text)}; to import it with others, give "
+        "--query-prompt and --passage-prompt"
+    )
+    return of_texts(*found)._replace(said=said)
+
+
+def of_texts(query: str, passage: str) -> Prompts:
+    """The two as prompts; an empty one is none."""
+    named = {name: text for name, text in (("query", query), ("passage", passage)) if text}
+    return Prompts(named, "query" if query else None, "passage" if passage else None)
 
 
 def write(folder: Path, similarity_fn: str, query: str, passage: str) -> None:

@@ -7,15 +7,16 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from state_dicts import PIECES, draw, trunk
+from state_dicts import PIECES, draw, mlm, trunk
 
+from ralm_jax import cli
 from ralm_jax.batches import Text
 from ralm_jax.data.tokenizer import load_tokenizer
 from ralm_jax.errors import UserError
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.encoder.transformer import Encoder
 from ralm_jax.runs import directory
-from ralm_jax.weights import families
+from ralm_jax.weights import families, sentence_settings
 from ralm_jax.weights.exporting import export_model
 from ralm_jax.weights.importing import import_model
 
@@ -155,6 +156,48 @@ def test_which_prompt_is_for_what(model, tmp_path, settings, query, passage):
     opened, _, _ = imported(path, tmp_path / "run")
     assert len(opened.model.query_prompt) == query
     assert len(opened.model.passage_prompt) == passage
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "query", "passage"),
+    [
+        ("e5-small-v2", "'query: ' and 'passage: '", "query:", "passage:"),
+        ("nomic-embed-text-v1.5", "'search_query: ' and", "search_query:", "search_document:"),
+        ("BGE-small-en-v1.5", "'Represent this", sentence_settings._QUESTION.strip(), ""),
+        ("e5-mistral-7b-instruct", None, "", ""),
+    ],
+)
+def test_prompts_of_known_models_are_those_of_their_cards(
+    model, tmp_path, name, said, query, passage
+):
+    """Their files do not name them."""
+    path = model(("Transformer", "Pooling"), settings={"prompts": {"query": "", "document": ""}})
+    path = path.rename(tmp_path / name)
+    opened, told, _ = imported(path, tmp_path / "run")
+    tokenizer = load_tokenizer(*directory.vocabulary(tmp_path / "run"))
+    wanted = [tokenizer.encode(text, add_special_tokens=False).ids for text in (query, passage)]
+    assert [opened.model.query_prompt, opened.model.passage_prompt] == [tuple(i) for i in wanted]
+    assert any(said in line for line in told) if said else len(told) == 2
+
+
+def test_prompts_that_are_given_take_the_place_of_others(model, tmp_path):
+    path = model(("Transformer", "Pooling"), settings={"prompts": SPOKEN})
+    words = ["import", str(path), "--passage-prompt", "a city ", "--query-prompt", ""]
+    assert cli.main([*words, "--out", str(tmp_path / "run")]) == 0
+    opened = OpenRun.open(tmp_path / "run")
+    assert (opened.model.query_prompt, len(opened.model.passage_prompt)) == ((), 2)
+    words = ["import", str(path), "--passage-prompt", "", "--out", str(tmp_path / "other")]
+    assert cli.main(words) == 0
+    opened = OpenRun.open(tmp_path / "other")
+    assert (len(opened.model.query_prompt), opened.model.passage_prompt) == (2, ())
+
+
+def test_a_plain_encoder_may_have_prompts(folder, tmp_path):
+    path = folder({**trunk("bert.", pooler=False), **mlm()}).rename(tmp_path / "e5-base")
+    opened, _, _ = imported(path, tmp_path / "run")
+    assert opened.model.query_prompt and opened.model.passage_prompt
+    positions = opened.model.retriever_config.positions
+    assert opened.lengths.passage + len(opened.model.passage_prompt) <= positions
 
 
 def test_a_prompt_outside_of_the_mean_is_left_out(model, tmp_path):
