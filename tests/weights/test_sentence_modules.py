@@ -1,5 +1,6 @@
 """sentence-transformers: stacks of modules, old layouts, prompts, lengths and lower case."""
 
+import doctest
 import functools
 import json
 
@@ -178,6 +179,11 @@ def test_prompts_of_known_models_are_those_of_their_cards(
     wanted = [tokenizer.encode(text, add_special_tokens=False).ids for text in (query, passage)]
     assert [opened.model.query_prompt, opened.model.passage_prompt] == [tuple(i) for i in wanted]
     assert any(said in line for line in told) if said else len(told) == 2
+
+
+def test_examples_in_docstrings():
+    ran = doctest.testmod(sentence_settings)
+    assert ran.attempted and not ran.failed
 
 
 def test_prompts_that_are_given_take_the_place_of_others(model, tmp_path):
