@@ -10,7 +10,10 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from ralm_jax import json_text
 
 
 class Span(NamedTuple):
@@ -121,6 +124,11 @@ class CorpusTagger:
     def of(cls, record: dict[str, Any]) -> "CorpusTagger":
         words = {n: frozenset(found) for n, found in record.items() if n != "cased"}
         return cls(**words, cased=bool(record["cased"]))
+
+    @classmethod
+    def read(cls, file: Path) -> "CorpusTagger":
+        """The tagger whose record a file holds."""
+        return cls.of(json_text.parse(file.read_text("utf-8")))
 
     def __call__(self, text: str) -> list[Span]:
         first = {m.start(1) for m in _FIRST_WORD.finditer(text) if m[1]}

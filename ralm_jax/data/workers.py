@@ -14,7 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from ralm_jax import json_text
 from ralm_jax.data import salient
 from ralm_jax.data.cutting import Cutter, Passages
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
@@ -38,8 +37,7 @@ class CutterMaker(NamedTuple):
         """The cutter, which contains what cannot be sent to another process."""
         loaded, tagger = open_tokenizer(self.vocab_file, self.settings), self.tagger
         if self.tagger_file is not None:
-            record = json_text.parse(self.tagger_file.read_text("utf-8"))
-            tagger = salient.CorpusTagger.of(record)
+            tagger = salient.CorpusTagger.read(self.tagger_file)
         return Cutter(loaded.encoder(), loaded.vocabulary, self.width, tagger)
 
 

@@ -156,8 +156,7 @@ class _Cut(beam.DoFn):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         cutting, file = self._cutting, self._folder.parent / TAGGER
         if cutting.tagger is salient.no_spans and file.exists():
-            tagger = salient.CorpusTagger.of(json.loads(file.read_text("utf-8")))
-            cutting = cutting._replace(tagger=tagger)
+            cutting = cutting._replace(tagger_file=file)
         self._cutter = cutting.make()
 
     def process(

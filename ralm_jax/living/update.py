@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ralm_jax import json_text, terminal, versions
+from ralm_jax import terminal, versions
 from ralm_jax.data import salient
 from ralm_jax.data.corpus import TAGGER, Corpus, open_corpus
 from ralm_jax.data.corpus_writer import CorpusWriter
@@ -174,7 +174,7 @@ def _tagger(present: Corpus) -> salient.CorpusTagger:
     file = present.version.folder / TAGGER
     if file.exists():
         present.check((TAGGER,))
-        return salient.CorpusTagger.of(json_text.parse(file.read_text("utf-8")))
+        return salient.CorpusTagger.read(file)
     texts, characters, sample = present.texts(), 0, []
     for row in range(0, len(texts), max(1, len(texts) // 50_000)):
         sample.append(texts[row]["text"].decode())
