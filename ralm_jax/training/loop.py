@@ -175,6 +175,9 @@ def loop_over(
         given, stale = loader.batch(begin), loader.staleness()
         batch = partition.shard(given)
         for now in range(begin, schedule.steps):
+            # On a CPU nothing is gained by two steps in flight, which hold the activations of both.
+            if jax.default_backend() == "cpu":
+                jax.block_until_ready(state)
             with idle.activity("refresh"):
                 progress.published(now + 1, loader.prefetch(state.params, now + 1))
             state, metrics = step(state, batch, key)

@@ -349,6 +349,28 @@ def test_measuring_is_not_training(tiny, tmp_path):
     assert all("idle/eval" not in x and x["examples_per_second"] > 0 for x in lines)
 
 
+def test_on_a_cpu_no_step_is_queued_before_the_last_one_has_ended(tiny, tmp_path, monkeypatch):
+    """Or the activations of both would be in memory."""
+    ready, usual = [], loop.partition.parallelize
+    # Long enough for the host to have done all that it does meanwhile.
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: y @ y, x / 100).sum())
+    large = np.ones((1500, 1500), np.float32)
+
+    def parallelize(step):
+        run = usual(step)
+
+        def watched(state, *given):
+            ready.append(all(leaf.is_ready() for leaf in jax.tree.leaves(state)))
+            state, metrics = run(state, *given)
+            return state.replace(step=state.step + 0 * slow(large).astype(int)), metrics
+
+        return watched
+
+    monkeypatch.setattr(loop.partition, "parallelize", parallelize)
+    train(tmp_path, tiny.corpus, (ICT,), log_every=100)
+    assert ready == [True] * ICT.schedule.steps
+
+
 @pytest.mark.slow
 def test_inverse_cloze_learns(tiny, tmp_path):
     config = dataclasses.replace(
