@@ -4,8 +4,9 @@
     python -m experiments.teachers --init MODEL --out DIR --domain NAME=SOURCE,QUESTIONS [--domain ...]
         [--seeds 0,1,2] [--side queries] [--teachers NAME,NAME] [--reranker RUN] [--set 'NAME = VALUE']
 
-Each row is one domain, seed and teacher: as many steps from the same start, measured by `ralm evaluate` with
-the weights that were chosen without labels. Rows with a reader share it, and what it has read. With `--side
+Each row is one domain, seed and teacher: as many steps from the same start, measured by `ralm evaluate` as it
+stood at the end of training, and with the weights that were chosen without labels. Rows with a reader share
+it, and what it has read. With `--side
 queries` passages stay as they are and queries alone learn, in a fraction of the time. The reranker, where one
 is to teach, is that of a run (`ralm import` makes one of a cross-encoder). Writes DIR/teachers.md and
 DIR/teachers.json. The same command goes on where it was stopped.
@@ -14,8 +15,9 @@ DIR/teachers.json. The same command goes on where it was stopped.
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments import domains
 from experiments.domains import Domain
@@ -23,7 +25,8 @@ from experiments.rows import Row, Training
 from experiments.runner import exit_code
 from experiments.saved import Saved, gaps, markdown, percent
 from ralm_jax.errors import UserError
-from ralm_jax.evaluation.rankings import ROWS
+from ralm_jax.evaluation.evaluate import evaluate
+from ralm_jax.runs import directory
 
 # By what learns: both queries and passages, or queries alone.
 WINDOWS = domains.CONFIGS
@@ -89,7 +92,16 @@ def row(given: argparse.Namespace, each: Domain, seed: int, teacher: str) -> Row
             trainings = [reader, taught._replace(reader=reader.run)]
     said = {"domain": each.name, "seed": seed, "teacher": teacher, "side": given.side}
     name = f"{each.name}-{teacher}-{seed}{side}"
-    return domains.row_of(name, f"{each.name}, seed {seed}: {label}", each, trainings, said)
+    made = domains.row_of(name, f"{each.name}, seed {seed}: {label}", each, trainings, said)
+    return made._replace(make=functools.partial(_with_end, made.make, out, each))
+
+
+def _with_end(make: Callable[[], dict[str, Any]], run: Path, each: Domain) -> dict[str, Any]:
+    """The figures of a row, and what its retriever found as training ended, whatever was chosen."""
+    made = make()
+    last = directory.read_record(run)["stages"][-1]
+    report = evaluate(run, each.questions, stage=last, bm25=False, clozes=0)
+    return {**made, "at_the_end": report["retriever"]["gold_passage"]}
 
 
 def table(saved: Saved) -> str:
@@ -100,17 +112,20 @@ def table(saved: Saved) -> str:
         name += ", queries alone" if side == "queries" else ""
         at = lambda rows, of: [each["measured"][of]["recall"]["5"] for each in rows]  # noqa: E731
         first = own[:1]
-        lines.append([name, "none: the start", percent(at(first, "start")), "", "", "", ""])
-        lines[-1][4] = percent(at(first, "fixed_mix"))
+        start, mix = percent(at(first, "start")), percent(at(first, "fixed_mix"))
+        lines.append([name, "none: the start", start, "", start, "", mix, "", ""])
         for teacher in [key for key in TEACHERS if any(e["teacher"] == key for e in own)]:
             rows = [each for each in own if each["teacher"] == teacher]
+            end = [each["at_the_end"]["recall"]["5"] for each in rows]
             dense, mixed = at(rows, "retriever"), at(rows, "mixed")
-            cells = [percent(dense), gaps(dense, at(rows, "start"))]
+            cells = [percent(end), gaps(end, at(rows, "start"))]
+            cells += [percent(dense), gaps(dense, at(rows, "start"))]
             cells += [percent(mixed), gaps(mixed, at(rows, "fixed_mix"))]
             minutes = sum(sum(each["seconds"].values()) for each in rows) / 60 / len(rows)
             lines.append([name, TEACHERS[teacher][0], *cells, f"{minutes:.0f}"])
-    head = ["gold passage@5", "teacher", ROWS["retriever"], "above the start"]
-    return markdown([*head, ROWS["mixed"], "above the fixed mix", "minutes"], lines)
+    head = ["gold passage@5", "teacher", "dense, at the end", "above the start"]
+    head += ["dense, as chosen", "above the start", "chosen, with BM25", "above the fixed mix"]
+    return markdown([*head, "minutes"], lines)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -33,32 +33,35 @@ def test_rows_have_equal_steps_and_queries_and_differ_in_the_teacher(side, size)
     assert reads.name == "reader" and reads.task.freeze_retriever
 
 
-def made(domain, seed, teacher, recalls, side="both"):
+def made(domain, seed, teacher, recalls, side="both", end=0.3):
     measured = {n: {"recall": {"5": r}} for n, r in zip(ROWS, recalls, strict=True)}
     seconds = {f"{teacher}{seed}": 600.0}
     more = {"selection": [], "differences": {}, "passages": 10}
     about = {"domain": domain, "seed": seed, "teacher": teacher, "side": side}
-    return {**about, "seconds": seconds, "measured": measured, **more}
+    at_the_end = {"recall": {"5": end}}
+    return {**about, "seconds": seconds, "measured": measured, "at_the_end": at_the_end, **more}
 
 
 def test_the_table_by_hand():
     assert list(ROWS) == ["bm25", "start", "rrf", "fixed_mix", "retriever", "mixed"]
     rows = [
         made("law", 0, "windows", [0.5, 0.4, 0.5, 0.6, 0.45, 0.65]),
-        made("law", 1, "windows", [0.5, 0.4, 0.5, 0.6, 0.35, 0.7]),
+        made("law", 1, "windows", [0.5, 0.4, 0.5, 0.6, 0.35, 0.7], end=0.5),
         made("law", 0, "pdist", [0.5, 0.4, 0.5, 0.6, 0.41, 0.59]),
         made("law", 0, "pdist", [0.5, 0.4, 0.5, 0.6, 0.42, 0.58], "queries"),
     ]
     shown = teachers.table(rows)
-    assert "| law | none: the start | 40.0 |  | 60.0 |  |  |" in shown
-    row = "| 40.0 (35.0 to 45.0) | +5.0, -5.0 | 67.5 (65.0 to 70.0) | +5.0, +10.0 | 10 |"
+    assert "| law | none: the start | 40.0 |  | 40.0 |  | 60.0 |  |  |" in shown
+    row = "| 40.0 (30.0 to 50.0) | -10.0, +10.0 | 40.0 (35.0 to 45.0) | +5.0, -5.0 |"
+    row += " 67.5 (65.0 to 70.0) | +5.0, +10.0 | 10 |"
     assert f"| law | windows find their own passage {row}" in shown
-    assert "| law | reader: PDist, over the batch | 41.0 | +1.0 | 59.0 | -1.0 | 10 |" in shown
-    assert "| law, queries alone | none: the start | 40.0 |" in shown
-    alone = (
-        "| law, queries alone | reader: PDist, over the batch | 42.0 | +2.0 | 58.0 | -2.0 | 10 |"
+    assert (
+        "| law | reader: PDist, over the batch | 30.0 | -10.0 | 41.0 | +1.0 | 59.0 | -1.0 | 10 |"
+        in shown
     )
-    assert alone in shown
+    assert "| law, queries alone | none: the start | 40.0 |" in shown
+    alone = "| law, queries alone | reader: PDist, over the batch | 30.0 | -10.0 | 42.0 | +2.0 |"
+    assert f"{alone} 58.0 | -2.0 | 10 |" in shown
 
 
 def test_a_teacher_that_is_none_is_refused(tmp_path, capsys):
@@ -98,6 +101,7 @@ def test_rows_share_a_reader_and_what_it_has_read(
     found = json.loads((tmp_path / "out" / "teachers.json").read_text("utf-8"))
     assert [row["teacher"] for row in found["rows"]] == ["marginal", "pdist"]
     assert all(set(row["measured"]) == set(ROWS) for row in found["rows"])
+    assert all(set(row["at_the_end"]) >= {"recall", "mrr"} for row in found["rows"])
     assert len(read) == 1
     table = (tmp_path / "out" / "teachers.md").read_text("utf-8")
     assert "REALM's marginal over the list" in table
