@@ -4,11 +4,11 @@
     python -m experiments.domains --init MODEL --out DIR --domain NAME=SOURCE,QUESTIONS [--domain ...]
         [--seeds 0,1,2] [--side queries] [--labels FILE --labelled 0,50,300] [--set 'NAME = VALUE']
 
-SOURCE is what `ralm prepare` takes; QUESTIONS name their gold passages. Each row is one domain and seed: it
-is trained by configs/runs/domain.gin, the same for all, and measured by `ralm evaluate`; with `--side
-queries` by configs/runs/domain_queries.gin, where passages stay. With --labels, of one domain, also with so
-many questions of that file, drawn by seed, to learn from and to choose by. Writes DIR/domains.md and
-DIR/domains.json. The same command goes on where it was stopped.
+SOURCE is what `ralm prepare` takes; QUESTIONS name their gold passages, or answers alone. Each row is one
+domain and seed: it is trained by configs/runs/domain.gin, the same for all, and measured by `ralm evaluate`;
+with `--side queries` by configs/runs/domain_queries.gin, where passages stay. With --labels, of one domain,
+also with so many questions of that file, drawn by seed, to learn from and to choose by. Writes DIR/domains.md
+and DIR/domains.json. The same command goes on where it was stopped.
 """
 
 import argparse
@@ -149,11 +149,16 @@ def row_of(
             "passages": report["passages"],
             "seconds": trained,
             "selection": report["selection"],
-            "measured": {name: report[name]["gold_passage"] for name in ROWS},
+            "measured": {name: figures(report[name]) for name in ROWS},
             "differences": report["differences"],
         }
 
     return Row(name, label, model, trainings, None, make)
+
+
+def figures(row: dict[str, Any]) -> dict[str, Any]:
+    """Figures by gold passage; where questions name none, by whether a passage holds an answer."""
+    return row.get("gold_passage") or row["holds_answer"]
 
 
 def prepared(each: Domain, init: Path, out: Path) -> Path:

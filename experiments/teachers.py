@@ -101,7 +101,7 @@ def _with_end(make: Callable[[], dict[str, Any]], run: Path, each: Domain) -> di
     made = make()
     last = directory.read_record(run)["stages"][-1]
     report = evaluate(run, each.questions, stage=last, bm25=False, clozes=0)
-    return {**made, "at_the_end": report["retriever"]["gold_passage"]}
+    return {**made, "at_the_end": domains.figures(report["retriever"])}
 
 
 def table(saved: Saved) -> str:

@@ -77,7 +77,10 @@ def adapt(
         # The reader was not trained, and reading takes long.
         report = evaluate(out / RUN, measure, clozes=0)
         say(table(report))
-        say(f"\nBefore and after: {plots.intervals(report['intervals'], ROWS, out / PICTURE)}")
+        # Without an answer or a gold passage nothing is known of a question.
+        if report["intervals"]:
+            drawn = plots.intervals(report["intervals"], ROWS, out / PICTURE)
+            say(f"\nBefore and after: {drawn}")
     else:
         say("\n".join(selection.said(out / RUN)))
     if not (out / MODEL).exists():

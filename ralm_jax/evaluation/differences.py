@@ -1,7 +1,7 @@
 """Is a run better than what a person could have for nothing? Paired, on the same questions."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,32 @@ from ralm_jax.questions.question import Question
 # Of the run, and what each is compared with.
 OURS = {"retriever": ("start",), "mixed": ("bm25", "start", "rrf", "fixed_mix")}
 DEPTH = 5
+# That intervals are of; the others are in the file of each question.
+MEASURES = (f"recall@{DEPTH}", "ndcg@10")
 
 
-# Of each row, by measure, a value [q] for each question that has a gold passage in the corpus.
+# Of each row, by measure, a value [q] for each question that is counted.
 Values = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def by_question(relevance, found: Mapping[str, Ranking]) -> Values:
-    """Hits at 1, 5 and 20 and nDCG@10 of every row; no row where no question has a gold passage."""
-    if not any(relevance.gold):
-        return {}
-    return {
-        name: {f"recall@{k}": relevance.hits(ranking, k).astype(float) for k in (1, DEPTH, 20)}
-        | {"ndcg@10": relevance.judged(ranking)["ndcg@10"]}
-        for name, ranking in found.items()
-    }
+    """Hits at 1, 5 and 20 and nDCG@10 of every row, over questions that have a gold passage in the corpus.
+
+    Where none has, hits alone, of passages that contain an answer; no row where none has an answer either.
+    """
+    if any(relevance.gold):
+        return {
+            name: _hits(relevance.gold_found, ranking)
+            | {"ndcg@10": relevance.judged(ranking)["ndcg@10"]}
+            for name, ranking in found.items()
+        }
+    if relevance.counted():
+        return {name: _hits(relevance.answer_found, ranking) for name, ranking in found.items()}
+    return {}
+
+
+def _hits(among: Callable[[Ranking, int], np.ndarray], ranking: Ranking) -> dict[str, np.ndarray]:
+    return {f"recall@{k}": among(ranking, k).astype(float) for k in (1, DEPTH, 20)}
 
 
 def differences(values: Values) -> dict[str, dict[str, Any]]:
@@ -37,7 +48,8 @@ def differences(values: Values) -> dict[str, dict[str, Any]]:
     return {
         f"{ours} - {theirs}": {
             measure: paired(values[ours][measure], values[theirs][measure])
-            for measure in (f"recall@{DEPTH}", "ndcg@10")
+            for measure in MEASURES
+            if measure in values[ours]
         }
         for ours, others in OURS.items()
         for theirs in others
@@ -47,8 +59,10 @@ def differences(values: Values) -> dict[str, dict[str, Any]]:
 
 def intervals(values: Values) -> dict[str, dict[str, list[float]]]:
     """{"bm25": {"recall@5": [mean, low, high], "ndcg@10": [...]}, ...}: 95%, over questions."""
-    measures = (f"recall@{DEPTH}", "ndcg@10")
-    return {name: {m: interval(each[m]) for m in measures} for name, each in values.items()}
+    return {
+        name: {measure: interval(each[measure]) for measure in MEASURES if measure in each}
+        for name, each in values.items()
+    }
 
 
 def said(report: Mapping[str, Any]) -> list[str]:
@@ -64,10 +78,10 @@ def said(report: Mapping[str, Any]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def write_each(file: Path, known: Sequence[Question], values: Values) -> None:
-    """A JSON line for each question with a gold passage: its id, and each row's hits and nDCG@10."""
+def write_each(file: Path, counted: Sequence[Question], values: Values) -> None:
+    """A JSON line for each question that is counted: its id, and each row's hits and, if known, nDCG@10."""
     with file.open("w", encoding="utf-8") as out:
-        for i, question in enumerate(known):
+        for i, question in enumerate(counted):
             rows = {
                 name: {measure: float(each[i]) for measure, each in measured.items()}
                 for name, measured in values.items()

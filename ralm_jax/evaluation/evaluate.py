@@ -32,7 +32,8 @@ def evaluate(
       predictions: a file that gets a JSON line for each question answered.
       reference: a run to compare with, of the same wordpieces; by default the one that this run began from,
         where it is still there.
-      each: a file that gets a JSON line for each question with a gold passage: what every row makes of it.
+      each: a file that gets a JSON line for each question with a gold passage, or, if none has, with an
+        answer: what every row makes of it.
       rankings: a folder that gets what every row found, as files of TREC and BEIR.
       bm25: also measures BM25 on the same questions; its index keeps every word of the corpus in memory.
       clozes: held-out sentences, at most, whose masked spans are read; 0 where the reader is of no interest.

@@ -76,8 +76,7 @@ def evaluate_retrieval(
         report["differences"] = differences(values)
         report["intervals"] = intervals(values)
         if each is not None:
-            known = [q for q, gold in zip(given.asked, relevance.gold, strict=True) if gold]
-            write_each(each, known, values)
+            write_each(each, relevance.counted(), values)
         if saved is not None:
             run_files.write_rankings(saved, given.asked, relevance.documents, found)
     if isinstance(opened.model, Ralm) and clozes:
@@ -207,14 +206,8 @@ class Relevance:
         rows = all_ranked(ranking.rows, len(self._source), max(KS))
         ks = [k for k in KS if k <= rows.shape[1]]
         report = {}
-        answered = np.array([bool(q.answers) for q in self._questions])
-        if answered.any():
-            asked = [q for q in self._questions if q.answers]
-            right = [
-                {int(row) for row in found if self.has_answer(int(row), q)}
-                for found, q in zip(rows[answered], asked, strict=True)
-            ]
-            report["holds_answer"] = _recall(rows[answered], right, ks)
+        if (answered := self._answered()).any():
+            report["holds_answer"] = _recall(rows[answered], self._holding(rows), ks)
         known = np.array([bool(gold) for gold in self.gold])
         if known.any():
             measured = self.judged(ranking)
@@ -236,7 +229,27 @@ class Relevance:
                 gold.append({name: grade for name, grade in grades if name in self._known})
         return judged(ranked, gold)
 
-    def hits(self, ranking: Ranking, k: int) -> np.ndarray:
+    def _answered(self) -> np.ndarray:
+        """Which questions have an answer, bool [Q]."""
+        return np.array([bool(q.answers) for q in self._questions], bool)
+
+    def _holding(self, rows: np.ndarray) -> list[set[int]]:
+        """Of each question that has an answer: which of its rows, of [Q, k], contain one."""
+        pairs = zip(rows.tolist(), self._questions, strict=True)
+        return [
+            {row for row in found if self.has_answer(row, q)} for found, q in pairs if q.answers
+        ]
+
+    def counted(self) -> list[Question]:
+        """The questions that rows are compared on: with a gold passage here; if none has, with an answer."""
+        known = [q for q, gold in zip(self._questions, self.gold, strict=True) if gold]
+        return known or [q for q in self._questions if q.answers]
+
+    def answer_found(self, ranking: Ranking, k: int) -> np.ndarray:
+        """Of each question that has an answer: does one of the first k passages contain one? bool [q]."""
+        return np.array([bool(found) for found in self._holding(ranking.rows[:, :k])], bool)
+
+    def gold_found(self, ranking: Ranking, k: int) -> np.ndarray:
         """Of each question that has a gold passage here: is one among the first k? bool [q]."""
         pairs = zip(ranking.rows[:, :k].tolist(), self.gold, strict=True)
         return np.array([not wanted.isdisjoint(rows) for rows, wanted in pairs if wanted], bool)

@@ -203,8 +203,7 @@ def _figures(about: About, rule: str | None) -> str:
     lines.append("| | @1 | @5 | @20 | MRR | nDCG@10 |")
     lines.append("|---|---|---|---|---|---|")
     for name, row in rows.items():
-        # Those of gold passages alone are reported.
-        spread = report.get("intervals", {}).get(name, {}) if rule == "gold_passage" else {}
+        spread = report.get("intervals", {}).get(name, {})
         cells = [f"{100 * row['recall'][k]:.1f}" for k in _RECALLS]
         cells[1] += _between(spread.get("recall@5"), 100, 1)
         gain = f"{row['ndcg@10']:.3f}" if "ndcg@10" in row else "–"

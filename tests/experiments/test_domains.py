@@ -45,6 +45,11 @@ def test_the_table_by_hand():
         assert len({line.count("|") for line in block.splitlines() if line}) == 1
 
 
+def test_figures_are_by_gold_passage_where_one_is_known():
+    assert domains.figures({"gold_passage": {"mrr": 1.0}, "holds_answer": {"mrr": 0.5}})["mrr"] == 1
+    assert domains.figures({"holds_answer": {"mrr": 0.5}})["mrr"] == 0.5
+
+
 def test_domains_are_named_as_they_are_given(tmp_path):
     plain = tmp_path / "q.jsonl"
     plain.write_text("")
