@@ -72,21 +72,25 @@ def adapt(
         prepare(str(source), out / CORPUS, columns=columns, say=say, **sizes)
     given = {"questions": questions} if questions else {}
     train(run=out / RUN, corpus=out / CORPUS, init=start, **given)
-    report = None
-    if measure is not None:
-        # The reader was not trained, and reading takes long.
-        report = evaluate(out / RUN, measure, clozes=0)
-        say(table(report))
-        # Without an answer or a gold passage nothing is known of a question.
-        if report["intervals"]:
-            drawn = plots.intervals(report["intervals"], ROWS, out / PICTURE)
-            say(f"\nBefore and after: {drawn}")
-    else:
+    report = None if measure is None else _measured(out, measure, say)
+    if report is None:
         say("\n".join(selection.said(out / RUN)))
     if not (out / MODEL).exists():
-        export_model(out / RUN, "sentence-transformers", out / MODEL, about=About(report))
+        known = report if report and report["intervals"] else None
+        export_model(out / RUN, "sentence-transformers", out / MODEL, about=About(known))
     say(use(out / MODEL))
     return report or {"run": str(out / RUN), "selection": selection.said(out / RUN)}
+
+
+def _measured(out: Path, questions: str | Path, say: Callable[[str], object]) -> dict[str, Any]:
+    """What `evaluate` reports, shown with a picture."""
+    # The reader was not trained, and reading takes long.
+    report = evaluate(out / RUN, questions, clozes=0)
+    say(table(report))
+    # Gold passages may all be of another corpus.
+    if report["intervals"]:
+        say(f"\nBefore and after: {plots.intervals(report['intervals'], ROWS, out / PICTURE)}")
+    return report
 
 
 def use(model: Path) -> str:
