@@ -116,9 +116,11 @@ def table(saved: Saved) -> str:
         lines.append([name, "none: the start", start, "", start, "", mix, "", ""])
         for teacher in [key for key in TEACHERS if any(e["teacher"] == key for e in own)]:
             rows = [each for each in own if each["teacher"] == teacher]
-            end = [each["at_the_end"]["recall"]["5"] for each in rows]
+            # Rows of before have only what was chosen.
+            ended = [each for each in rows if "at_the_end" in each]
+            end = [each["at_the_end"]["recall"]["5"] for each in ended]
             dense, mixed = at(rows, "retriever"), at(rows, "mixed")
-            cells = [percent(end), gaps(end, at(rows, "start"))]
+            cells = [percent(end) if end else "not measured", gaps(end, at(ended, "start"))]
             cells += [percent(dense), gaps(dense, at(rows, "start"))]
             cells += [percent(mixed), gaps(mixed, at(rows, "fixed_mix"))]
             minutes = sum(sum(each["seconds"].values()) for each in rows) / 60 / len(rows)
