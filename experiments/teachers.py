@@ -36,6 +36,7 @@ TEACHES = ["pretrain.pretrain.stages = [@teach/schedule.Stage()]"]
 CLOZE = ["pretrain.pretrain.stages = [@ict/schedule.Stage()]"]
 CLOZE += ["ICT_STEPS = %WINDOW_STEPS", "ICT_BATCH = %WINDOW_BATCH", "ICT_RATE = %WINDOW_RATE"]
 PDIST = ["TEACH_OBJECTIVE = @objectives.perplexity_distillation"]
+ATTENTION = ["TEACH_OBJECTIVE = @objectives.expected_log_likelihood"]
 # {name: (what it is, configurations, changes to them)}
 TEACHERS = {
     "inverse_cloze": ("inverse cloze: a sentence finds its passage", WINDOWS, CLOZE),
@@ -45,6 +46,11 @@ TEACHERS = {
     "batch_marginal": ("reader: the marginal over the batch", READER, []),
     "pdist": ("reader: PDist, over the batch", READER, PDIST),
     "emdr2": ("reader: EMDR2, over the batch", READER, ["TEACH_OBJECTIVE = @objectives.emdr2"]),
+    "attention": (
+        "reader: in-batch attention, of what it has read, over the batch",
+        READER,
+        ATTENTION,
+    ),
     "spans": ("passages that have the span word for word", READER, ["JUDGE = 'span'"]),
     "reranker": ("reranker: its list, over the batch", READER, ["JUDGE = 'scorer'", *PDIST]),
 }

@@ -67,7 +67,8 @@ def begun(tiny, tiny_settings, tmp_path_factory):
     "objective",
     [
         "marginal.marginal_per_span", "objectives.emdr2", "objectives.perplexity_distillation",
-        "objectives.leave_one_out", "objectives.list_marginal", "distillation.label_free",
+        "objectives.leave_one_out", "objectives.list_marginal", "objectives.expected_log_likelihood",
+        "distillation.label_free",
     ],
 )  # fmt: skip
 def test_an_objective_is_one_line(objective):

@@ -55,6 +55,18 @@ def leave_one_out(log_prior, log_likelihood, weights, temperature: float = 1.0):
     return summed(log_mean(likelihood, valid) - divergence_from(target, log_prior), weights)
 
 
+def expected_log_likelihood(log_prior, log_likelihood, weights):
+    """-sum_z p(z|x) log p(y|z,x): what in-batch attention (Revela, Cai et al. 2025) is with such a reader.
+
+    Revela mixes the passages by p(z|x) in the attention of its reader, before it predicts. A reader that has
+    read each by itself can mix their logits at the latest; log p(y) of logits that are mixed is at least the
+    mean of log p(y|z,x), which is taken here. The gradient to a score is p(z|x) (log p(y|z,x) - that mean):
+    a passage below the mean is pushed down, however the others fare.
+    """
+    likelihood, valid = spans(log_prior, log_likelihood, weights)
+    return summed(jnp.where(valid, jnp.exp(log_prior) * likelihood, 0.0).sum(-1), weights)
+
+
 def list_marginal(log_prior, log_likelihood, weights, size: int = 2):
     """The latent is an ordered list of `size` passages read together (after DRO, Shi et al. 2025).
 

@@ -19,6 +19,7 @@ ALL = [
     objectives.leave_one_out,
     marginal.marginal_per_span,
     objectives.list_marginal,
+    objectives.expected_log_likelihood,
 ]
 B, K, M = 3, 4, 2
 
@@ -54,6 +55,9 @@ def enumerated(name, scores, likelihood, weights, valid, temperature=1.0):
     for p, y, tokens in lists(scores, likelihood, weights, valid):
         if name == "marginal_per_span":
             total -= np.log((p * y).sum())
+            continue
+        if name == "expected_log_likelihood":
+            total -= (p * np.log(y)).sum()
             continue
         if name == "list_marginal":
             total -= np.log(
@@ -190,3 +194,15 @@ def test_a_temperature_is_of_the_scores_alone(given):
     assert not tasks.Realm(Lengths(8, 8, 8, 1), objective=objectives.emdr2).needs_reranker
     asking = functools.partial(distillation.label_free, static=True)
     assert tasks.Realm(Lengths(8, 8, 8, 1), objective=asking).needs_reranker
+
+
+def test_logits_that_are_mixed_are_at_least_as_likely_as_the_mean_of_logs():
+    """So what `expected_log_likelihood` minimises is no less than what mixing before the softmax loses."""
+    rng = np.random.default_rng(1)
+    logits, prior = rng.normal(0, 3, (K, 50)), np.array([0.1, 0.2, 0.3, 0.4])
+    each = np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))[:, 7]
+    together = np.asarray(jax.nn.log_softmax(jnp.asarray(prior @ logits)))[7]
+    ones = np.ones((1, 1), np.float32)
+    log_prior, read = jnp.log(jnp.asarray(prior))[None], jnp.asarray(each)[None, :, None]
+    lost, _ = objectives.expected_log_likelihood(log_prior, read, ones)
+    assert lost == pytest.approx(-(prior * each).sum(), rel=1e-5) and lost >= -together
