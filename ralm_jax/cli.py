@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ralm_jax import memory
+from ralm_jax import cache, memory
 from ralm_jax.arguments.parser import parser
 from ralm_jax.ending import exit_code
 from ralm_jax.errors import UserError
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> None:
     arguments = parser(VERBS).parse_args(argv)
     memory.keep_freed()
+    cache.keep_programs()
     for option in ("json", "predictions", "each"):
         check_folder(getattr(arguments, option, None))
     for option in ("out", "run", "corpus", "init", "beside"):

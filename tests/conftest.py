@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax import partition
+from ralm_jax import cache, partition
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.inference import embedding
@@ -54,9 +54,10 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True, scope="session")
 def no_cache_of_the_user(tmp_path_factory):
-    """Vectors are cached in a folder of the tests."""
+    """Vectors are cached in a folder of the tests, compiled programs nowhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RALM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(cache.PROGRAMS, "")
         yield
 
 
