@@ -6,10 +6,11 @@ gives. The cache lies outside of runs, since whoever opens a run changes nothing
 """
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +23,14 @@ from ralm_jax.data.corpus import Corpus
 from ralm_jax.data.cutting import SPECIAL_TOKENS
 from ralm_jax.errors import UserError
 from ralm_jax.examples import features
-from ralm_jax.inference.embedding import embed_corpus, embed_texts
+from ralm_jax.inference.embedding import embed_rows, embed_texts
 from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.retrieval import imported, index
 from ralm_jax.terminal import bar, say
+
+# Bytes of vectors that are held at a time while a corpus is embedded.
+BLOCK = 1 << 30
 
 
 def encoder_hash(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
@@ -126,14 +130,16 @@ def corpus_vectors(
     found = known(runs, model, params, corpus, lengths)
     if found.vectors is not None and found.stored:
         return found.vectors
-    vectors = found.vectors
-    if vectors is None:
-        vectors = _embed(runs, model, params, corpus, lengths)
+    if found.vectors is None:
+        blocks = functools.partial(_embedded, runs, model, params, corpus, lengths)
+    else:
+        blocks = functools.partial(iter, [found.vectors])
+    place, shape = cached(found.encoder, corpus), (corpus.size, model.embedding)
     try:
-        kept = _cache(cached(found.encoder, corpus), vectors, corpus.fingerprint, found.encoder)
+        kept = _cache(place, blocks, shape, corpus.fingerprint, found.encoder)
     except (OSError, UserError):
         # Without room for a copy the run can still be measured.
-        return vectors
+        return next(blocks()) if found.vectors is not None else np.concatenate([*blocks()])
     # What this encoder made of versions before the last.
     for encoder, fingerprint, _ in list(_earlier(model, params, corpus, lengths))[1:]:
         shutil.rmtree(_place(encoder, fingerprint), ignore_errors=True)
@@ -171,11 +177,15 @@ def _earlier(
         yield _hash(model, params["retriever"], length), about["fingerprint"], rows
 
 
-def _embed(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray:
+def _embedded(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> Iterator[np.ndarray]:
+    """Vectors [n,E] of all passages in order, as many at a time as take BLOCK bytes."""
     others = any(index.versions(root) for root in folders(*runs))
     why = " (the vectors in the run are not by these parameters)" if others else ""
+    every = max(1, BLOCK // (4 * model.embedding))
     with bar(f"embedding the corpus{why}", corpus.size) as shown:
-        return embed_corpus(model, params, corpus, lengths, shown.update)
+        for start in range(0, corpus.size, every):
+            rows = np.arange(start, min(start + every, corpus.size))
+            yield embed_rows(model, params, corpus, lengths, rows, shown.update)
 
 
 def cached(encoder: str, corpus: Corpus) -> Path:
@@ -188,8 +198,17 @@ def _place(encoder: str, fingerprint: str) -> Path:
     return cache.folder() / f"{name[:32]}-{fingerprint[:16]}"
 
 
-def _cache(folder: Path, vectors: np.ndarray, fingerprint: str, made_by: str) -> np.ndarray:
-    """Keeps vectors in the cache by one rename, so that processes that embed the same do no harm."""
+def _cache(
+    folder: Path,
+    blocks: Callable[[], Iterator[np.ndarray]],
+    shape: tuple[int, int],
+    fingerprint: str,
+    made_by: str,
+) -> np.ndarray:
+    """Keeps vectors in the cache by one rename, so that processes that embed the same do no harm.
+
+    Raises OSError or UserError where there is no room for them, before anything is embedded.
+    """
     if folder.exists():
         try:
             return index.open_version(folder, 0, fingerprint).vectors
@@ -198,7 +217,10 @@ def _cache(folder: Path, vectors: np.ndarray, fingerprint: str, made_by: str) ->
             shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         with cache.adding(folder) as partial:
-            writer = index.create(partial, 0, vectors.shape, fingerprint, made_by)
-            writer.write(0, vectors)
+            writer = index.create(partial, 0, shape, fingerprint, made_by)
+            if shutil.disk_usage(partial).free < 4 * shape[0] * shape[1]:
+                raise UserError(f"{folder.parent}: no room for vectors")
+            for vectors in blocks():
+                writer.write(writer.rows, vectors)
             writer.commit()
     return index.open_version(folder, 0, fingerprint).vectors

@@ -49,7 +49,7 @@ def run(corpus, tmp_path, monkeypatch):
 def embedded(monkeypatch):
     """How many passages have been embedded, at each time."""
     counts = []
-    whole, some = vector_cache.embed_corpus, vector_cache.embed_texts
+    whole, some = vector_cache.embed_rows, vector_cache.embed_texts
 
     def embed_whole(model, params, corpus, *more):
         counts.append(corpus.size)
@@ -59,7 +59,7 @@ def embedded(monkeypatch):
         counts.append(len(text.tokens))
         return some(model, params, text, method)
 
-    monkeypatch.setattr(vector_cache, "embed_corpus", embed_whole)
+    monkeypatch.setattr(vector_cache, "embed_rows", embed_whole)
     monkeypatch.setattr(vector_cache, "embed_texts", embed_some)
     return counts
 

@@ -1,6 +1,7 @@
 """Vectors are made once for as long as the tower and the corpus are the same."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,8 +36,8 @@ def run(tiny, tmp_path, monkeypatch):
 def embedded(monkeypatch):
     """How often the whole corpus has been embedded."""
     times = []
-    original = vector_cache.embed_corpus
-    monkeypatch.setattr(vector_cache, "embed_corpus", lambda *a: times.append(1) or original(*a))
+    original = vector_cache.embed_rows
+    monkeypatch.setattr(vector_cache, "embed_rows", lambda *a: times.append(1) or original(*a))
     return times
 
 
@@ -61,6 +62,24 @@ def test_a_corpus_is_embedded_once_and_the_run_is_left_as_it_was(run, embedded, 
     assert np.abs(changed.vectors - first.vectors).max() > 1e-3
     assert len(embedded) == 2 and len(list(cache.iterdir())) == 2
     assert files(run) == before
+
+
+def test_a_large_corpus_is_embedded_in_blocks(run, embedded, cache, tiny, monkeypatch):
+    whole = np.array(OpenRun.open(run).vectors)
+    monkeypatch.setenv("RALM_CACHE", str(cache / "blocks"))
+    monkeypatch.setattr(vector_cache, "BLOCK", 100 * 4 * 8)
+    found = OpenRun.open(run).vectors
+    assert len(embedded) == 1 + -(-tiny.corpus.size // 100)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_where_there_is_no_room_it_is_known_before_anything_is_embedded(
+    run, embedded, cache, monkeypatch
+):
+    usage = SimpleNamespace(free=100)
+    monkeypatch.setattr(vector_cache.shutil, "disk_usage", lambda place: usage)
+    assert OpenRun.open(run).vectors.shape[1] == 8 and len(embedded) == 1
+    assert not list(cache.rglob(index.VECTORS))
 
 
 def test_what_is_damaged_is_embedded_again(run, embedded, cache):
@@ -115,5 +134,5 @@ def test_fine_tuning_takes_over_what_was_measured(run, tiny, tmp_path, monkeypat
     served = index.open_version(root, 0, tiny.corpus.fingerprint)
     np.testing.assert_array_equal(served.vectors, vectors)
     # And what the stage began with is what the tuned run answers from.
-    monkeypatch.setattr(vector_cache, "embed_corpus", fail)
+    monkeypatch.setattr(vector_cache, "embed_rows", fail)
     assert len(OpenRun.open(tmp_path / "tuned").vectors) == tiny.corpus.size

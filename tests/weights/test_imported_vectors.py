@@ -103,7 +103,7 @@ def nothing_embedded(monkeypatch):
     def fail(*_):
         raise AssertionError("passages were embedded")
 
-    monkeypatch.setattr(vector_cache, "embed_corpus", fail)
+    monkeypatch.setattr(vector_cache, "embed_rows", fail)
 
 
 def vectors_of(run, corpus):
