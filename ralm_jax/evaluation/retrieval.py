@@ -133,8 +133,8 @@ def notes(report: dict[str, Any]) -> list[str]:
     return lines_of(report.get("left_out", {})) + lines_of(report.get("notes", {}))
 
 
-# Bodies of passages that are kept in memory.
-BODIES = 1 << 14
+# Passages whose bodies, and names of documents, are kept in memory.
+BODIES, NAMES = 1 << 14, 1 << 20
 UNKNOWN_GOLD = "none of their gold ids is in the corpus"
 ITSELF = "a document of the corpus too, by id and text, which is left out of what they find"
 TITLES = {
@@ -150,14 +150,14 @@ class Relevance:
         self._source, self._questions = corpus.texts(), questions
         # Kept, for the rows of a table find much the same passages.
         self._body = functools.lru_cache(maxsize=BODIES)(self._read)
+        self.documents = functools.lru_cache(maxsize=NAMES)(self._named)
+        # The names of millions of documents take gigabytes, and few are asked for.
+        names = (name for q in questions for name in (q.id, *q.gold_ids))
+        asked = {name.encode("utf-8", "surrogatepass") for name in names}
         rows: dict[str, set[int]] = {}
-        self.documents = [
-            [name.decode() for name in record["documents"]]
-            for record in watched(self._source, "reading passages", corpus.size)
-        ]
-        for row, documents in enumerate(self.documents):
-            for document in documents:
-                rows.setdefault(document, set()).add(row)
+        for row, record in enumerate(watched(self._source, "reading passages", corpus.size)):
+            for document in asked.intersection(record["documents"]):
+                rows.setdefault(document.decode(), set()).add(row)
         self._known = rows.keys()
         # A document that was cut into several passages is found with any of them.
         self.gold = [set().union(*(rows.get(g, ()) for g in q.gold_ids)) for q in questions]
@@ -189,6 +189,10 @@ class Relevance:
                 rows[i] = np.where(kept, rows[i], -1)[order]
                 scores[i] = np.where(kept, scores[i], -np.inf)[order]
         return Ranking(rows, scores)
+
+    def _named(self, row: int) -> list[str]:
+        """The documents that a passage stands in."""
+        return [name.decode() for name in self._source[row]["documents"]]
 
     def _read(self, row: int) -> str:
         return self._source[row]["text"].decode()
@@ -223,7 +227,7 @@ class Relevance:
         ranked, gold = [], []
         for rows, wanted, question in zip(ranking.rows, self.gold, self._questions, strict=True):
             if wanted:
-                names = (name for row in rows.tolist() if row >= 0 for name in self.documents[row])
+                names = (name for row in rows.tolist() if row >= 0 for name in self.documents(row))
                 ranked.append(list(dict.fromkeys(names)))
                 grades = question.relevance.items()
                 gold.append({name: grade for name, grade in grades if name in self._known})

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,13 +31,13 @@ def check(questions: Sequence[Question], folder: Path) -> None:
 def write_rankings(
     folder: Path,
     questions: Sequence[Question],
-    documents: Sequence[Sequence[str]],
+    documents: Callable[[int], Sequence[str]],
     found: Mapping[str, Ranking],
 ) -> None:
     """For each row of a report ROW.trec and ROW.json, {question: {document: score}}; and qrels of both kinds.
 
     Args:
-      documents: of each passage [N], the ids of the documents that it stands in.
+      documents: of a passage, by its row, the ids of the documents that it stands in.
       found: rankings of the questions by the name of their row.
 
     White space in ids, which TREC's columns cannot hold, is written as in addresses (%20) in its files.
@@ -55,12 +55,12 @@ def write_rankings(
         _write(folder / f"{name}.trec", _run(scored, name))
 
 
-def _scored(rows, scores, documents: Sequence[Sequence[str]]) -> dict[str, float]:
+def _scored(rows, scores, documents: Callable[[int], Sequence[str]]) -> dict[str, float]:
     """Documents in the order of a question's passages, each once, with scores that fall."""
     out: dict[str, float] = {}
     last = float("inf")
     for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
-        for document in documents[row] if row >= 0 else ():
+        for document in documents(row) if row >= 0 else ():
             if document not in out:
                 # As the file shows it, so that the order is the same in both.
                 last = out[document] = round(min(score, last - _STEP), 6)

@@ -30,7 +30,7 @@ FOUND = Ranking(
 def test_they_measure_elsewhere_what_they_measure_here(tmp_path):
     folder = tmp_path / "made" / "here"
     run_files.check(QUESTIONS, folder)
-    run_files.write_rankings(folder, QUESTIONS, DOCUMENTS, {"mixed": FOUND})
+    run_files.write_rankings(folder, QUESTIONS, DOCUMENTS.__getitem__, {"mixed": FOUND})
     ranked = [["a", "d", "e", "b c%"], ["b c%", "f", "a"]]
     here = judged(ranked, [q.relevance for q in QUESTIONS[:2]])
     measures = {"ndcg@10": nDCG @ 10, "mrr@10": RR @ 10, "map": AP}
