@@ -68,9 +68,8 @@ def _run(out: Path, passages: int) -> None:
     command = f"python -m experiments.bench.verbs --out DIR --passages {passages}"
     for words in verbs(out, passages)[len(rows) :]:
         rows.append(run(words, out))
-        if words[0] == "pretrain":
-            rows[-1] |= host(out / "run")
-        write(saved, result(command, passages=passages, rows=rows))
+        joint = host(out / "run") if (out / "run").exists() else {}
+        write(saved, result(command, passages=passages, rows=rows, joint=joint))
     print(table(rows))
 
 
@@ -192,17 +191,14 @@ def _sizes(lines: Sequence[str]) -> Iterator[list[str]]:
     return (line.split(":", 1) for line in lines if line.startswith(("Rss", "VmRSS")))
 
 
-def host(run: Path) -> dict[str, Any]:
-    """Of joint training: seconds of a step, and those in which the device waited for the host."""
-    lines = [line for line in read_metrics(metrics_file(run)) if "loss" in line]
-    # The first compiles.
-    waits = [sum(v for k, v in line.items() if k.startswith("idle/")) for line in lines[1:]]
-    seconds = [line["step_seconds"] for line in lines[1:]]
-    waited = [share * step for share, step in zip(waits, seconds, strict=True)]
-    return {
-        "seconds a step": round(float(np.median(seconds)), 3),
-        "of them waiting for the host": round(float(np.median(waited)), 3),
-    }
+def host(run: Path) -> dict[str, float]:
+    """Of joint training: seconds of a step, and what of them the device waited for, by what it waited for."""
+    # The first line has the step that compiles.
+    lines = [line for line in read_metrics(metrics_file(run)) if "loss" in line][1:]
+    names = [name for name in lines[0] if name.startswith("idle/")]
+    found = {"step": [line["step_seconds"] for line in lines]}
+    found |= {name: [line[name] * line["step_seconds"] for line in lines] for name in names}
+    return {name: round(float(np.median(seconds)), 3) for name, seconds in found.items()}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -7,7 +7,7 @@ Text is compared as `plain_text.plain` gives it, for the wordpieces leave out th
 """
 
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -17,20 +17,26 @@ from ralm_jax.examples.pattern_matching import pattern_spans
 from ralm_jax.metrics.plain_text import plain
 from ralm_jax.questions.question import Question
 
+# Passages that are searched at a time: what is held to search millions stays small.
+BLOCK = 1 << 18
+
 # (corpus, questions) -> for each question the rows of the passages that have an answer, ascending
 Rule = Callable[[Corpus, Sequence[Question]], list[np.ndarray]]
 
 
 class BodyIndex:
-    """The wordpieces of all bodies in a row, and where each wordpiece stands."""
+    """The wordpieces of the bodies of some passages in a row, and where each wordpiece stands."""
 
-    def __init__(self, corpus: Corpus):
-        title, body = np.asarray(corpus.lengths).astype(np.int64).T
-        column = np.arange(corpus.tokens.shape[1])[None, :]
+    def __init__(self, corpus: Corpus, passages: range):
+        here = slice(passages.start, passages.stop)
+        title, body = np.asarray(corpus.lengths[here]).astype(np.int64).T
+        tokens = np.asarray(corpus.tokens[here])
+        column = np.arange(tokens.shape[1])[None, :]
         within = (column >= title[:, None]) & (column < (title + body)[:, None])
-        self._pieces = np.asarray(corpus.tokens)[within].astype(np.int64)
-        self._row = np.repeat(np.arange(corpus.size), body)
+        self._first_row, self._pieces = passages.start, tokens[within]
+        self._row = np.repeat(np.arange(len(passages)), body)
         self._begins = np.concatenate([[0], np.cumsum(body)])
+        # Numbers of 16 bits, as most vocabularies have, are sorted by their digits.
         self._places = np.argsort(self._pieces, kind="stable")
         self._first = np.searchsorted(
             self._pieces[self._places], np.arange(corpus.vocabulary.size + 1)
@@ -51,7 +57,8 @@ class BodyIndex:
             same &= self._pieces[start + i] == piece
         start, stop = start[same], stop[same]
         row = self._row[start]
-        return Spans(row, start - self._begins[row], stop - self._begins[row])
+        own = self._begins[row]
+        return Spans(self._first_row + row, start - own, stop - own)
 
 
 def spans(corpus: Corpus, questions: Sequence[Question]) -> list[Spans]:
@@ -63,7 +70,7 @@ def spans(corpus: Corpus, questions: Sequence[Question]) -> list[Spans]:
 
 def _places(corpus: Corpus, answers: Collection[str]) -> dict[str, Spans]:
     """Every place of each answer, written with its accents composed or apart."""
-    tokenizer, index = corpus.tokenizer(), BodyIndex(corpus)
+    tokenizer = corpus.tokenizer()
     # A vocabulary that keeps accents has other wordpieces for the one form than for the other.
     forms = {a: {a, plain(a), unicodedata.normalize("NFD", plain(a))} for a in answers}
     # A byte-level one has others within a text, behind a blank.
@@ -73,11 +80,21 @@ def _places(corpus: Corpus, answers: Collection[str]) -> dict[str, Spans]:
     written = sorted({form for several in forms.values() for form in several})
     encoded = tokenizer.encode_batch(written, add_special_tokens=False)
     pieces = {form: tuple(e.ids) for form, e in zip(written, encoded, strict=True)}
-    found = {wanted: index.find(wanted) for wanted in set(pieces.values())}
+    found: dict[tuple[int, ...], list[Spans]] = {wanted: [] for wanted in set(pieces.values())}
+    for passages in _blocks(corpus):
+        index = BodyIndex(corpus, passages)
+        for wanted, several in found.items():
+            several.append(index.find(wanted))
     return {
-        a: join([found[wanted] for wanted in sorted({pieces[form] for form in several})])
+        a: join([x for wanted in sorted({pieces[form] for form in several}) for x in found[wanted]])
         for a, several in forms.items()
     }
+
+
+def _blocks(corpus: Corpus) -> Iterator[range]:
+    """Rows of all passages, BLOCK at a time."""
+    for start in range(0, corpus.size, BLOCK):
+        yield range(start, min(start + BLOCK, corpus.size))
 
 
 def wordpieces(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]:
@@ -87,20 +104,10 @@ def wordpieces(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray
 
 def substring(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]:
     """The rule by raw text: an answer is found in the middle of a word too, and in its own case only."""
-    texts = corpus.texts()
-    bodies = [plain(texts[row]["text"].decode()).encode() for row in range(corpus.size)]
-    begins = np.cumsum([0, *(len(body) + 1 for body in bodies)])
-    # No plain text has a NUL, so no answer reaches from one passage into the next.
-    joined = b"\x00".join(bodies)
-    found: dict[str, np.ndarray] = {}
-    for answer in {a for q in questions if not q.patterns for a in q.answers}:
-        wanted = plain(answer).encode()
-        rows, place = [], joined.find(wanted) if wanted else -1
-        while place >= 0:
-            rows.append(int(np.searchsorted(begins, place, side="right")) - 1)
-            # Once in a passage is enough: the search goes on in the next one.
-            place = joined.find(wanted, int(begins[rows[-1] + 1]))
-        found[answer] = np.array(rows, np.int64)
+    answers = {a for q in questions if not q.patterns for a in q.answers}
+    found: dict[str, list[int]] = {answer: [] for answer in answers}
+    for passages in _blocks(corpus):
+        _in_texts(corpus, passages, found)
     matched = pattern_spans(corpus, (a for q in questions if q.patterns for a in q.answers))
     none = np.empty(0, np.int64)
     return [
@@ -108,6 +115,23 @@ def substring(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]
             np.concatenate(
                 [none, *(matched[a].rows if q.patterns else found[a] for a in q.answers)]
             )
-        )
+        ).astype(np.int64)
         for q in questions
     ]
+
+
+def _in_texts(corpus: Corpus, passages: range, found: dict[str, list[int]]) -> None:
+    """Adds the rows of those passages whose text has an answer."""
+    texts = corpus.texts()
+    bodies = [plain(texts[row]["text"].decode()).encode() for row in passages]
+    begins = np.cumsum([0, *(len(body) + 1 for body in bodies)])
+    # No plain text has a NUL, so no answer reaches from one passage into the next.
+    joined = b"\x00".join(bodies)
+    for answer, rows in found.items():
+        wanted = plain(answer).encode()
+        place = joined.find(wanted) if wanted else -1
+        while place >= 0:
+            row = int(np.searchsorted(begins, place, side="right")) - 1
+            rows.append(passages.start + row)
+            # Once in a passage is enough: the search goes on in the next one.
+            place = joined.find(wanted, int(begins[row + 1]))

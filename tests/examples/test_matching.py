@@ -46,6 +46,16 @@ def test_every_place_of_an_answer_is_found(tiny, asked):
         assert rows.tolist() == sorted(set(spans.rows.tolist()))
 
 
+def test_many_passages_are_searched_in_blocks(tiny, asked, monkeypatch):
+    rules = (matching.spans, matching.wordpieces, matching.substring)
+    whole = [rule(tiny.corpus, asked) for rule in rules]
+    monkeypatch.setattr(matching, "BLOCK", 7)
+    assert tiny.corpus.size > 3 * matching.BLOCK
+    for rule, wanted in zip(rules, whole, strict=True):
+        for found, at_once in zip(rule(tiny.corpus, asked), wanted, strict=True):
+            np.testing.assert_array_equal(found, at_once)
+
+
 def test_an_answer_does_not_run_from_one_passage_into_the_next(tiny):
     corpus, tokenizer = tiny.corpus, tiny.corpus.tokenizer()
     ends = [body(corpus, 0)[-1], body(corpus, 1)[0]]
