@@ -52,7 +52,8 @@ def adapt(verbs):
     verb.add_argument(
         "--questions",
         metavar="QUESTIONS",
-        help="questions with gold passages: half are learnt from, half choose the weights that are kept",
+        help="questions with gold passages: half are learnt from, half may better the choice of the "
+        "weights that are kept",
     )
     verb.add_argument("--measure", metavar="QUESTIONS", help="questions to measure with")
     verb.add_argument(
@@ -86,7 +87,8 @@ def pretrain(verbs):
     verb.add_argument(
         "--questions",
         metavar="QUESTIONS",
-        help="questions with gold passages: half are learnt from, half choose the weights that are kept",
+        help="questions with gold passages: half are learnt from, half may better the choice of the "
+        "weights that are kept",
     )
     for part in ("retriever", "reader", "reranker"):
         verb.add_argument(

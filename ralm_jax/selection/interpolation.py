@@ -7,6 +7,7 @@ start is kept unless something is better by more than chance.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -117,19 +118,21 @@ def kept(start: dict, end: dict, share: float) -> dict:
     return {**end, "retriever": between(start["retriever"], end["retriever"], share)}
 
 
-def choose(shares: Sequence[float], measure: Callable[[float], np.ndarray]) -> Choice:
-    """The best share by the mean of the probe; 0 unless its gain is significant.
+def choose(
+    shares: Sequence[float], measure: Callable[[float], np.ndarray], base: float = 0.0
+) -> Choice:
+    """The best share by the mean of the probe; `base` unless its gain over that is significant.
 
     Args:
-      shares: the first is 0, the start.
+      shares: 0, the start, and others, `base` among them.
       measure: share -> reciprocal ranks [n] of the probe.
     """
     values = {share: measure(share) for share in shares}
     figures = {share: float(each.mean()) for share, each in values.items()}
     best = max(shares, key=lambda share: figures[share])
-    if not exceeds(values[best], values[0.0], errors=2):
-        return Choice(0.0, figures)
-    return Choice(best, figures)
+    if not exceeds(values[best], values[base], errors=2):
+        best = base
+    return Choice(best, figures, base=base)
 
 
 def exceeds(ours: np.ndarray, theirs: np.ndarray, errors: float) -> bool:
@@ -185,39 +188,54 @@ def _pool_vectors(opened: OpenRun, rows: np.ndarray) -> np.ndarray:
     return embed_rows(model, params, opened.corpus, lengths, rows)
 
 
+def _scores(ended: OpenRun, start: dict, end: dict, probe: Probe) -> Callable[[float], np.ndarray]:
+    """share -> the dense scores of a probe by the weights there, computed once."""
+
+    @functools.cache
+    def scores(share: float) -> np.ndarray:
+        with bar(f"{probe.name}: {share:.0%} of the way", 1) as shown:
+            found = similarities(dataclasses.replace(ended, params=kept(start, end, share)), probe)
+            shown.update()
+        return found
+
+    return scores
+
+
+def _ranks(scores, probe: Probe, share: float, lexical=0.0, weight: float = 0.0) -> np.ndarray:
+    """Reciprocal ranks [n] of a probe by the weights at a share, with so much of BM25 [n,m]."""
+    return reciprocal_ranks(scores(share) + weight * lexical, probe)
+
+
 def keep(
-    run: Path, ended: OpenRun, start: Any, probe: Probe, weight: float, *, taught: bool
+    run: Path, ended: OpenRun, start: Any, probes: Sequence[Probe], weight: float, *, taught: bool
 ) -> Any:
     """Chooses between `start` and a run as it has ended, once; saves the choice as its best, and why.
 
-    weight: of BM25 beside the dense score, unless the probe chooses another.
+    probes: each may better the choice of the one before, by more than chance: few questions of a person do
+      not undo what thousands of windows have found.
+    weight: of BM25 beside the dense score, unless a probe chooses another.
     taught: whether the start and BM25 taught it, so that it may be trusted beyond half of the way.
     """
     checkpoints = Checkpoints(directory.checkpoint_folder(run, directory.BEST))
     with contextlib.closing(checkpoints):
         if (chosen_at := checkpoints.latest()) is not None:
             return checkpoints.load(chosen_at)["state"]["params"]
-        shares = TAUGHT_SHARES if taught else SHARES
-        shares = LABELLED_SHARES if probe.labelled else shares
-        end, dense = jax.tree.map(np.asarray, ended.params), {}
-        with bar("choosing weights", len(shares), " weights") as shown:
-
-            def measure(share: float) -> np.ndarray:
-                opened = dataclasses.replace(ended, params=kept(start, end, share))
-                dense[share] = similarities(opened, probe)
-                shown.update()
-                return reciprocal_ranks(dense[share], probe)
-
-            chosen = choose(shares, measure)
-        if probe.weighs:
-            ours, lexical = dense[chosen.share], lexical_scores(ended, probe)
-            weight = weigh(weight, lambda w: reciprocal_ranks(ours + w * lexical, probe))
-        params = kept(start, end, chosen.share)
+        end, choices = jax.tree.map(np.asarray, ended.params), []
+        for probe in probes:
+            scores = _scores(ended, start, end, probe)
+            shares = LABELLED_SHARES if probe.labelled else TAUGHT_SHARES if taught else SHARES
+            ranks = functools.partial(_ranks, scores, probe)
+            chosen = choose(shares, ranks, choices[-1].share if choices else 0.0)
+            choices.append(chosen._replace(by=(len(probe.gold), probe.name)))
+            if probe.weighs:
+                lexical = lexical_scores(ended, probe)
+                weight = weigh(weight, functools.partial(ranks, chosen.share, lexical))
+        params = kept(start, end, choices[-1].share)
         tree = {
             "state": {"params": params},
             directory.LEXICAL_WEIGHT: np.array(weight, np.float32),
         }
-        selection.save(run, chosen, weight, (len(probe.gold), probe.name))
+        selection.save(run, choices, weight)
         checkpoints.save(ended.step, tree, wait=True)
         for line in selection.said(run):
             terminal.say(line)

@@ -1,5 +1,6 @@
 """`ralm pretrain`: stages in a row, from random parameters or from the model of another run."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,15 +83,15 @@ def pretrain(
     )
     if select is None:
         return model, train_chain(shared, stages, params)
-    shared, stages, probe = _chosen_by(shared, stages, select, questions)
+    shared, stages, probes = _chosen_by(shared, stages, select, questions)
     # A copy: the first step takes the buffers of what it is given.
     start = jax.tree.map(np.array, params)
     train_chain(shared, stages, params)
-    return model, _kept(shared, stages[-1], start, (probe, select.lexical_weight))
+    return model, _kept(shared, stages[-1], start, (probes, select.lexical_weight))
 
 
-def _kept(shared: Run, last: Stage, start: dict, chosen: tuple[Probe, float]) -> dict:
-    """The parameters that the probe chooses between the start and those after the last stage."""
+def _kept(shared: Run, last: Stage, start: dict, chosen: tuple[Sequence[Probe], float]) -> dict:
+    """The parameters that probes choose between the start and those after the last stage."""
     ended = dataclasses.replace(OpenRun.open(shared.path, stage=last.name), source=shared.corpus)
     taught = getattr(last.task, "teaches", False)
     return keep(shared.path, ended, start, *chosen, taught=taught)
@@ -108,18 +109,24 @@ def passages_stay(stages: Sequence[Stage]) -> bool:
 
 def _chosen_by(
     shared: Run, stages: Sequence[Stage], select: Interpolation, questions: str | Path | None
-) -> tuple[Run, Sequence[Stage], Probe]:
-    """The run and its stages, and what chooses its weights: found before anything is made."""
+) -> tuple[Run, Sequence[Stage], list[Probe]]:
+    """The run and its stages, and what chooses its weights: found before anything is made.
+
+    Raises UserError where there is no passage to choose by, and no question.
+    """
     lengths = stages[-1].task.lengths
-    if questions is None:
+    probes = []
+    # A small corpus may have none to hold out, and questions alone choose.
+    with contextlib.nullcontext() if questions is None else contextlib.suppress(UserError):
         probe = titles.probe(shared.corpus, lengths, select.pool)
-        probe = probe or select.probe(shared.corpus, lengths, shared.held_out)
-        return shared, stages, probe
+        probes.append(probe or select.probe(shared.corpus, lengths, shared.held_out))
+    if questions is None:
+        return shared, stages, probes
     halves = labels.read(questions, shared.corpus)
     note = {**(shared.started or {}), "questions": halves.digest}
     stages = [_taught(stage, halves) for stage in stages]
-    probe = labels.probe(halves.choosing, shared.corpus, lengths, select.pool)
-    return dataclasses.replace(shared, started=note), stages, probe
+    probes.append(labels.probe(halves.choosing, shared.corpus, lengths, select.pool))
+    return dataclasses.replace(shared, started=note), stages, probes
 
 
 def _taught(stage: Stage, halves: labels.Halves) -> Stage:

@@ -74,6 +74,41 @@ def test_the_best_share_is_kept_where_it_is_better_by_more_than_chance(measured,
     assert chosen.figures == {share: float(each.mean()) for share, each in measured.items()}
 
 
+@pytest.mark.parametrize(
+    ("measured", "kept"),
+    [
+        ({0.0: ranks(0.5), 0.5: ranks(0.52), 1.0: ranks(0.48, noise=1.0)}, 1.0),
+        ({0.0: ranks(0.5), 0.5: ranks(0.5), 1.0: ranks(0.3)}, 0.0),
+        ({0.0: ranks(0.5), 0.5: ranks(0.7), 1.0: ranks(0.6)}, 0.5),
+    ],
+    ids=["nothing but noise", "worse than the start", "too far"],
+)
+def test_a_choice_stands_until_another_is_better_by_more_than_chance(measured, kept):
+    chosen = choose(list(measured), measured.__getitem__, base=1.0)
+    assert (chosen.share, chosen.base) == (kept, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "wanted"),
+    [
+        (1.0, "25 labelled questions found nothing that is better by more than chance (MRR 0.500"),
+        (0.5, "50% of the way was kept instead, by 25 labelled questions: MRR 0.600 to 0.700"),
+        (0.0, "the start was kept instead, by 25 labelled questions: MRR 0.600 to 0.500"),
+    ],
+)
+def test_what_two_probes_chose_is_said(tmp_path, share, wanted):
+    first = selection.Choice(1.0, {0.0: 0.4, 1.0: 0.45}, (2000, "windows"))
+    figures = {0.0: 0.5, 0.5: 0.7, 1.0: 0.6}
+    second = selection.Choice(share, figures, (25, "labelled questions"), base=1.0)
+    selection.save(tmp_path, [first, second], 7.5)
+    lines = selection.said(tmp_path)
+    assert (
+        lines[0] == "100% of the way from the start was kept, by 2,000 windows: MRR 0.400 to 0.450"
+    )
+    assert lines[1].startswith(wanted)
+    assert lines[2:] == ["BM25 weighs 7.5 beside the dense score"] * bool(share)
+
+
 def test_reciprocal_ranks_by_hand(tiny, monkeypatch):
     vectors = np.float32([[1, 0], [0, 1], [0.6, 0.8]])
     monkeypatch.setattr(interpolation, "embed_rows", lambda *_: vectors)
@@ -159,6 +194,7 @@ def test_questions_choose_where_there_are_any(tiny, start, tmp_path):
     assert selection.said(tmp_path)[0].startswith("the start was kept")
     record = json.loads((tmp_path / selection.SELECTION).read_text())
     assert record["probe"] == "labelled questions"
+    assert [each["probe"] for each in record["before"]] == ["windows of held-out passages"]
     assert record["mean_reciprocal_rank"].keys() == {"0.0", "0.25", "0.5", "0.75", "1.0"}
     asked = len(read_questions(tiny.questions).asked)
     assert record["queries"] == asked // 2
