@@ -8,7 +8,7 @@ An update adds records to those before it and leaves them as they are: files are
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.terminal import watched
 
 TEXTS, ROWS = "texts", "text_rows.npy"
-_TEXTS_PER_SHARD = 1 << 18
+_TEXTS_PER_SHARD, _READ_TOGETHER = 1 << 18, 1 << 12
 
 
 class Texts:
@@ -45,7 +45,26 @@ class Texts:
             return self.source[int(row) if self.rows is None else int(self.rows[row])]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[row] for row in range(len(self)))
+        for start in range(0, len(self), _READ_TOGETHER):
+            yield from self.read(range(start, min(start + _READ_TOGETHER, len(self))))
+
+    def read(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Those of some passages, all at once: some thirty times as fast as one by one."""
+        # Without what TFDS does for datasets of any features.
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        decoded: Any = tf_example_pb2
+        numbers = list(rows) if self.rows is None else self.rows[rows].tolist()
+        with _explained(self._folder):
+            found = self.source.data_source.__getitems__(numbers)
+            return [_record(decoded.Example.FromString(raw).features.feature) for raw in found]
+
+
+def _record(features: Any) -> dict[str, Any]:
+    """Raises ValueError where it is none of ours."""
+    named = {name: list(features[name].bytes_list.value) for name in ("id", "title", "text")}
+    record: dict[str, Any] = {name: value for name, (value,) in named.items()}
+    return {**record, "documents": list(features["documents"].bytes_list.value)}
 
 
 @contextlib.contextmanager

@@ -122,8 +122,8 @@ def substring(corpus: Corpus, questions: Sequence[Question]) -> list[np.ndarray]
 
 def _in_texts(corpus: Corpus, passages: range, found: dict[str, list[int]]) -> None:
     """Adds the rows of those passages whose text has an answer."""
-    texts = corpus.texts()
-    bodies = [plain(texts[row]["text"].decode()).encode() for row in passages]
+    texts = corpus.texts().read(passages)
+    bodies = [plain(record["text"].decode()).encode() for record in texts]
     begins = np.cumsum([0, *(len(body) + 1 for body in bodies)])
     # No plain text has a NUL, so no answer reaches from one passage into the next.
     joined = b"\x00".join(bodies)
