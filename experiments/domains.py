@@ -198,6 +198,20 @@ def table(saved: Saved) -> str:
     )
 
 
+def labelled(saved: Saved) -> str:
+    """Recall at 5 of one domain by how many labelled questions there were, and what was kept."""
+    lines = []
+    for count in sorted({each["labels"] for each in saved}):
+        own = [each for each in saved if each["labels"] == count]
+        at = {r: [each["measured"][r]["recall"]["5"] for each in own] for r in ROWS}
+        cells = [percent(at[r][:1]) for r in ("start", "fixed_mix")]
+        cells += [percent(at[r]) for r in ("retriever", "mixed")]
+        kept = ". ".join(f"seed {each['seed']}: {'; '.join(each['selection'])}" for each in own)
+        lines.append([f"{count}", *cells, kept])
+    names = [ROWS[r] for r in ("start", "fixed_mix", "retriever", "mixed")]
+    return markdown(["labelled questions", *names, "what was kept"], lines)
+
+
 def _mean(saved: Saved, names: Sequence[str], r: str) -> float:
     """Of a row over domains, each the mean of its seeds."""
     of = lambda name: [s["measured"][r]["recall"]["5"] for s in saved if s["domain"] == name]  # noqa: E731

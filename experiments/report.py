@@ -219,6 +219,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "labels": lambda: labels.table(rows("labels", "labels.json")),
     "wikipedia": wikipedia,
     "domains": lambda: domains.table(rows("domains", "domains.json")),
+    "labelled": lambda: domains.labelled(rows("domains", "labelled.json")),
     "shares": lambda: shares.table(rows("domains", "shares.json")),
     "retriever": own_retriever,
     "teachers": lambda: teachers.table(rows("domains", "teachers.json")),

@@ -45,6 +45,18 @@ def test_the_table_by_hand():
         assert len({line.count("|") for line in block.splitlines() if line}) == 1
 
 
+def test_the_table_of_labels_by_hand():
+    rows = [
+        {**made("tales", 0, [0.1, 0.4, 0.6, 0.7, 0.5, 0.8]), "labels": 50},
+        {**made("tales", 0, [0.1, 0.4, 0.6, 0.7, 0.45, 0.75]), "labels": 0},
+        {**made("tales", 1, [0.1, 0.4, 0.6, 0.7, 0.6, 0.8], "BM25 weighs 5"), "labels": 50},
+    ]
+    lines = domains.labelled(rows).splitlines()
+    assert lines[2].startswith("| 0 | 40.0 | 70.0 | 45.0 | 75.0 | seed 0: 50% of the way")
+    assert lines[3].startswith("| 50 | 40.0 | 70.0 | 55.0 (50.0 to 60.0) | 80.0 (80.0 to 80.0) |")
+    assert "seed 1: 50% of the way from the start was kept; BM25 weighs 5" in lines[3]
+
+
 def test_figures_are_by_gold_passage_where_one_is_known():
     assert domains.figures({"gold_passage": {"mrr": 1.0}, "holds_answer": {"mrr": 0.5}})["mrr"] == 1
     assert domains.figures({"holds_answer": {"mrr": 0.5}})["mrr"] == 0.5
