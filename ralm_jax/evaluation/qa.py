@@ -1,6 +1,5 @@
 """How well questions are answered, beside the pipelines of today: BM25 or a frozen retriever, same reader."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from ralm_jax.evaluation.retrieval import TITLES, Relevance, notes
 from ralm_jax.examples.matching import wordpieces
 from ralm_jax.inference.answering import Answered, read, reranked
-from ralm_jax.inference.embedding import Ranking
+from ralm_jax.inference.embedding import Ranking, embed_texts
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.inference.records import as_record
 from ralm_jax.lexical.bm25 import Bm25
@@ -58,13 +57,12 @@ def evaluate_answers(
     text = opened.encode(asked)
     retriever = opened.params["retriever"]
     still = {**retriever, "query_tower": retriever["passage_tower"]}
-    before = dataclasses.replace(
-        opened,
-        params={**opened.params, "retriever": still},
-        embedded=opened.vectors,
-        source=opened.corpus,
-    )
-    rankings = {"retriever": opened.search(text, beam), "frozen": before.search(text, beam)}
+    before = embed_texts(opened.model, {**opened.params, "retriever": still}, text)
+    # Both among the same vectors, which are on the devices once.
+    rankings = {
+        "retriever": opened.search(text, beam),
+        "frozen": opened.nearest(text, before, beam),
+    }
     if bm25:
         lexical = Ranking(*Bm25(relevance.texts()).search(asked, beam))
         # BM25's scores are of another kind than the reader's: it chooses what is read, and no more.
