@@ -32,7 +32,7 @@ from experiments import (
     table2,
     teachers,
 )
-from experiments.bench import deep_search, estimates
+from experiments.bench import deep_search, estimates, verbs
 from experiments.record import RESULTS
 from experiments.saved import Saved, gaps, markdown, percent, saved_rows
 
@@ -213,6 +213,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "searchers": searchers,
     "deep_search": lambda: deep_search.table(result("bench", "deep_search.json")),
     "estimates": lambda: estimates.table(result("bench", "estimates.json")["rows"]),
+    "verbs": lambda: verbs.table(result("bench", "verbs.json")["rows"]),
     "masks": lambda: masks.table(rows("masks", "masks.json")),
     "refreshes": lambda: refreshes.table(rows("refreshes", "refreshes.json")),
     "objectives": lambda: objectives.table(rows("objectives", "objectives.json")),

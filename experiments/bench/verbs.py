@@ -80,7 +80,8 @@ def verbs(out: Path, passages: int) -> list[list[str]]:
     joint = pipeline.as_options([*SMALL, *JOINT])
     small = ["--config", "runs/pretrain.gin", "--corpus", corpus, "--run", run, *joint]
     tune = ["--config", "runs/finetune_small.gin", "--run", run, "--out", tuned]
-    tune += ["--train", asked["train"], "--dev", asked["dev"], *pipeline.as_options(TUNED)]
+    tune += ["--train", asked["train"], "--dev", asked["dev"], "--no-bm25"]
+    tune += pipeline.as_options(TUNED)
     return [
         ["prepare", str(out / "text.jsonl"), "--out", corpus, "--passage-tokens", "64"],
         ["pretrain", *small],
