@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from experiments import pipeline
+from experiments.bench.verbs import memory
 from experiments.runner import exit_code, write
 from experiments.saved import markdown, result
 from ralm_jax.errors import UserError
@@ -89,17 +90,11 @@ def _ralm(words: Sequence[str], log: Path) -> int:
         command = [sys.executable, "-m", "ralm_jax.cli", *words]
         process = subprocess.Popen(command, stdout=out, stderr=out)
         while process.poll() is None:
-            most = max(most, _resident(process.pid))
+            most = max(most, memory(process.pid)[0])
             time.sleep(EVERY)
     if process.returncode:
         raise UserError(f"ralm {words[0]} ended with exit code {process.returncode}, see {log}")
     return most
-
-
-def _resident(process: int) -> int:
-    """Bytes of anonymous memory; none of a process that has ended."""
-    lines = Path(f"/proc/{process}/status").read_text("ascii", "replace").splitlines()
-    return next((1024 * int(x.split()[1]) for x in lines if x.startswith("RssAnon")), 0)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -149,7 +149,7 @@ def run(words: Sequence[str], out: Path) -> dict[str, Any]:
         while process.poll() is None:
             for each in (process.pid, *_below(process.pid)):
                 kind = words[0] if each == process.pid else _kind(each)
-                before, now = most.get(kind, (0, 0)), _memory(each)
+                before, now = most.get(kind, (0, 0)), memory(each)
                 most[kind] = (max(before[0], now[0]), max(before[1], now[1]))
             time.sleep(EVERY)
     seconds = time.perf_counter() - began
@@ -178,7 +178,7 @@ def _kind(process: int) -> str:
     return "ScaNN" if b"scann_server" in words else "worker"
 
 
-def _memory(process: int) -> tuple[int, int]:
+def memory(process: int) -> tuple[int, int]:
     """Bytes in memory of no file, and of files too; none of a process that has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text("utf-8", "replace").splitlines()

@@ -18,8 +18,8 @@ def test_names_are_all_different_and_questions_are_answered_by_their_documents()
         assert told["title"] in asked["question"] and told["title"] in told["text"]
 
 
-def test_a_process_that_has_ended_has_no_memory():
-    assert verbs._memory(2**22 + 1) == (0, 0)
+def test_a_process_that_has_ended_has_nomemory():
+    assert verbs.memory(2**22 + 1) == (0, 0)
 
 
 @pytest.mark.parametrize("passages", ["999", "16777217"])
