@@ -38,15 +38,29 @@ SOURCES = ("ralm_jax", "configs", "experiments", ":(exclude)experiments/results"
 
 
 def hardware() -> str:
-    """Cores that this process may use and the kind of the machine, as results name it."""
+    """Cores that this process may use, the kind of the machine and its GPUs, as results name them."""
     linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     plural = "" if cores == 1 else "s"
-    return f"{cores} core{plural}, {platform.processor() or platform.machine()}, CPU only"
+    kind = platform.processor() or platform.machine()
+    return f"{cores} core{plural}, {kind}, {' and '.join(_gpus()) or 'CPU only'}"
+
+
+def _gpus() -> list[str]:
+    """Names of NVIDIA's GPUs; JAX is not asked, which would take hold of them."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[:-1]
 
 
 def commit() -> str:
-    """The commit of this checkout, marked "-dirty" where code or configurations differ from it."""
+    """The commit of this checkout, marked "-dirty" where code or configurations differ from it.
+
+    "unknown" in a copy of one without its history.
+    """
+    if not (RESULTS.parents[1] / ".git").exists():
+        return "unknown"
     short = _git("rev-parse", "--short=12", "HEAD")
     return f"{short}-dirty" if _git("status", "--porcelain", "--", *SOURCES) else short
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ralm_jax import memory, partition
-from ralm_jax.batches import ClozeBatch, QueryPassages
+from ralm_jax.batches import ClozeBatch, QueryPassages, Text
 from ralm_jax.cost import residuals, shapes
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import cloze_batches, windows
@@ -91,7 +91,7 @@ def _timed(model: Ralm | OpenQA, stage: Stage, rows: int, corpus: Corpus | None)
     params = initial.drawn_params(model, 0)
     state = partition.replicate(steps.create_state(params, stage.schedule.optimizer))
     rng = np.random.default_rng(0)
-    batch = _drawn(shapes.batch(model, stage, rows, devices), devices, rng)
+    batch = drawn(shapes.batch(model, stage, rows, devices), devices, rng)
     if corpus is not None:
         batch = _as_long_as_those(batch, stage, corpus, rng)
     taken = []
@@ -103,8 +103,13 @@ def _timed(model: Ralm | OpenQA, stage: Stage, rows: int, corpus: Corpus | None)
     return float(np.median(taken[1:]))
 
 
-def _drawn(shaped: Any, devices: int, rng: np.random.Generator) -> Any:
-    def one(x: jax.ShapeDtypeStruct) -> np.ndarray:
+def drawn(shaped: Any, devices: int, rng: np.random.Generator) -> Any:
+    """A batch of `shapes`, for each of the devices, whose texts fill their lengths."""
+
+    def one(x: jax.ShapeDtypeStruct | Text) -> Any:
+        if isinstance(x, Text):
+            # There are two types of wordpieces: any other would make numbers that are none.
+            return Text(one(x.tokens), one(x.types) % 2)
         shape = (devices, *x.shape)
         if x.dtype == bool:
             return np.ones(shape, bool)
@@ -113,7 +118,7 @@ def _drawn(shaped: Any, devices: int, rng: np.random.Generator) -> Any:
             return rng.integers(1, 8, shape).astype(x.dtype)
         return rng.random(shape, np.float32)
 
-    return jax.tree.map(one, shaped)
+    return jax.tree.map(one, shaped, is_leaf=lambda x: isinstance(x, Text))
 
 
 def _as_long_as_those(batch: Any, stage: Stage, corpus: Corpus, rng: np.random.Generator) -> Any:

@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from ralm_jax import memory
+from ralm_jax import memory, partition
 from ralm_jax.batches import Lengths
 from ralm_jax.cost import probe, shapes
 from ralm_jax.cost.probe import Probe
 from ralm_jax.examples import cloze_batches, windows
+from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.training import optim
@@ -57,9 +58,21 @@ def test_the_second_step_is_as_large_as_its_time_allows(task, batch, seconds, ro
     assert found.rows == tuple(each * size for size in rows)
 
 
+@pytest.mark.parametrize("task", [REALM, InverseCloze(LENGTHS)])
+def test_what_is_drawn_is_computed_in_numbers(task):
+    """A type of wordpieces that there is not would be read as nan, and nan is not what training takes."""
+    given = probe.drawn(shapes.batch(MODEL, stage(task, 4), 4), 1, np.random.default_rng(0))
+    one = jax.tree.map(lambda x: x[0], given)
+    params, key = initial.drawn_params(MODEL, 0), jax.random.key(0)
+    step = jax.vmap(
+        lambda key: task.loss(MODEL)(params, one, key, True)[0], axis_name=partition.AXIS
+    )
+    assert np.isfinite(step(key[None])).all()
+
+
 def test_joint_inputs_are_as_long_as_those_of_the_corpus(tiny):
     rng = np.random.default_rng(0)
-    given = probe._drawn(shapes.batch(MODEL, stage(REALM, 64), 64), 1, rng)
+    given = probe.drawn(shapes.batch(MODEL, stage(REALM, 64), 64), 1, rng)
     assert (given.joint.tokens > 0).all()
     made = probe._as_long_as_those(given, stage(REALM, 64), tiny.corpus, rng)
     lengths = (made.joint.tokens > 0).sum(-1)
@@ -73,7 +86,7 @@ def test_passages_are_as_wide_as_the_longest_of_a_batch(tiny, monkeypatch):
     monkeypatch.setattr(windows, "needed", lambda corpus, rows, most: len(rows))
     one = stage(PassageWindows(LENGTHS, shortest=4, longest=9, negatives=2), 4)
     rng = np.random.default_rng(0)
-    given = probe._drawn(shapes.batch(MODEL, one, 2), 1, rng)
+    given = probe.drawn(shapes.batch(MODEL, one, 2), 1, rng)
     made = probe._as_long_as_those(given, one, tiny.corpus, rng)
     assert given.passages.tokens.shape == (1, 2, 3, 56)
     assert made.passages.tokens.shape == made.passages.types.shape == (1, 2, 3, 12)
