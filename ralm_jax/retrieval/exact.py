@@ -1,4 +1,7 @@
-"""Search of every passage on the devices: in float32, or in bfloat16 and then in float32 among the best."""
+"""Search of every passage on the devices: in float32, or in bfloat16 and then in float32 among the best.
+
+On a CPU many vectors of a file are searched where they are mapped: a copy would be the same memory once more.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from ralm_jax.retrieval.searcher import Found, Published, recall
 RESCORED = 2
 # Queries that recall is measured with.
 SAMPLE = 256
+# Bytes of mapped vectors from which on a CPU keeps no copy.
+MAPPED = 1 << 28
 
 
 class Exact:
@@ -30,8 +35,8 @@ class Exact:
 
     def __init__(self, whole: int = 0) -> None:
         self.step, self._whole = -1, whole
-        self._served: sharded.Table | None = None
-        self._next: tuple[int, sharded.Table, float] | None = None
+        self._served: sharded.Table | np.memmap | None = None
+        self._next: tuple[int, sharded.Table | np.memmap, float] | None = None
 
     def search(self, queries: jax.Array | np.ndarray, k: int) -> Callable[[], Found]:
         """See `searcher.Searcher`; queues device work and returns."""
@@ -42,12 +47,21 @@ class Exact:
         """As `search`, but what is found stays on the devices: ids and scores [B,k] on each."""
         if self._served is None:
             raise ValueError("search before the first publish")
+        if isinstance(self._served, np.memmap):
+            return mapped(self._served, queries, k, self._whole)
         return sharded.search(self._served, queries, k)
 
     def build(self, version: Version) -> None:
-        """See `searcher.Searcher`; the vectors start their way to the devices."""
-        began = time.perf_counter()
-        table = sharded.placed(version.vectors, np.float32, whole=self._whole)
+        """See `searcher.Searcher`; the vectors start their way to the devices, or stay mapped."""
+        began, vectors = time.perf_counter(), version.vectors
+        # A slice is searched as the whole would be, so that the scores are the same.
+        most = max(self._whole, len(vectors)) * vectors[:1].nbytes
+        stays = most >= MAPPED and jax.default_backend() == "cpu" and not vectors.flags.writeable
+        table: sharded.Table | np.memmap
+        if stays and isinstance(vectors, np.memmap):
+            table = vectors
+        else:
+            table = sharded.placed(vectors, np.float32, whole=self._whole)
         self._next = version.step, table, time.perf_counter() - began
 
     def publish(self) -> Published:
@@ -66,6 +80,31 @@ class Exact:
     def close(self) -> None:
         """See `searcher.Searcher`."""
         self._served = self._next = None
+
+
+def mapped(
+    vectors: np.memmap, queries: jax.Array | np.ndarray, k: int, whole: int = 0
+) -> tuple[jax.Array, jax.Array]:
+    """Queries [B,E] and mapped vectors [N,E] -> ids [B,k] and scores [B,k], as `sharded.search` finds them.
+
+    The devices take a block each in turn, and no more than one at a time.
+    """
+    require_whole(vectors)
+    devices, passages, block = jax.local_devices(), np.int32(len(vectors)), sharded.BLOCK
+    scored = min(block, max(whole, len(vectors)))
+    asked = [jax.device_put(queries, device) for device in devices]
+    best = [jax.device_put(sharded.nothing(len(queries), k), device) for device in devices]
+    for number, first in enumerate(range(0, len(vectors), block)):
+        here = number % len(devices)
+        rows = vectors[first : first + block]
+        rows = np.pad(rows, ((0, scored - len(rows)), (0, 0))) if len(rows) < scored else rows
+        jax.block_until_ready(best[here])
+        given = asked[here], np.int32(first), jax.device_put(rows, devices[here]), passages
+        best[here] = _merged(best[here], *given, k=k)
+    ids, scores = (np.concatenate(each, axis=1) for each in zip(*best, strict=True))
+    # Of equal scores the lower id comes first, and what is none comes last.
+    order = np.lexsort((ids, -scores))[:, :k]
+    return tuple(jnp.asarray(np.take_along_axis(x, order, axis=1)) for x in (ids, scores))  # pyrefly: ignore
 
 
 class Rounded:

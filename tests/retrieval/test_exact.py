@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ralm_jax.errors import UserError
 from ralm_jax.retrieval import exact, sharded
 from ralm_jax.retrieval import searcher as mips
 from ralm_jax.retrieval.index import Version
@@ -113,3 +114,56 @@ def test_the_recall_is_measured_over_all_blocks_of_all_devices(monkeypatch):
     asked = queries[: exact.SAMPLE]
     missed = mips.recall(found[: exact.SAMPLE], mips.exact(asked, vectors, 2)[0])
     assert searcher.publish().recall == missed < 1
+
+
+@pytest.mark.parametrize("whole", [0, 40])
+@pytest.mark.parametrize("passages", [1, 17, 33, 100, 300])
+def test_vectors_that_stay_mapped_are_found_alike(monkeypatch, tmp_path, passages, whole):
+    """With ties within blocks and between those of different devices, and with fewer than k passages."""
+    monkeypatch.setattr(sharded, "BLOCK", 16)
+    rng = np.random.default_rng(passages)
+    vectors = rng.integers(-2, 3, size=(passages, 3)).astype(np.float32)
+    queries = rng.integers(-2, 3, size=(9, 3)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    given = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    found = []
+    for most in 0, 1 << 30:
+        monkeypatch.setattr(exact, "MAPPED", most)
+        searcher = exact.Exact(whole)
+        searcher.restore(Version(0, given, pathlib.Path()))
+        assert (searcher._served is given) == (most == 0)
+        found.append([searcher.search(jnp.asarray(queries), k)() for k in (1, 30)])
+    for mapped, placed in zip(*found, strict=True):
+        for got, wanted in zip(mapped, placed, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+            assert got.dtype == wanted.dtype
+
+
+def test_mapped_vectors_are_copied_a_block_at_a_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(exact, "MAPPED", 0)
+    monkeypatch.setattr(sharded, "BLOCK", 16)
+    np.save(tmp_path / "vectors.npy", np.ones((1600, 64), np.float32))
+    given = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    before = sum(array.nbytes for array in jax.live_arrays())
+    most = 0
+    merged = exact._merged
+
+    def watched(*given, **how):
+        nonlocal most
+        most = max(most, sum(array.nbytes for array in jax.live_arrays()) - before)
+        return merged(*given, **how)
+
+    monkeypatch.setattr(exact, "_merged", watched)
+    exact.mapped(given, np.ones((2, 64), np.float32), 3)
+    assert 0 < most < given.nbytes / 4
+
+
+def test_a_file_that_was_cut_short_is_not_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(exact, "MAPPED", 0)
+    np.save(tmp_path / "vectors.npy", np.ones((4096, 64), np.float32))
+    searcher = exact.Exact()
+    searcher.restore(Version(0, np.load(tmp_path / "vectors.npy", mmap_mode="r"), pathlib.Path()))
+    with (tmp_path / "vectors.npy").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match=r"vectors\.npy was cut short"):
+        searcher.search(np.ones((1, 64), np.float32), 1)
