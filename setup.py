@@ -19,7 +19,8 @@ DEPENDENCIES = [
     "tensorflow-datasets>=4.9.9",  # corpora by name, the format of our texts; no TensorFlow
     "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
     "array_record>=0.8.1; sys_platform == 'linux'",  # the files of those datasets
-    "scann>=1.4; sys_platform == 'linux'",  # approximate MIPS; elsewhere the search is exact
+    # Approximate MIPS. There are wheels for Linux, up to Python 3.13; elsewhere the search is exact.
+    "scann>=1.4; sys_platform == 'linux' and python_version < '3.14'",
     "bm25s>=0.2.13",  # the lexical baseline of every retrieval table
     "pyarrow>=15",  # Parquet and Arrow as corpora; tensorflow-datasets brings it anyway
     "ir-measures>=0.4",  # nDCG, MRR and MAP as trec_eval takes them

@@ -18,7 +18,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.release import VERSION
 from ralm_jax.retrieval import index
 from ralm_jax.retrieval.scann_index import ScannConfig
-from ralm_jax.retrieval.scann_process import ScannProcess
+from ralm_jax.retrieval.scann_process import ScannProcess, has_scann
 from ralm_jax.terminal import in_words
 
 PACKAGE = "ralm_jax"
@@ -81,6 +81,8 @@ def table(report: dict[str, Any]) -> str:
     if report["scann"]:
         recall, seconds = report["scann"]["recall"], report["scann"]["build_seconds"]
         lines.append(f"ScaNN      searches: recall {recall:.3f}, built in {seconds:.1f} s")
+    elif not has_scann():
+        lines.append("ScaNN      not installed: the search is exact")
     for each in report["caches"]:
         lines.append(f"cache      {in_words(each['bytes'])}: {each['what']}, {each['path']}")
     installed = [name for name, there in report["extras"].items() if there]

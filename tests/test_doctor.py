@@ -6,6 +6,7 @@ import json
 import pytest
 
 from ralm_jax import cli, doctor, release
+from ralm_jax.retrieval import scann_process
 
 REQUIRES = ["jax>=0.1", 'pypdf>=5; extra == "pages"', 'nothing-of-this-name>=5; extra == "more"']
 
@@ -65,6 +66,15 @@ def test_a_cache_that_cannot_be_written_is_broken(needs, monkeypatch, tmp_path):
     assert f"{tmp_path / 'cache'} cannot be written" in problem
 
 
+def test_there_may_be_no_scann(monkeypatch):
+    for module in (doctor, scann_process):
+        monkeypatch.setattr(module, "has_scann", lambda: False)
+    report = doctor.doctor()
+    assert report["scann"] is None and not any("ScaNN" in line for line in report["broken"])
+    assert "ScaNN      not installed: the search is exact" in doctor.table(report)
+
+
+@pytest.mark.skipif(not scann_process.has_scann(), reason="ScaNN is not installed")
 def test_scann_is_really_asked(monkeypatch):
     broken = []
     assert doctor._scann(broken)["recall"] > 0.9 and not broken

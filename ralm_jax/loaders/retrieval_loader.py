@@ -32,7 +32,7 @@ from ralm_jax.loaders.refresher import Refresher
 from ralm_jax.loaders.same_passages import same_passages
 from ralm_jax.loaders.snapshots import Handing, Passages
 from ralm_jax.loaders.written import Newest, Written
-from ralm_jax.retrieval.choose import choose
+from ralm_jax.retrieval.choose import EXACT_BELOW, choose, given
 from ralm_jax.retrieval.refresh import Frozen, Policy
 from ralm_jax.retrieval.searcher import Found, Published
 
@@ -80,6 +80,8 @@ class RetrievalLoader:
         shape = corpus.size, source.model.embedding
         chunk = embedding.own_chunk_rows(source.model, length)
         self._share = Share.of(source.index_root, shape, corpus.fingerprint, chunk)
+        if task.index == "auto" and given(task.index) == "exact" and corpus.size >= EXACT_BELOW:
+            source.say("ScaNN is not installed: the search is exact, of every passage each time")
         own = choose(
             corpus.size,
             task.index,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ralm_jax.retrieval.exact import Exact, Rounded
 from ralm_jax.retrieval.scann_index import ScannConfig
-from ralm_jax.retrieval.scann_process import ScannProcess
+from ralm_jax.retrieval.scann_process import ScannProcess, has_scann
 from ralm_jax.retrieval.searcher import Searcher
 from ralm_jax.retrieval.sharded import check_room
 
@@ -24,6 +24,11 @@ def form(passages: int, kind: Kind, platform: str) -> Literal["exact", "rounded"
     return "exact" if platform == "cpu" or passages < EXACT_BELOW else "rounded"
 
 
+def given(kind: Kind) -> Kind:
+    """ "auto" is exact search where ScaNN is not installed."""
+    return "exact" if kind == "auto" and not has_scann() else kind
+
+
 def choose(
     passages: int,
     kind: Kind = "auto",
@@ -34,12 +39,12 @@ def choose(
     tables: int = 2,
     held: int | None = None,
 ) -> Searcher:
-    """The searcher for a corpus of `passages` passages: exact below 20,000, ScaNN from there on.
+    """The searcher for a corpus of `passages` passages: exact below 20,000, from there on ScaNN if installed.
 
     Args:
       passages: N.
-      kind: "auto", or the searcher to use whatever N is. Exact search of 20,000 passages and more on
-        accelerators is in bfloat16 and in float32 among the best; see `exact.Rounded`.
+      kind: "auto", or the searcher to use whatever N is; see `given`. Exact search of 20,000 passages and
+        more on accelerators is in bfloat16 and in float32 among the best; see `exact.Rounded`.
       width: E.
       k: how many passages each search asks for. Recall@k is reported at every publish; ScaNN reaches 0.98.
       threads: cores that the ScaNN process may use.
@@ -49,7 +54,7 @@ def choose(
     Raises:
       UserError: ScaNN is needed and is not installed, or the devices have no room for exact search.
     """
-    found = form(passages, kind, jax.local_devices()[0].platform)
+    found = form(passages, given(kind), jax.local_devices()[0].platform)
     if found == "scann":
         return ScannProcess(ScannConfig(k=k, threads=threads))
     held = passages if held is None else held

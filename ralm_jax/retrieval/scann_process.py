@@ -41,6 +41,11 @@ SAID_AFTER, DEAD_AFTER = 30.0, 600.0
 _LOG = logging.getLogger(__name__)
 
 
+def has_scann() -> bool:
+    """Whether there is a ScaNN to ask."""
+    return importlib.util.find_spec("scann") is not None
+
+
 class _SilentError(OSError):
     """No answer for too long."""
 
@@ -54,9 +59,9 @@ class ScannProcess:
     """
 
     def __init__(self, config: ScannConfig | None = None):
-        if importlib.util.find_spec("scann") is None:
+        if not has_scann():
             raise UserError(
-                "ScaNN is not installed (it exists for Linux only): choose exact search instead"
+                "ScaNN is not installed (there are wheels for Linux, up to Python 3.13): set INDEX = 'exact'"
             )
         self.step, self.restarts = -1, 0
         self._config = config or ScannConfig()

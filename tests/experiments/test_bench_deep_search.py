@@ -1,11 +1,10 @@
 """The synthetic vectors are what they are said to be, and what is measured of small ones."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from experiments.bench import deep_search
+from ralm_jax.retrieval import scann_process
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_a_query_lies_near_a_passage_as_independent_noise_does_not(drawn):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ScaNN exists for Linux only")
+@pytest.mark.skipif(not scann_process.has_scann(), reason="ScaNN is not installed")
 def test_what_is_measured_of_small_ones(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(deep_search, "world", lambda: drawn)
     small = deep_search.beam(tmp_path / "a", 3000, (5, 50), repeats=3)

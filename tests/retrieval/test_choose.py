@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from ralm_jax.errors import UserError
-from ralm_jax.retrieval import searcher
+from ralm_jax.retrieval import scann_process, searcher
 from ralm_jax.retrieval.choose import EXACT_BELOW, choose, form
 from ralm_jax.retrieval.exact import Exact, Rounded
 
@@ -15,6 +15,14 @@ from ralm_jax.retrieval.exact import Exact, Rounded
 def test_few_passages_are_searched_exactly():
     assert isinstance(choose(EXACT_BELOW - 1, width=8), Exact)
     assert isinstance(choose(10 * EXACT_BELOW, "exact", width=8), Exact)
+
+
+def test_where_there_is_no_scann_the_search_is_exact_unless_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(scann_process.importlib.util, "find_spec", lambda name: None)
+    assert not scann_process.has_scann()
+    assert isinstance(choose(10 * EXACT_BELOW, width=8), Exact)
+    with pytest.raises(UserError, match=r"ScaNN is not installed .*: set INDEX = 'exact'"):
+        choose(10 * EXACT_BELOW, "scann", width=8)
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])

@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from ralm_jax.retrieval import index, scann_index, searcher
+from ralm_jax.retrieval import index, scann_index, scann_process, searcher
 from ralm_jax.retrieval.scann_index import FOLDER, SETTINGS, ScannConfig, open_or_build
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ScaNN exists for Linux only")
+pytestmark = pytest.mark.skipif(not scann_process.has_scann(), reason="ScaNN is not installed")
 
 N, E = 20_000, 16
 

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from ralm_jax.retrieval import scann_build, scann_index, searcher
+from ralm_jax.retrieval import scann_build, scann_index, scann_process, searcher
 from ralm_jax.retrieval.scann_index import ScannConfig
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ScaNN exists for Linux only")
+pytestmark = pytest.mark.skipif(not scann_process.has_scann(), reason="ScaNN is not installed")
 
 N, E = 5000, 16
 

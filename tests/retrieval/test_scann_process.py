@@ -23,7 +23,7 @@ from ralm_jax.retrieval.choose import EXACT_BELOW, choose
 from ralm_jax.retrieval.scann_index import FOLDER, SETTINGS, ScannConfig
 from ralm_jax.retrieval.scann_process import ScannProcess
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ScaNN exists for Linux only")
+pytestmark = pytest.mark.skipif(not scann_process.has_scann(), reason="ScaNN is not installed")
 
 N, E, K = 3000, 16, 8
 
