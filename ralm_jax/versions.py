@@ -40,9 +40,10 @@ class Lock:
         with contextlib.suppress(OSError):
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
-    def __del__(self):
+    # Bound here, as modules may be gone when the interpreter ends.
+    def __del__(self, close=os.close):
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close(self._descriptor)
 
     def is_of(self, file: Path) -> bool:
         """Whether that is the file still."""

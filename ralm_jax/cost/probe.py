@@ -125,12 +125,15 @@ def _as_long_as_those(batch: Any, stage: Stage, corpus: Corpus, rng: np.random.G
     """The batch with passages as long as some of a corpus, where a step reads no more than they need."""
     task = stage.task
     if isinstance(batch, ClozeBatch):
-        longest = batch.joint.tokens.shape[-1]
         titles = not getattr(task, "freeze_retriever", False)
-        needed = cloze_batches.needed(corpus, longest, titles=titles)
+        needed = cloze_batches.needed(corpus, task.lengths, titles=titles)
         lengths = rng.choice(needed, batch.joint.tokens.shape[:-1])
-        read = np.arange(longest) < lengths[..., None]
-        return batch._replace(joint=jax.tree.map(lambda x: x * read, batch.joint))
+
+        def cut(x: np.ndarray) -> np.ndarray:
+            return x * (np.arange(x.shape[-1]) < lengths[..., None])
+
+        cut_all = functools.partial(jax.tree.map, cut)
+        return batch._replace(joint=cut_all(batch.joint), candidates=cut_all(batch.candidates))
     if isinstance(batch, QueryPassages) and isinstance(task, PassageWindows) and batch.passages:
         # As wide as the longest of a whole batch.
         count = stage.schedule.batch * (1 + task.negatives)

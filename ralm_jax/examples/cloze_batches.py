@@ -177,12 +177,15 @@ def with_candidates(
     )
 
 
-def needed(corpus: Corpus, longest: int, *, titles: bool) -> np.ndarray:
-    """Wordpieces of each passage behind a sentence of mean length, or with its title if that is more: [N]."""
-    sentences = np.asarray(corpus.sentences)
-    asked = int((sentences[:, 2] - sentences[:, 1]).mean()) if len(sentences) else 0
+def needed(corpus: Corpus, lengths: Lengths, *, titles: bool) -> np.ndarray:
+    """Wordpieces of each passage behind a sentence that is drawn, or with its title if that is more: [N]."""
     title, body = np.asarray(corpus.lengths).astype(int).T
-    return np.minimum(body + 3 + (np.maximum(title, asked) if titles else asked), longest)
+    sentences = np.asarray(corpus.sentences)
+    asked = np.zeros(len(body), int)
+    if len(sentences):
+        drawn = sentences[np.random.default_rng(0).integers(len(sentences), size=len(body))]
+        asked = np.minimum(drawn[:, 2] - drawn[:, 1], lengths.query - 2)
+    return np.minimum(body + 3 + (np.maximum(title, asked) if titles else asked), lengths.joint)
 
 
 def candidates(found: np.ndarray, own: np.ndarray | None, k: int) -> np.ndarray:

@@ -14,6 +14,9 @@ import numpy as np
 from ralm_jax.settings import Count
 
 CACHED = 2048  # wordpieces
+# That an accelerator takes a group's texts in; groups drawn to see how long they are; and how many queries a
+# group of all of a device is taken to have.
+PARTS, DRAWN, ALL = 4, 2000, 64
 
 # Queries read at a time; "auto": on an accelerator as many as its memory holds, see `cost.fitting`.
 Microbatch = Count | Literal["auto"] | None
@@ -97,6 +100,23 @@ def divisor(rows: int, most: int) -> int:
     return next(n for n in range(max(1, min(most, rows)), 0, -1) if rows % n == 0)
 
 
+def no_wider(
+    needed: np.ndarray, queries: int | None, each: int, longest: int
+) -> dict[str, tuple[int, ...]]:
+    """How `steps.realm_loss` reads groups of queries, each with so many passages, no wider than they are.
+
+    On a CPU a group is small, and one of three widths fits all of it. On an accelerator some text of a group
+    is as long as any, and so its texts are sorted and taken in parts.
+
+    Args:
+      needed: wordpieces of each joint input there may be.
+      queries: of a group; None for all of a device.
+    """
+    if queries is not None and jax.default_backend() == "cpu":
+        return {"widths": widths(needed, queries * each, longest)}
+    return {"part_widths": part_widths(needed, (queries or ALL) * each, longest)}
+
+
 def widths(needed: np.ndarray, passages: int, longest: int) -> tuple[int, ...]:
     """Widths that groups of `passages` are read at, ascending, the last one `longest`: one program each.
 
@@ -121,3 +141,29 @@ def widths(needed: np.ndarray, passages: int, longest: int) -> tuple[int, ...]:
         if read(best) <= 0.95 * read(kept):
             kept = best
     return kept
+
+
+def part_widths(needed: np.ndarray, texts: int, longest: int) -> tuple[int, ...]:
+    """Widths of the parts, ascending, that groups of so many texts are read in when sorted by length.
+
+    Of the quantiles of what groups need, in eights, those that leave the least to read on average, where a
+    group that does not fit is read at its longest. None where that would save less than a twentieth.
+
+    Args:
+      needed: wordpieces of each text there may be.
+    """
+    last = np.array([texts * (part + 1) // PARTS - 1 for part in range(PARTS)])
+    if texts < PARTS:
+        return ()
+    drawn = np.random.default_rng(0).integers(len(needed), size=(DRAWN, texts))
+    each = np.minimum(-(-np.sort(needed[drawn], axis=1)[:, last] // 8) * 8, longest)
+    ways = [np.quantile(each, q, axis=0, method="higher") for q in np.linspace(0.5, 1, 11)]
+    # With a last part as wide as any text, the others alone decide.
+    ways += [np.append(way[:-1], longest) for way in ways]
+
+    def read(way: np.ndarray) -> float:
+        share = (each <= way).all(1).mean()
+        return share * way.mean() + (1 - share) * longest
+
+    best = min(ways, key=read)
+    return tuple(best.astype(int).tolist()) if read(best) <= 0.95 * longest else ()

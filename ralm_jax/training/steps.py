@@ -17,15 +17,13 @@ from flax.training.train_state import TrainState
 
 from ralm_jax import partition
 from ralm_jax.batches import ClozeBatch, QueryPassages, QuestionBatch, ReadClozes
-from ralm_jax.losses import marginal, microbatch
+from ralm_jax.losses import clozes, marginal, microbatch
 from ralm_jax.losses import spans as span_losses
+from ralm_jax.losses.clozes import WRITTEN
 from ralm_jax.losses.prior import DENSE, Prior, over_batch
 from ralm_jax.models.base import RetrievalModel
 
 Metrics = dict[str, tuple[Any, Any]]
-# Among the metrics of a step, where they are written back: rows and vectors of the candidates of all devices,
-# [B,K-1] and [B,K-1,E].
-WRITTEN = "written"
 Loss = Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, jax.Array, Metrics]]
 
 
@@ -116,28 +114,34 @@ def realm_loss(
     freeze_encoder: bool = False,
     microbatch_size: int | None = None,
     widths: Sequence[int] = (),
+    part_widths: Sequence[int] = (),
 ):
     """Marginal likelihood of the masked tokens over the candidates (REALM eq. 1), or another objective.
 
     scorer: the objective also sees what the model's scorer makes of the candidates.
     microbatch_size: queries that a device reads at a time; None for all: less memory, and the same step.
     widths: they are read at the least of these that fits, which changes nothing where nothing is dropped.
+    part_widths: or their candidates in parts of these widths, sorted by length, where they fit; see `parts`.
     """
 
-    def loss(params, _, rows):
+    def loss(params, _, rows, in_parts=()):
         examples, keys = rows
         frozen = _frozen(params, freeze_retriever, freeze_encoder)
-        (scores, log_likelihood), kept = _scored(model, frozen, examples, keys, train)
+        (scores, log_likelihood), kept = clozes.scored(
+            model, frozen, examples, keys, train, in_parts
+        )
         log_prior = prior(scores, examples.valid, examples.lexical)
         seen: list[jax.Array] = [log_prior, log_likelihood, examples.weights]
         if scorer:
-            raw = _each(model, frozen, (examples.joint,), keys, train, method="rerank")  # [B,K]
+            raw = clozes.each(
+                model, frozen, (examples.joint,), keys, train, method="rerank"
+            )  # [B,K]
             seen.append(marginal.log_prior(raw, examples.valid))
         total, count = objective(*seen)
         telemetry = marginal.retrieval_telemetry(log_prior, log_likelihood, examples.weights)
         return total, ((count, telemetry), kept)
 
-    return _in_microbatches(loss, params, batch, key, (microbatch_size, widths))
+    return clozes.in_microbatches(loss, params, batch, key, (microbatch_size, widths, part_widths))
 
 
 def read_loss(
@@ -233,53 +237,6 @@ def qa_loss(
             "span_accuracy": (right, size),
         },
     )
-
-
-def _scored(model: RetrievalModel, params, examples: ClozeBatch, keys: jax.Array, train: bool):
-    """Scores [B,K] and log-likelihoods [B,K,M]; and where they are written back, the candidates' vectors.
-
-    Returns:
-      ((scores, log-likelihoods), {} or {WRITTEN: (rows [B,K-1], vectors [B,K-1,E])}).
-    """
-    if examples.rows is None:
-        return _each(model, params, (examples,), keys, train), {}
-    scored, made = _each(model, params, (examples,), keys, train, mutable=["intermediates"])
-    (vectors,) = made["intermediates"]["passages"]
-    return scored, {WRITTEN: (examples.rows[:, 1:], vectors)}
-
-
-def _each(model: RetrievalModel, params, inputs: tuple, keys: jax.Array, train: bool, **named):
-    """The model on examples [B,...], the dropout of each drawn from its own key."""
-
-    def call(inputs, key):
-        return model.apply({"params": params}, *inputs, train, rngs={"dropout": key}, **named)
-
-    return microbatch.each_example(call, inputs, keys, alone=train and model.drops)
-
-
-def _in_microbatches(
-    loss: microbatch.Loss,
-    params,
-    batch: ClozeBatch,
-    key,
-    how: tuple[int | None, Sequence[int]],
-):
-    """The loss over all rows, so many of them at a time, no wider than they are -> (sum, count, metrics)."""
-    (size, widths), local, longest = how, len(batch.weights), batch.joint.tokens.shape[-1]
-    few = microbatch.divisor(local, size or local)
-    narrower = [width for width in widths if width < longest]
-
-    def at(width: int) -> microbatch.Loss:
-        return lambda params, _, rows: loss(params, _, (rows[0].narrowed(width), rows[1]))
-
-    def way(rows):
-        return (rows[0].used() > jnp.array(narrower, int)).sum()
-
-    summed = loss
-    if few < local or narrower:
-        summed = microbatch.in_groups([*map(at, narrower), loss], way, few)
-    total, ((count, metrics), kept) = summed(params, (), (batch, jax.random.split(key, local)))
-    return total, count, {**metrics, **kept}
 
 
 def _frozen(params, retriever: bool = False, encoder: bool = False, reader: bool = False):

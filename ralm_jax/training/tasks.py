@@ -184,15 +184,15 @@ class Realm:
             freeze_retriever=self.freeze_retriever,
             freeze_encoder=self.freeze_encoder,
             microbatch_size=few,
-            widths=self._widths(corpus, few) if corpus is not None else (),
+            **(self._no_wider(corpus, few) if corpus is not None else {}),
         )
 
-    def _widths(self, corpus: Corpus, queries: int | None) -> tuple[int, ...]:
-        """That groups of so many queries are read at; of all queries of a device some are as long as any."""
-        if queries is None or self.candidates == 1:
-            return ()
-        needed = cloze_batches.needed(corpus, self.lengths.joint, titles=not self.freeze_retriever)
-        return microbatch.widths(needed, queries * (self.candidates - 1), self.lengths.joint)
+    def _no_wider(self, corpus: Corpus, queries: int | None) -> dict[str, tuple[int, ...]]:
+        """How groups of so many queries, or all of a device, are read no wider than they are."""
+        if self.candidates == 1:
+            return {}
+        needed = cloze_batches.needed(corpus, self.lengths, titles=not self.freeze_retriever)
+        return microbatch.no_wider(needed, queries, self.candidates - 1, self.lengths.joint)
 
     def describe(self, queries: int) -> list[str]:
         said = [f"{queries:,} sentences to ask"]

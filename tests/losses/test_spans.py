@@ -124,7 +124,25 @@ def test_widths_are_the_best_of_all_ways(usual_widths):
 
 def test_joint_training_reads_at_widths_of_its_corpus(usual_widths, tiny):
     """What it retrieves or reads is seldom as long as it may be."""
-    task = Realm(Lengths(query=20, passage=56, joint=64, masked=4), candidates=3)
+    task = Realm(Lengths(query=20, passage=56, joint=96, masked=4), candidates=3)
     *narrower, last = task.loss(MODEL, tiny.corpus).keywords["widths"]
-    assert last == 64 and narrower and all(0 < width < 64 for width in narrower)
-    assert task.loss(MODEL).keywords["widths"] == ()
+    assert last == 96 and narrower and all(0 < width < 96 for width in narrower)
+    assert "widths" not in task.loss(MODEL).keywords
+
+
+def test_an_accelerator_reads_sorted_texts_in_parts(monkeypatch, tiny):
+    task = Realm(Lengths(query=20, passage=56, joint=96, masked=4), candidates=3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = task.loss(MODEL, tiny.corpus).keywords
+    assert "widths" not in found and found["part_widths"] == tuple(sorted(found["part_widths"]))
+    assert len(found["part_widths"]) == microbatch.PARTS and found["part_widths"][0] < 96
+
+
+def test_widths_of_parts_leave_the_least_to_read():
+    assert microbatch.part_widths(np.full(100, 50), 64, 320) == (56,) * 4
+    assert microbatch.part_widths(np.full(100, 320), 64, 320) == ()
+    # Fewer texts than parts are not worth sorting.
+    assert microbatch.part_widths(np.full(100, 50), 3, 320) == ()
+    # Any length as often: the parts are quarters of it, and a little to spare.
+    first, second, third, last = microbatch.part_widths(np.arange(1, 321), 448, 320)
+    assert 80 < first <= 104 and 160 < second <= 184 and 240 < third <= 264 and last == 320

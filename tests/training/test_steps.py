@@ -153,6 +153,8 @@ def test_a_frozen_retriever_needs_no_more_than_vectors(train, clozes, params):
         {"microbatch_size": 5, "freeze_retriever": True},
         {"microbatch_size": 1, "widths": (6, 7)},
         {"microbatch_size": None, "widths": (7, 8)},
+        {"microbatch_size": 8, "part_widths": (6, 7, 8, 8)},
+        {"microbatch_size": None, "part_widths": (6, 7, 8, 8), "freeze_retriever": True},
     ],
 )
 def test_few_at_a_time_are_the_same_step(train, clozes, params, how):
