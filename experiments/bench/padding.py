@@ -1,4 +1,4 @@
-"""How much of what joint training reads is padding, on real corpora: by groups of a CPU and of an accelerator.
+"""How much of what joint training reads is padding, on real corpora: on a CPU and on an accelerator.
 
     python -m experiments.bench.padding --out DIR --corpus NAME=CORPUS [--corpus NAME=CORPUS ...]
 
@@ -65,7 +65,7 @@ def measured(path: Path) -> dict[str, Any]:
     chosen = microbatch.part_widths(needed, queries * (k - 1), longest)
     given = [texts(Timed("", "real_lengths", path, queries, k), seed) for seed in range(groups)]
     fit = [bool(chosen) and bool(parts.fits(batch, chosen)) for batch in given]
-    read = [np.mean(chosen) if fits else longest for fits in fit]
+    read = [float(np.mean(chosen)) if fits else float(longest) for fits in fit]
     return {
         "passages": corpus.size,
         "wordpieces": round(float(lengths.mean()), 1),
