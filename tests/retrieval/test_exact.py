@@ -154,8 +154,12 @@ def test_mapped_vectors_are_copied_a_block_at_a_time(monkeypatch, tmp_path):
         return merged(*given, **how)
 
     monkeypatch.setattr(exact, "_merged", watched)
+    waits = []
+    monkeypatch.setattr(exact.jax, "block_until_ready", waits.append)
     exact.mapped(given, np.ones((2, 64), np.float32), 3)
     assert 0 < most < given.nbytes / 4
+    # Else all would be queued at once where a block takes longer than its copy.
+    assert len(waits) == 1600 / 16
 
 
 def test_a_file_that_was_cut_short_is_not_read(monkeypatch, tmp_path):
