@@ -3,7 +3,8 @@
 A loss is `(params, batch, key, train) -> (sum, count, metrics)` over the rows of one device,
 metrics being {name: (sum, count)}. Counts are summed over devices before the division and gradients
 are summed once, so that uneven numbers of masked tokens weigh as they would in one batch. Dropout
-is drawn for each example from a key of its own: a batch taken in microbatches is the same step.
+is drawn for each example from a key of its own: a batch taken in microbatches is the same step, unless it is
+read in parts, of which each is drawn for as a whole.
 """
 
 import functools
