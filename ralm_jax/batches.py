@@ -38,9 +38,10 @@ class Text(NamedTuple):
         """Of texts [B,K,length] some candidates, or as many of their wordpieces as `width`."""
         return Text(*(x[:, candidates, :width] for x in self))
 
-
-def _longest(tokens: Array) -> Array:
-    return jnp.where(tokens != 0, jnp.arange(1, tokens.shape[-1] + 1), 0).max()
+    def used(self) -> Array:
+        """Of texts [...,length] how many wordpieces there are up to the last, [...]."""
+        places = jnp.arange(1, self.tokens.shape[-1] + 1)
+        return jnp.where(self.tokens != 0, places, 0).max(-1)
 
 
 class ClozeBatch(NamedTuple):
@@ -61,8 +62,11 @@ class ClozeBatch(NamedTuple):
 
     def used(self) -> Array:
         """Wordpieces of the longest text that is read for any of the queries."""
-        texts = (self.joint,) if self.vectors is not None else (self.joint, self.candidates)
-        return jnp.stack([_longest(text.tokens) for text in texts]).max()
+        return jnp.stack([text.used().max() for text in self.read()]).max()
+
+    def read(self) -> tuple[Text, ...]:
+        """Of the texts of candidates those that are read: none is embedded that is known by its vector."""
+        return (self.joint,) if self.vectors is not None else (self.joint, self.candidates)
 
     def narrowed(self, width: int) -> "ClozeBatch":
         """Without what is padding in all of its texts."""

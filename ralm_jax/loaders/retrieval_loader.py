@@ -80,7 +80,7 @@ class RetrievalLoader:
         shape = corpus.size, source.model.embedding
         chunk = embedding.own_chunk_rows(source.model, length)
         self._share = Share.of(source.index_root, shape, corpus.fingerprint, chunk)
-        if task.index == "auto" and given(task.index) == "exact" and corpus.size >= EXACT_BELOW:
+        if given(task.index) != task.index and corpus.size >= EXACT_BELOW:
             source.say("ScaNN is not installed: the search is exact, of every passage each time")
         own = choose(
             corpus.size,

@@ -67,7 +67,7 @@ def reading(model: RetrievalModel, microbatch_size: int, widths: Sequence[int]) 
         return loss
 
     def way(part: Passages):
-        used = jnp.where(part.joint.tokens != 0, jnp.arange(1, widths[-1] + 1), 0).max()
+        used = part.joint.used().max()
         return jnp.where(part.gold.any(), 1 + (used > jnp.array(widths[:-1], int)).sum(), 0)
 
     return microbatch.in_groups([nothing, *map(at, widths)], way, microbatch_size)

@@ -17,20 +17,14 @@ def ends(texts: int, parts: int) -> list[int]:
 
 def fits(batch: ClozeBatch, widths: Sequence[int]) -> jax.Array:
     """Whether what is read for the queries, the null passage left out, fits parts of these widths."""
-    texts = (batch.joint,) if batch.vectors is not None else (batch.joint, batch.candidates)
-    return jnp.stack([_fit(text.tokens[:, 1:], widths) for text in texts]).all()
+    return jnp.stack([_fit(text.used()[:, 1:], widths) for text in batch.read()]).all()
 
 
-def _fit(tokens: jax.Array, widths: Sequence[int]) -> jax.Array:
-    """Whether the longest of each part of texts [B,K,S], sorted by length, is no wider than the part."""
-    lengths = jnp.sort(_lengths(tokens).reshape(-1))
+def _fit(used: jax.Array, widths: Sequence[int]) -> jax.Array:
+    """Whether the longest of each part of texts of these lengths [B,K], sorted, is no wider than the part."""
+    lengths = jnp.sort(used.reshape(-1))
     last = jnp.array(ends(len(lengths), len(widths))) - 1
     return (lengths[last] <= jnp.array(widths[-len(last) :])).all()
-
-
-def _lengths(tokens: jax.Array) -> jax.Array:
-    """Tokens [...,S], padding 0 -> how many there are up to the last wordpiece, [...]."""
-    return jnp.where(tokens != 0, jnp.arange(1, tokens.shape[-1] + 1), 0).max(-1)
 
 
 def in_parts(
@@ -40,7 +34,7 @@ def in_parts(
 
     The shortest are taken first, at the first width, and so on; what comes out is in the order given.
     """
-    order, made, first = jnp.argsort(_lengths(text.tokens)), [], 0
+    order, made, first = jnp.argsort(text.used()), [], 0
     stops = ends(len(order), len(widths))
     for width, last in zip(widths[-len(stops) :], stops, strict=True):
         rows = order[first:last]

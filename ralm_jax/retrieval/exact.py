@@ -44,7 +44,10 @@ class Exact:
         return lambda: (np.asarray(ids), np.asarray(scores))
 
     def queue(self, queries: jax.Array | np.ndarray, k: int) -> tuple[jax.Array, jax.Array]:
-        """As `search`, but what is found stays on the devices: ids and scores [B,k] on each."""
+        """As `search`, but what is found stays on the devices: ids and scores [B,k] on each.
+
+        Where vectors stay mapped it is there when this returns.
+        """
         if self._served is None:
             raise ValueError("search before the first publish")
         if isinstance(self._served, np.memmap):
@@ -104,7 +107,8 @@ def mapped(
     ids, scores = (np.concatenate(each, axis=1) for each in zip(*best, strict=True))
     # Of equal scores the lower id comes first, and what is none comes last.
     order = np.lexsort((ids, -scores))[:, :k]
-    return tuple(jnp.asarray(np.take_along_axis(x, order, axis=1)) for x in (ids, scores))  # pyrefly: ignore
+    best_ids, best_scores = (np.take_along_axis(x, order, axis=1) for x in (ids, scores))
+    return jnp.asarray(best_ids), jnp.asarray(best_scores)
 
 
 class Rounded:

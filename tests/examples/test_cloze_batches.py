@@ -150,19 +150,17 @@ def test_in_warm_up_the_own_passage_is_always_there_once():
 
 
 def test_what_a_passage_needs_by_hand():
-    # One sentence of 4 wordpieces asks; three are special.
+    """One sentence of 4 wordpieces asks; three are special."""
     one = dataclasses.replace(CORPUS, sentences=CORPUS.sentences[-1:])
 
     def needed(corpus, titles, query=20, joint=99):
-        lengths = Lengths(query=query, passage=20, joint=joint)
-        return cloze_batches.needed(corpus, lengths, titles=titles).tolist()
+        return cloze_batches.needed(corpus, Lengths(query, 20, joint), titles=titles).tolist()
 
     assert needed(one, titles=False) == [12 + 4 + 3, 4 + 4 + 3]
     assert needed(one, titles=False, query=5) == [12 + 3 + 3, 4 + 3 + 3]
     assert needed(one, titles=True, joint=18) == [18, 11]
     long = dataclasses.replace(one, lengths=np.array([[6, 7], [0, 4]], np.uint16))
     assert needed(long, titles=True) == [7 + 6 + 3, 11]
-    # Any of 3, 7, 2 and 4, drawn for each passage.
     many = dataclasses.replace(CORPUS, lengths=np.array([[0, 10]] * 99, np.uint16))
     assert set(needed(many, titles=False)) == {10 + 3 + n for n in (2, 3, 4, 7)}
 
