@@ -3,6 +3,9 @@
 import ast
 import inspect
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ralm_jax"
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
+
+# Libraries that few need may be missing.
+IMPORTING = """
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name.split(".")[0] in ("ralm_jax", "experiments"):
+            raise
+"""
 
 # A file imports from its own line of this list and from the lines above it.
 ORDER = [
@@ -21,6 +35,7 @@ ORDER = [
         "ending",
         "errors",
         "batches",
+        "bm25s_without_jax",
         "former_names",
         "json_text",
         "names",
@@ -125,6 +140,22 @@ def test_imports_follow_the_order_of_rooms():
 
 def test_no_imports_form_a_circle():
     assert circle(graph()) == []
+
+
+def test_imports_take_hold_of_no_device():
+    """A process that does has three quarters of a GPU's memory, and a TPU serves no second one."""
+    modules = [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for folder in (PACKAGE, ROOT / "experiments")
+        for file in sorted(folder.rglob("*.py"))
+        if file.name not in ("__init__.py", "__main__.py")
+    ]
+    assert "ralm_jax.lexical.index" in modules and "experiments.bench.step" in modules
+    # Without such a platform, JAX raises as soon as it is asked for its devices.
+    there = {**os.environ, "JAX_PLATFORMS": "none_such", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", IMPORTING, *modules]
+    done = subprocess.run(command, env=there, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_arrow_against_the_order_and_a_circle_are_found():

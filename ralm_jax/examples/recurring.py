@@ -9,9 +9,9 @@ import dataclasses
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from bm25s.stopwords import STOPWORDS_EN_PLUS
 
 from ralm_jax import settings
+from ralm_jax.bm25s_without_jax import STOPWORDS_EN_PLUS
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.errors import UserError
 from ralm_jax.examples import cloze_batches

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 
+from ralm_jax.bm25s_without_jax import bm25s
 from ralm_jax.metrics.qa import words
 from ralm_jax.terminal import watched
 
@@ -35,13 +35,23 @@ class Bm25:
           ids int32 [Q, k], best first, and scores float32 [Q, k]. Where fewer than k passages share
           a word with the question, ids are -1 and scores 0.
         """
-        passages = self._index.scores["num_docs"]
-        depth = min(k, passages)
-        terms = [_terms(question) for question in questions]
-        ids, scores = self._index.retrieve(terms, k=depth, show_progress=False)
-        ids = np.where(scores > 0, ids, -1).astype(np.int32)
-        beyond = ((0, 0), (0, k - depth))
-        return np.pad(ids, beyond, constant_values=-1), np.pad(scores, beyond)
+        ids = np.full((len(questions), k), -1, np.int32)
+        scores = np.zeros((len(questions), k), np.float32)
+        for row, question in enumerate(questions):
+            of_all = self._index.get_scores_from_ids(self._index.get_tokens_ids(_terms(question)))
+            best = _best(of_all, k)
+            ids[row, : len(best)], scores[row, : len(best)] = best, of_all[best]
+        return ids, scores
+
+
+def _best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Scores [N] -> rows of the k best above 0, best first; of equal ones the lower row comes first."""
+    rows = np.flatnonzero(scores > 0)
+    if len(rows) > k:
+        # Those beyond the k-th are not worth sorting.
+        least = np.partition(scores[rows], -k)[-k]
+        rows = rows[scores[rows] >= least]
+    return rows[np.argsort(-scores[rows], kind="stable")[:k]]
 
 
 def _terms(text: str) -> list[str]:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import bm25s
 import numpy as np
 
 from ralm_jax import cache, checksums, json_text
+from ralm_jax.bm25s_without_jax import bm25s
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.lexical.bm25 import K1, B
 from ralm_jax.terminal import say

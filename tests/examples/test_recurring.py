@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from bm25s.stopwords import STOPWORDS_EN_PLUS
 
+from ralm_jax.bm25s_without_jax import STOPWORDS_EN_PLUS
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.errors import UserError

@@ -39,6 +39,19 @@ def test_more_asked_than_there_is():
     assert set(ids[0].tolist()) == {1, 2, -1}
 
 
+def test_the_best_are_those_of_a_whole_sort_and_equals_keep_their_order():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefg"), 4)) for _ in range(300)]
+    of_all, scores = Bm25(texts).search(["a b", "g"], len(texts))
+    # Of few words there are many alike, before the tenth and behind it.
+    assert (np.diff(scores) == 0).sum() > 100
+    for row, best in zip(of_all, scores, strict=True):
+        order = list(zip(-best[row >= 0], row[row >= 0], strict=True))
+        assert order == sorted(order)
+    for k in (1, 10, 11, 150):
+        assert Bm25(texts).search(["a b", "g"], k)[0].tolist() == of_all[:, :k].tolist()
+
+
 @pytest.mark.parametrize(("question", "first"), [("london?", 2), ("日本の首都", 3), ("VIENNA", 0)])
 def test_case_punctuation_and_script(question, first):
     assert Bm25(TEXTS).search([question], 1)[0].tolist() == [[first]]
