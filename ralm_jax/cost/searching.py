@@ -1,8 +1,8 @@
 """How stages find their passages: by which searcher, in what memory, and which would be quicker.
 
-Nothing runs. Exact search takes as long as its products at the peak of the devices, or as reading the table
-and, on a GPU, writing and reading the scores, whichever is longer. ScaNN takes as long for each code that it
-scores as was measured on one core.
+Nothing runs. Exact search takes as long as its products at the peak of the devices, or as reading the table,
+whichever is longer; on a GPU as finding the best of the scores, which takes longer than either. ScaNN takes
+as long for each code that it scores as was measured on one core.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,10 @@ SCANN_SECONDS, SCANN_BYTES = 21.47e-3 / (64 * 73_580 * 128), 408e6 / (180_000 * 
 # serves, and 7.0 at the most while it builds (bench/deep_search.json).
 TREE_SECONDS, TREE_BYTES = 0.842 / (64 * 13_353_718 * 128), 12.5 * GIB / (13_353_718 * 128)
 ITEMSIZE = {"exact": 4, "rounded": 2}
+# For each score, to find the best 8: on an H200, 220 ms for 512 queries among 13,353,718 x 128, or 357 ms
+# where 16 are found in bfloat16 and scored again (bench/device_search.json). And its bytes a second.
+GPU_SECONDS = {"exact": 0.220 / (512 * 13_353_718), "rounded": 0.357 / (512 * 13_353_718)}
+GPU_BANDWIDTH = 4.8e12
 
 
 class Search(NamedTuple):
@@ -108,8 +112,10 @@ def exact_seconds(asked: Search, chip: Chip, exactly: str) -> float:
     """Of a step, on all devices of a machine."""
     scores = float(asked.queries) * asked.passages
     table = float(asked.passages) * asked.width * ITEMSIZE[exactly]
-    moved = table + (8 * scores if chip.platform == "cuda" else 0)
-    return max(2 * scores * asked.width / chip.peak, moved / chip.bandwidth) / chip.devices
+    needs = [2 * scores * asked.width / chip.peak, table / chip.bandwidth]
+    if chip.platform == "cuda":
+        needs.append(scores * GPU_SECONDS[exactly] * GPU_BANDWIDTH / chip.bandwidth)
+    return max(needs) / chip.devices
 
 
 def scann_seconds(asked: Search) -> float:
@@ -154,8 +160,9 @@ def _gib(n: float) -> str:
 
 
 ASSUMED = (
-    f"exact search, by arithmetic: accelerators find {RESCORED} k passages in bfloat16, for as long as "
-    "products take at the peak, or reading the vectors and, on a GPU, writing and reading the scores",
+    f"exact search: accelerators find {RESCORED} k passages in bfloat16; a TPU by arithmetic, for as long as "
+    "products take at the peak or reading the vectors; a GPU for as long as was measured on an H200 for 8 of "
+    "13,353,718 passages, by bytes a second",
     "ScaNN: as long and as much memory for each passage as on a busy core that was measured, over 73,580 "
     f"passages or, from {TREE_FROM:,} on, over 13,353,718; building it is not counted",
 )

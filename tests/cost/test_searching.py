@@ -33,11 +33,12 @@ def on(name, passages=WIKIPEDIA, **changed):
 
 
 def test_exact_search_of_wikipedia_by_hand():
-    """accelerators.md: 1.75 TFLOP, 3.42 GB, 27.3 GB of scores that a GPU writes and reads."""
+    """1.75 TFLOP and 3.42 GB. An H200 of 4.8 TB/s took 357 ms; other GPUs go by their bandwidth."""
     v5e, l4 = on("v5e-8", index="exact"), on("l4", index="exact")
     assert v5e["searcher"] == l4["searcher"] == "exact"
     assert v5e["seconds"]["exact"] == pytest.approx(1.75e12 / 197e12 / 8, rel=0.01)
-    assert l4["seconds"]["exact"] == pytest.approx((3.42e9 + 2 * 27.3e9) / 0.30e12, rel=0.01)
+    assert l4["seconds"]["exact"] == pytest.approx(0.357 * 4.8 / 0.30, rel=0.01)
+    assert on("h200", index="exact")["seconds"]["exact"] == pytest.approx(0.357)
     # The version that serves and the next one; whole blocks on each device.
     assert l4["device_bytes"] == pytest.approx(2 * 3.42e9, rel=0.001)
     assert v5e["device_bytes"] == pytest.approx(2 * 3.42e9 / 8, rel=0.002)
