@@ -40,7 +40,9 @@ EXTRAS = {
     # pypdf and selectolax, as in `documents`; what `serve` has, since a server's contracts are cheap to test
     # and easy to break; httpx2, which Starlette's test client is made of and huggingface-hub brings anyway
     "test": [
-        *("pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "pyrefly>=1.0"),
+        *("pytest>=8.3", "pytest-xdist>=3.6"),
+        # Of one release each: what the next one finds or formats otherwise fails nobody's checkout.
+        *("ruff>=0.17,<0.18", "pyrefly>=1.5,<1.6"),
         *("pypdf>=5", "selectolax>=0.4"),
         # Input that nobody thinks of, against every parser and reader; it brings one small package.
         "hypothesis>=6.130",

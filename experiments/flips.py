@@ -22,7 +22,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +98,7 @@ def _searched(home: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _cached_in(home: Path) -> Iterator[None]:
+def _cached_in(home: Path) -> Generator[None]:
     """The cache of what lies in a folder."""
     usual, cache.folder = cache.folder, lambda: home / "cache"
     try:

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Link(NamedTuple):
 
 
 @contextlib.contextmanager
-def joined(rate: str) -> Iterator[Link]:
+def joined(rate: str) -> Generator[Link]:
     """Raises OSError or CalledProcessError where this user may not make networks."""
     own = os.getpid()
     link = Link((f"ralm{own}a", f"ralm{own}b"), (f"r{own}a", f"r{own}b"))

@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from ralm_jax.errors import UserError
@@ -64,7 +64,7 @@ def _drop_oldest(place: Path) -> None:
 
 
 @contextlib.contextmanager
-def adding(place: Path) -> Iterator[Path]:
+def adding(place: Path) -> Generator[Path]:
     """A folder to write to, which becomes `place` by one rename once it is whole.
 
     Processes that make the same do no harm: the first has it.

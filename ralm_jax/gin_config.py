@@ -16,7 +16,7 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -163,7 +163,7 @@ def _is_of_bindings(function: Callable[..., Any], error: Exception) -> bool:
 @contextlib.contextmanager
 def _explained(
     config: str, about: Callable[[Exception], bool] = lambda error: True
-) -> Iterator[None]:
+) -> Generator[None]:
     """Turns gin's complaint about a binding into one line; it adds the configurable to the message.
 
     about: whether an error is such a complaint.

@@ -11,7 +11,7 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from ralm_jax.errors import UserError, refusal
@@ -20,7 +20,7 @@ _LOCK = ".owner"
 
 
 @contextlib.contextmanager
-def published(out: Path) -> Iterator[Path]:
+def published(out: Path) -> Generator[Path]:
     """A directory to fill; it becomes `out` if that succeeds, and is gone if it does not.
 
     Raises:

@@ -7,14 +7,14 @@ started (`nohup`, a shell's background) goes on ignoring it.
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal() -> Generator[Callable[[], bool]]:
     """Yields a function that tells whether SIGINT, SIGTERM or SIGHUP has come.
 
     A second SIGINT or SIGTERM acts at once.
@@ -40,7 +40,7 @@ class Terminated(BaseException):
 
 
 @contextlib.contextmanager
-def raise_on_signal() -> Iterator[None]:
+def raise_on_signal() -> Generator[None]:
     """Raises Terminated in the main thread at SIGTERM and SIGHUP, so that what is half written is removed."""
 
     def stop(number, frame):
@@ -53,7 +53,7 @@ def raise_on_signal() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def handled(numbers: Iterable[int], handler: Callable[..., None]) -> Iterator[dict[int, Any]]:
+def handled(numbers: Iterable[int], handler: Callable[..., None]) -> Generator[dict[int, Any]]:
     """Handles signals inside, those that are not ignored; yields how each was handled before."""
     before = {}
     # Elsewhere signals are not received.

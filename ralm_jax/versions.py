@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +107,7 @@ def _name(number: int) -> str:
 
 
 @contextlib.contextmanager
-def updating(path: Path) -> Iterator[Path]:
+def updating(path: Path) -> Generator[Path]:
     """An empty folder for the next version, while no other process updates the corpus.
 
     Raises UserError where another does.

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ async def watched(server: Server, working) -> tuple[dict[str, Any], list[float]]
 
 
 @contextlib.asynccontextmanager
-async def held(address: str) -> AsyncIterator[None]:
+async def held(address: str) -> AsyncGenerator[None]:
     """Connections that stay open; every other one has sent the half of a request."""
     url, writers = httpx.URL(address), []
     half = b"POST /ask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"

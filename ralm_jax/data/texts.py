@@ -8,7 +8,7 @@ An update adds records to those before it and leaves them as they are: files are
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def _record(features: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explained(folder: Path) -> Generator[None]:
     """Of a damaged dataset, TFDS and its readers raise whatever they meet."""
     try:
         yield
@@ -179,7 +179,7 @@ def _shards(before: Path | None) -> tuple[int, list[int], list[Path]]:
 
 
 @contextlib.contextmanager
-def _record_writer(file: Path) -> Iterator[Any]:
+def _record_writer(file: Path) -> Generator[Any]:
     from array_record.python.array_record_module import ArrayRecordWriter
 
     try:

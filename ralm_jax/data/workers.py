@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -73,7 +73,7 @@ def _cut(
 
 
 @contextlib.contextmanager
-def _sendable(cutting: CutterMaker) -> Iterator[CutterMaker]:
+def _sendable(cutting: CutterMaker) -> Generator[CutterMaker]:
     """The same with its tagger in a file beside the vocabulary, while the block runs.
 
     What is sent must fit a pipe (64 KiB): a worker that ends before it has read all of more, as where a
@@ -116,7 +116,7 @@ def _in_processes(
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def _interrupts_blocked() -> Generator[None]:
     """Processes started within inherit the mask: what ends the group is for their parent, which ends them."""
     ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Parts:
 
 
 @contextlib.contextmanager
-def staged(out: Path, about: dict[str, Any]) -> Iterator[Parts]:
+def staged(out: Path, about: dict[str, Any]) -> Generator[Parts]:
     """The parts of `out`, with those that an earlier process left of the same work; removed at the end.
 
     Where the block fails, parts stay for the next process, if there are any.

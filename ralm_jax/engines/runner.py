@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ def chosen(runner: str | None, options: Sequence[str] = ()) -> Runner | None:
 
 
 @contextlib.contextmanager
-def _unwarned() -> Iterator[None]:
+def _unwarned() -> Generator[None]:
     """While it is imported, Beam warns of packages for Google's cloud that are not there."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -126,7 +126,7 @@ class _WorkerKilled(BaseException):
 
 
 @contextlib.contextmanager
-def _ended_with_a_worker() -> Iterator[None]:
+def _ended_with_a_worker() -> Generator[None]:
     """The direct runner waits for ever for a process that was killed; the thread that had started it knows.
 
     Raises UserError then, where this is the main thread. However the block ends, no process stays.
@@ -184,7 +184,7 @@ def _end_workers() -> None:
 
 
 @contextlib.contextmanager
-def _logged(file: Path) -> Iterator[None]:
+def _logged(file: Path) -> Generator[None]:
     """Standard error goes to a file: the direct runner and its processes tell each step there."""
     sys.stderr.flush()
     before = os.dup(2)
@@ -199,7 +199,7 @@ def _logged(file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reported(folder: Path, number: int) -> Iterator[None]:
+def reported(folder: Path, number: int) -> Generator[None]:
     """In a worker: leaves a UserError of the block where `run` finds that of the least number."""
     try:
         yield

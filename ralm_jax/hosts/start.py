@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +99,7 @@ def found() -> Cluster | None:
 
 
 @contextlib.contextmanager
-def joined(cluster: Cluster | None, patience: float = PATIENCE) -> Iterator[None]:
+def joined(cluster: Cluster | None, patience: float = PATIENCE) -> Generator[None]:
     """The block runs as one of the processes of a cluster; without one, or alone in it, as ever.
 
     With others, whatever ends the block with an error ends this process, and all of them.

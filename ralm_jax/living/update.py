@@ -7,7 +7,7 @@ an update changes nothing. Passages stay in their order, and new ones stand behi
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +103,7 @@ def update(
 
 
 @contextlib.contextmanager
-def _source(source: str | None, columns: Columns) -> Iterator[Source | None]:
+def _source(source: str | None, columns: Columns) -> Generator[Source | None]:
     if source is None:
         yield None
         return

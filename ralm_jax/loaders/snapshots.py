@@ -15,7 +15,7 @@ import errno
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -137,7 +137,7 @@ def waiting(run: Path) -> Iterator[Snapshot]:
 
 
 @contextlib.contextmanager
-def claimed(snapshot: Snapshot) -> Iterator[bool]:
+def claimed(snapshot: Snapshot) -> Generator[bool]:
     """Whether this job is to embed it; another one may be writing there."""
     try:
         with open(snapshot.root / JOBS, "ab") as file:
@@ -148,7 +148,7 @@ def claimed(snapshot: Snapshot) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def at_work(run: Path) -> Iterator[None]:
+def at_work(run: Path) -> Generator[None]:
     """Says to a training, while the block runs, that there is an indexing job."""
     with open(run / JOBS, "ab") as file:
         _lock(file, fcntl.LOCK_SH)

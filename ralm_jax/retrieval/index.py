@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Generator, Iterable, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -139,7 +139,7 @@ class Writer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _whole(self) -> Generator[None]:
         """Whatever goes wrong inside, no part of the version stays on disk."""
         try:
             with _disk_full_is_said(self.step, self.shape):
@@ -291,7 +291,7 @@ def _checksum(vectors: np.ndarray, rows: int = 1 << 16) -> int:
 
 
 @contextlib.contextmanager
-def _disk_full_is_said(step: int, shape: tuple[int, int]) -> Iterator[None]:
+def _disk_full_is_said(step: int, shape: tuple[int, int]) -> Generator[None]:
     try:
         yield
     except OSError as error:

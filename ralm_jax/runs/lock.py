@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from ralm_jax.errors import UserError
@@ -17,7 +17,7 @@ LOCK = ".owner"
 
 
 @contextlib.contextmanager
-def owned(run: Path) -> Iterator[None]:
+def owned(run: Path) -> Generator[None]:
     """Owns a run while the block runs; makes its folder where there is none.
 
     Raises:

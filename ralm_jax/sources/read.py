@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +134,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 @contextlib.contextmanager
-def opened(source: str | Sequence[str], columns: Columns = USUAL) -> Iterator[Source]:
+def opened(source: str | Sequence[str], columns: Columns = USUAL) -> Generator[Source]:
     """A source that can be read more than once: standard input, named -, is copied to a file meanwhile.
 
     Raises UserError as `recognise` does.

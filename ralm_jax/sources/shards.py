@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from ralm_jax.errors import UserError
@@ -85,7 +85,7 @@ def _check_whole(names: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def local(name: str) -> Iterator[Path]:
+def local(name: str) -> Generator[Path]:
     """A file as one of this machine; what lies in a store is copied to a temporary folder meanwhile.
 
     A UserError of the block names the file as it was given.
@@ -108,7 +108,7 @@ def local(name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _said(address: str) -> Iterator[None]:
+def _said(address: str) -> Generator[None]:
     """Whatever goes wrong with a store is one line: its packages raise errors of their own kinds."""
     try:
         yield

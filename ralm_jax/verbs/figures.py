@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,7 +16,7 @@ Write = Callable[[Any], None]
 
 
 @contextlib.contextmanager
-def figures(file: str | None) -> Iterator[Write]:
+def figures(file: str | None) -> Generator[Write]:
     """What writes figures to a file, or to nothing.
 
     With "-" they have standard output to themselves: what a person reads goes to standard error.

@@ -4,7 +4,7 @@ It reads sequence lengths instead of a mask, which is the same: what pads a text
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -42,7 +42,7 @@ def fused(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, b
 
 
 @contextlib.contextmanager
-def lowering() -> Iterator[None]:
+def lowering() -> Generator[None]:
     """Traces what cuDNN computes where cuDNN is not, to count or compile it: JAX asks for its version."""
     # Private, and so imported by none that does not need it.
     from jax._src.cudnn import fused_attention_stablehlo
