@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     arguments = parser(VERBS).parse_args(argv)
+    # Of the command alone: a program of one's own may train after it has imported.
+    if argv is None and arguments.verb in LEAVES and not getattr(arguments, "probe", False):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     memory.keep_freed()
     cache.keep_programs()
     for option in ("json", "predictions", "each"):
@@ -88,6 +91,10 @@ VERBS = {
     "doctor": machine.doctor,
     "completion": machine.completion,
 }
+
+# What needs no accelerator, and may run beside a training that holds it: a TPU serves one process alone. So
+# does the compiler of a GPU that is not here, which otherwise looks for CUDA.
+LEAVES = (training.estimate, texts.import_, texts.export, texts.push)
 
 if __name__ == "__main__":
     sys.exit(main())

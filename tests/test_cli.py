@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 
 import compiling
 import gin
@@ -48,6 +51,28 @@ def fails(capsys, argv) -> str:
     said = capsys.readouterr().err
     assert said.startswith("ralm: ") and said.count("\n") == 1, said
     return said
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "on"),
+    [
+        ("", "estimate --config nowhere.gin", "cpu"),
+        ("", "import nowhere --out run", "cpu"),
+        ("", "export --run nowhere --to transformers --out folder", "cpu"),
+        ("", "estimate --config nowhere.gin --probe", None),
+        ("", "evaluate --run nowhere --questions none", None),
+        # A program that calls `main` itself may train afterwards.
+        ("sys.argv[1:]", "import nowhere --out run", None),
+    ],
+)
+def test_what_needs_no_accelerator_leaves_it_to_others(given, words, on):
+    code = (
+        f"import sys; sys.argv[1:] = {words.split()}\nfrom ralm_jax.cli import main\nmain({given})"
+    )
+    code += "\nimport jax; print(jax.config.jax_platforms)"
+    there = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == str(on), done.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
