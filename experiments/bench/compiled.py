@@ -9,6 +9,9 @@ those of the formula, and what is left of the device's memory.
 Writes experiments/results/bench/compiled.json after each stage, and goes on where it stopped: what it has
 already is compiled again with --again alone, or where "auto" now chooses another microbatch; the formula is
 traced anew. A configuration without a model of its own has the sizes of MiniLM-L6.
+
+With --corpus the joint stage is compiled once more, as it reads the texts of a prepared corpus: sorted by
+length and in parts, and whole where a group does not fit them.
 """
 
 import argparse
@@ -24,6 +27,9 @@ from typing import Any
 from experiments.record import RESULTS, commit
 from ralm_jax import gin_config
 from ralm_jax.cost import ahead, chips, fitting, residuals
+from ralm_jax.data.corpus import Corpus, open_corpus
+from ralm_jax.examples import cloze_batches
+from ralm_jax.losses import microbatch
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.training.initialize import computing
 from ralm_jax.training.schedule import Stage
@@ -59,31 +65,47 @@ def given(config: str, changes: list[str]) -> dict[str, Any]:
         return gin_config.pretraining(str(whole), changes)
 
 
-def measured(model: Ralm, stage: Stage, chip: chips.Chip, before: dict[str, Any]) -> dict[str, Any]:
+def measured(
+    model: Ralm,
+    stage: Stage,
+    chip: chips.Chip,
+    before: dict[str, Any],
+    corpus: Corpus | None = None,
+) -> dict[str, Any]:
     """One stage by the compiler and by the formula, in bytes of each device.
 
     before: what was found before; its program is not compiled again.
+    corpus: whose texts are read in parts.
     """
     rows = stage.schedule.batch // chip.devices
     need = residuals.need(model, stage)
     asked = getattr(stage.task, "microbatch_size", None)
     few = fitting.most(need, rows, chip.memory) if asked == "auto" else asked or rows
     formula = need.memory(rows, few)
+    how = {} if corpus is None else {"part_widths": part_widths(stage, corpus, few)}
     if before.get("read_at_a_time") == few:
         found: dict[str, Any] = {name: before[name] for name in ("date", "commit", "compiler")}
     else:
-        compiled = ahead.compiled(model, residuals.read_at_a_time(stage, few), chip, rows)
+        compiled = ahead.compiled(model, residuals.read_at_a_time(stage, few), chip, rows, **how)
         today = datetime.date.today().isoformat()
         found = {"date": today, "commit": commit(), "compiler": compiled._asdict()}
     most = found["compiler"]["most"]
     return {
         "queries_of_a_device": rows,
         "read_at_a_time": few,
+        **how,
         **found,
         "formula": {**formula._asdict(), "total": formula.total},
         "formula_by_compiler": round(formula.total / most, 3),
         "share_left": round(1 - most / chip.memory, 3),
     }
+
+
+def part_widths(stage: Stage, corpus: Corpus, few: int) -> tuple[int, ...]:
+    """Of groups of so many queries with their candidates, as on an accelerator."""
+    task: Any = stage.task
+    needed = cloze_batches.needed(corpus, task.lengths, titles=not task.freeze_retriever)
+    return microbatch.part_widths(needed, few * (task.candidates - 1), task.lengths.joint)
 
 
 def versions() -> dict[str, str]:
@@ -113,7 +135,9 @@ def main() -> None:
     parser.add_argument("--configs", default=",".join(DEVICES))
     parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE'")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--corpus", type=Path)
     arguments = parser.parse_args()
+    corpus = arguments.corpus and open_corpus(arguments.corpus)
     for config in arguments.configs.split(","):
         chip = chips.chip(DEVICES[config])
         about = given(config, arguments.set)
@@ -127,12 +151,17 @@ def main() -> None:
             "memory_bytes": chip.memory,
             "attention": model.reader_config.attention,
         }
-        for stage in about["stages"]:
-            before = {} if arguments.again else record["stages"].get(stage.name, {})
-            record["stages"][stage.name] = found = measured(model, stage, chip, before)
+        programs: list[tuple[str, Stage, Corpus | None]]
+        programs = [(stage.name, stage, None) for stage in about["stages"]]
+        if corpus:
+            *_, (last, stage, _) = programs
+            programs.append((f"{last}, in parts", stage, corpus))
+        for program, stage, texts in programs:
+            before = {} if arguments.again else record["stages"].get(program, {})
+            record["stages"][program] = found = measured(model, stage, chip, before, texts)
             write(name, record)
             left, ratio = found["share_left"], found["formula_by_compiler"]
-            print(f"{name} {stage.name}: {left:.0%} left; formula / compiler {ratio}", flush=True)
+            print(f"{name} {program}: {left:.0%} left; formula / compiler {ratio}", flush=True)
 
 
 if __name__ == "__main__":

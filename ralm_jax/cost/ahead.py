@@ -81,13 +81,16 @@ class Compiled(NamedTuple):
 
 
 @attention.lowering()
-def compiled(model: Ralm | OpenQA, stage: Stage, chip: Chip, rows: int) -> Compiled:
+def compiled(model: Ralm | OpenQA, stage: Stage, chip: Chip, rows: int, **how: Any) -> Compiled:
     """The pmapped step of a stage, `rows` queries a device, for all devices of the chip.
+
+    how: more for the loss of the stage, such as `part_widths`.
 
     Raises UserError where its compiler is not installed.
     """
     devices = _devices(chip)
-    step = functools.partial(train_step, loss=stage.task.loss(model))
+    loss = functools.partial(stage.task.loss(model), **how)
+    step = functools.partial(train_step, loss=loss)
     batch = shapes.batch(model, stage, rows, len(devices))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype), batch)
     key = jax.eval_shape(lambda: jax.random.key(0))

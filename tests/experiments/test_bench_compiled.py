@@ -30,6 +30,24 @@ def test_a_tenth_is_to_spare_and_the_formula_is_near(config, name):
     assert 0.85 <= stage["formula"]["total"] / most <= 1.15
 
 
+def test_the_texts_of_a_corpus_are_read_in_parts(monkeypatch, tiny):
+    made = []
+
+    def compiling(model, stage, chip, rows, part_widths):
+        made.append(part_widths)
+        return ahead.Compiled(1, 2, 3, 3, 80.0, 1.0)
+
+    monkeypatch.setattr(ahead, "compiled", compiling)
+    monkeypatch.setattr(residuals, "need", lambda model, stage: NEED)
+    given = compiled.given("runs/warm_l4.gin", [])
+    chip = chips.chip("l4")._replace(memory=NEED.memory(64, 16).total / fitting.FILLED + 1)
+    found = compiled.measured(given["model"], given["stages"][-1], chip, {}, tiny.corpus)
+    (widths,) = made
+    # These passages are much shorter than what is read at the most.
+    assert found["part_widths"] == widths and widths == tuple(sorted(widths))
+    assert 0 < widths[0] < widths[-1] < given["stages"][-1].task.lengths.joint
+
+
 def test_a_program_is_compiled_once(monkeypatch):
     """Again where another microbatch is chosen; the formula is traced anew each time."""
     made = []
