@@ -86,7 +86,7 @@ def search(model: Ralm | OpenQA, stage: Stage, passages: int) -> Search | None:
         return None
     tables = 1 if isinstance(task.refresh, Frozen) else 2
     sizes = stage.schedule.batch, passages, model.embedding
-    return Search(stage.name, task.index, *sizes, task.index_threads, tables)
+    return Search(stage.name, task.index, *sizes, task.index_threads or 1, tables)
 
 
 def on_chip(asked: Search, chip: Chip, filled: float) -> dict[str, Any]:
@@ -163,6 +163,7 @@ ASSUMED = (
     f"exact search: accelerators find {RESCORED} k passages in bfloat16; a TPU by arithmetic, for as long as "
     "products take at the peak or reading the vectors; a GPU for as long as was measured on an H200 for 8 of "
     "13,353,718 passages, by bytes a second",
-    "ScaNN: as long and as much memory for each passage as on a busy core that was measured, over 73,580 "
-    f"passages or, from {TREE_FROM:,} on, over 13,353,718; building it is not counted",
+    "ScaNN, on one core unless index_threads says more: as long and as much memory for each passage as on a "
+    f"busy core that was measured, over 73,580 passages or, from {TREE_FROM:,} on, over 13,353,718; without "
+    "building it",
 )

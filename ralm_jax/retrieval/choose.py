@@ -1,5 +1,6 @@
 """Which searcher serves a corpus: exact search on the devices while it is small, ScaNN beyond that."""
 
+import os
 from typing import Literal
 
 import jax
@@ -29,13 +30,22 @@ def given(kind: Kind) -> Kind:
     return "exact" if kind == "auto" and not has_scann() else kind
 
 
+def spare_cores(platform: str) -> int:
+    """Cores for the search while devices of that platform wait for it: one where they are the CPU itself,
+    which embeds and learns meanwhile, and else all but one."""
+    if platform == "cpu":
+        return 1
+    allowed = getattr(os, "sched_getaffinity", None)
+    return max(1, (len(allowed(0)) if allowed else os.cpu_count() or 1) - 1)
+
+
 def choose(
     passages: int,
     kind: Kind = "auto",
     *,
     width: int,
     k: int = 8,
-    threads: int = 1,
+    threads: int | None = None,
     tables: int = 2,
     held: int | None = None,
 ) -> Searcher:
@@ -47,16 +57,17 @@ def choose(
         more on accelerators is in bfloat16 and in float32 among the best; see `exact.Rounded`.
       width: E.
       k: how many passages each search asks for. Recall@k is reported at every publish; ScaNN reaches 0.98.
-      threads: cores that the ScaNN process may use.
+      threads: cores that the ScaNN process may use; None: see `spare_cores`.
       tables: versions that devices hold at a time: the one served, and the next where there is one.
       held: passages that this process holds of them; None for all.
 
     Raises:
       UserError: ScaNN is needed and is not installed, or the devices have no room for exact search.
     """
-    found = form(passages, given(kind), jax.local_devices()[0].platform)
+    platform = jax.local_devices()[0].platform
+    found = form(passages, given(kind), platform)
     if found == "scann":
-        return ScannProcess(ScannConfig(k=k, threads=threads))
+        return ScannProcess(ScannConfig(k=k, threads=threads or spare_cores(platform)))
     held = passages if held is None else held
     check_room(held, width, jnp.float32 if found == "exact" else jnp.bfloat16, tables)
     return Exact(passages) if found == "exact" else Rounded(k)

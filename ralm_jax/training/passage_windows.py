@@ -53,7 +53,7 @@ class PassageWindows:
     lexical_weight: Rate = 15.0
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
-    index_threads: Count = 1
+    index_threads: Count | None = None
     teaches: bool = False
     teacher_weight: Rate = 5.0
     train_passages: bool = True

@@ -123,7 +123,7 @@ class Realm:
       own_passage: the query's own passage is a candidate, rather than excluded.
       passages_every: steps from one that embeds its candidates, so that passages learn, to the next; in the
         others they are known by the newest vectors there are, and queries and the reader learn.
-      index_threads: cores for ScaNN's process.
+      index_threads: cores for ScaNN's process; None: see `choose`.
       microbatch_size: queries a device reads at a time; None: all, on a CPU as few as fit its cache; "auto":
         as None, and on an accelerator as many as its memory holds.
     """
@@ -141,7 +141,7 @@ class Realm:
     passages_every: Count = 1
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
-    index_threads: Count = 1
+    index_threads: Count | None = None
     microbatch_size: microbatch.Microbatch = None
 
     def __post_init__(self):
@@ -252,7 +252,7 @@ class OpenQuestions:
     train_passages: bool = False
     refresh: Policy = FROZEN
     index: Literal["auto", "exact", "scann"] = "auto"
-    index_threads: Count = 1
+    index_threads: Count | None = None
     microbatch_size: microbatch.Microbatch = None
     widths: tuple[int, ...] = ()
     distil: Callable | None = None

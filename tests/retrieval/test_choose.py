@@ -1,6 +1,8 @@
 """Which searcher serves, and that the interface knows nothing of those who implement it."""
 
 import ast
+import importlib
+import types
 from pathlib import Path
 
 import jax
@@ -10,6 +12,7 @@ from ralm_jax.errors import UserError
 from ralm_jax.retrieval import scann_process, searcher
 from ralm_jax.retrieval.choose import EXACT_BELOW, choose, form
 from ralm_jax.retrieval.exact import Exact, Rounded
+from ralm_jax.retrieval.scann_index import ScannConfig
 
 
 def test_few_passages_are_searched_exactly():
@@ -49,6 +52,19 @@ def test_an_accelerator_has_room_or_says_so(monkeypatch):
         choose(3_000_000, "exact", width=128)
     # An index that stays as it is needs half.
     assert isinstance(choose(3_000_000, "exact", width=128, tables=1), Rounded)
+
+
+@pytest.mark.parametrize(
+    ("platform", "cores", "threads"), [("gpu", 16, 15), ("tpu", 1, 1), ("cpu", 16, 1)]
+)
+def test_scann_has_the_cores_that_wait_for_it(monkeypatch, platform, cores, threads):
+    module = importlib.import_module("ralm_jax.retrieval.choose")
+    device = types.SimpleNamespace(platform=platform)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    monkeypatch.setattr(module, "ScannProcess", lambda config: config)
+    assert choose(EXACT_BELOW, "scann", width=8, k=5) == ScannConfig(k=5, threads=threads)
+    assert choose(EXACT_BELOW, "scann", width=8, k=5, threads=3).threads == 3
 
 
 def test_the_interface_imports_no_searcher():
