@@ -167,8 +167,8 @@ def loop_over(
     """
     stage, schedule, progress = part.stage, part.stage.schedule, part.progress
     loss = stage.task.loss(part.run.model, part.run.corpus)
-    skip = schedule.skip_nonfinite > 0
-    step = partition.parallelize(functools.partial(train_step, loss=loss, skip=skip))
+    step = functools.partial(train_step, loss=loss, skip=schedule.skip_nonfinite > 0)
+    step = progress.before_first(partition.parallelize(step))
     key = jax.random.fold_in(jax.random.key(part.run.seed), part.number)
     previous = None
     with contextlib.closing(DeviceIdle()) as idle:

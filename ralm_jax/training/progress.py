@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,19 @@ class Progress:
         # A run that was killed before its first checkpoint has left lines too.
         if self._writer:
             self._recall(self._writer.resume(name, step or -1))
+
+    def before_first(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The step of the stage. Its first call on an accelerator, which may compile for minutes, says so."""
+        told = jax.default_backend() == "cpu"
+
+        def call(*given):
+            nonlocal told
+            if not told:
+                self.say(f"{self._name}: compiling the step, once on this machine")
+                told = True
+            return step(*given)
+
+        return call
 
     def _recall(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """What lines that follow repeat, as those before a run was interrupted say it."""

@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+
 from ralm_jax.retrieval.searcher import Published
 from ralm_jax.runs.writers import metrics_file, read_metrics
 from ralm_jax.training.progress import Progress
@@ -40,3 +42,16 @@ def test_what_lines_repeat_is_taken_up_again(tmp_path):
         "index_recall": 0.5,
         "skipped_steps": 1,
     }
+
+
+def test_an_accelerator_says_once_that_a_step_compiles(tmp_path, monkeypatch, capsys):
+    for platform, lines in (("gpu", 1), ("cpu", 0)):
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        progress = Progress(tmp_path / platform, {})
+        progress.begin("realm", 8, 6, 0)
+        step = progress.before_first(lambda *given: given)
+        capsys.readouterr()
+        assert [step("state", batch) for batch in (1, 2)] == [("state", 1), ("state", 2)]
+        said = capsys.readouterr()
+        assert (said.out + said.err).count("realm: compiling the step") == lines
+        progress.close()
