@@ -20,6 +20,9 @@ from ralm_jax.errors import UserError
 
 # Vectors scored at a time, which bounds the scores in memory to [B, BLOCK].
 BLOCK = 1 << 14
+# Scores of which the greatest is found first. So a CPU's search for 8 passages took 0.7 to 0.8 of its time,
+# with 16 to 512 queries. Groups of 32 gained less, and to look for 100 passages took longer.
+GROUP = 64
 # Of the best that a TPU looks for, the share it is to find.
 APPROXIMATELY = 0.98
 # Of a device's memory, what a table may take before anything else is there.
@@ -203,9 +206,26 @@ def merged(
         how = {"recall_target": APPROXIMATELY, "reduction_input_size_override": among}
         few, where = jax.lax.approx_max_k(scores, few, **how)
     else:
-        few, where = jax.lax.top_k(scores, few)
+        few, where = greatest(scores, few)
     # The best so far stand first, and top_k keeps the order of equals: so -1 outlasts padding.
     scores = jnp.concatenate([best[1], few], axis=1)
     ids = jnp.concatenate([best[0], ids[where]], axis=1)
     scores, where = jax.lax.top_k(scores, k)
     return jnp.take_along_axis(ids, where, axis=1), scores
+
+
+def greatest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """What `top_k` finds in scores [B,n], values and places [B,k]; of equal ones the first come first.
+
+    Whatever is among the k best is in one of the k groups whose greatest are best: of each group that comes
+    before its own, the greatest comes before it as well.
+    """
+    batch, n = scores.shape
+    if n % GROUP or 16 * k * GROUP > n:
+        return jax.lax.top_k(scores, k)
+    groups = scores.reshape(batch, -1, GROUP)
+    # In order again, so that of equals the first stays first.
+    best = jnp.sort(jax.lax.top_k(groups.max(-1), k)[1])
+    among = jnp.take_along_axis(groups, best[..., None], axis=1).reshape(batch, -1)
+    values, where = jax.lax.top_k(among, k)
+    return values, jnp.take_along_axis(best, where // GROUP, axis=1) * GROUP + where % GROUP

@@ -95,3 +95,22 @@ def test_a_table_without_room_is_refused_before_it_is_made(monkeypatch):
         match=r"20,000,000 passages of 384 .* take 30.7 GB of each of 1 devices of 16.0 GB",
     ):
         sharded.check_room(20_000_000, 384, jnp.bfloat16, 2)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "grouped"),
+    [(8192, 1, True), (8192, 8, True), (8192, 9, False), (8200, 2, False)],
+)
+def test_the_greatest_are_those_of_top_k_and_equals_keep_their_order(monkeypatch, n, k, grouped):
+    rng = np.random.default_rng(k)
+    scores = rng.integers(0, 40, (50, n)).astype(np.float32)
+    # Rows with nearly nothing, and with nothing.
+    scores[rng.random(scores.shape) < 1 - np.geomspace(1, 1e-4, 50)[:, None]] = -np.inf
+    # One group has all of the best.
+    scores[0, 128:192] = 50 + np.arange(64) % 3
+    wanted = jax.lax.top_k(scores, k)
+    asked, top_k = [], jax.lax.top_k
+    monkeypatch.setattr(jax.lax, "top_k", lambda x, k: asked.append(x.shape[1]) or top_k(x, k))
+    for got, want in zip(sharded.greatest(jnp.asarray(scores), k), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert asked == ([n // 64, 64 * k] if grouped else [n])
