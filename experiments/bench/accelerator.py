@@ -1,12 +1,14 @@
 """The stages of a configuration on an accelerator: seconds, operations a second and memory.
 
     python -m experiments.bench.accelerator [--config runs/pretrain_h100.gin] [--set 'NAME = VALUE; ...']
+        [--corpus CORPUS]
 
 Each stage is trained for a few steps, in a process of its own, on texts that are drawn at random and fill
 their lengths. Its operations a second, counted as `ralm estimate` counts them, stand beside those of a
 product of the shapes of its feed-forward layers; the most memory that it had, beside the formula and the
 compiler. --config and --set may be given several times: each configuration is measured with no change and
-with each change alone, beside those of --always. Runs on a CPU too.
+with each change alone, beside those of --always. With --corpus texts are as long as those of a prepared
+corpus, and are read whole and then no wider than they are; operations are not counted. Runs on a CPU too.
 
 Writes experiments/results/bench/accelerator.json after each stage; a row that is measured anew replaces its
 former one.
@@ -21,7 +23,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,38 +41,52 @@ def stages(config: str, changes: list[str]) -> list[str]:
     return [stage.name for stage in compiled.given(config, changes)["stages"]]
 
 
-def measured(config: str, changes: list[str], name: str, steps: int) -> dict[str, Any]:
+class Asked(NamedTuple):
+    """A stage of a configuration with changes; whether texts of a corpus are read no wider than they are."""
+
+    config: str
+    changes: list[str]
+    stage: str
+    corpus: Path | None = None
+    no_wider: bool = False
+
+
+def measured(asked: Asked, steps: int) -> dict[str, Any]:
     """One stage, in this process, which measures no other."""
     import jax
 
     from ralm_jax.cost import fitting, residuals
     from ralm_jax.training.initialize import computing, has_cudnn
 
-    about = compiled.given(config, changes)
+    about = compiled.given(asked.config, asked.changes)
     model, compute = about["model"], about.get("compute")
     if compute is not None:
         model = computing(model, compute, has_cudnn(compute))
-    (stage,) = (one for one in about["stages"] if one.name == name)
+    (stage,) = (one for one in about["stages"] if one.name == asked.stage)
     stage, _ = fitting.fitted(model, stage)
     rows = stage.schedule.batch // jax.device_count()
     few = getattr(stage.task, "microbatch_size", None) or rows
-    done = operations(model, stage)
-    product = best_product(model, few * getattr(stage.task, "candidates", 1))
-    found = timed(model, stage, rows, steps)
-    second = done / float(np.median(found["seconds"]))
-    return {
+    found = timed(model, stage, rows, steps, asked)
+    second = float(np.median(found["seconds"]))
+    made = {
         "batch": stage.schedule.batch,
         "read_at_a_time": few,
         "attention": model.reader_config.attention,
         "dtype": str(np.dtype(model.reader_config.dtype)),
-        "operations": done,
-        "operations_a_second": second,
-        "best_product": product,
-        "share_of_best_product": round(second / product, 3),
-        "queries_a_second": round(stage.schedule.batch / float(np.median(found["seconds"])), 1),
+        "queries_a_second": round(stage.schedule.batch / second, 1),
         "formula_bytes": residuals.need(model, stage).memory(rows, few).total,
         **found,
     }
+    if asked.corpus is None:
+        done = operations(model, stage)
+        product = best_product(model, few * getattr(stage.task, "candidates", 1))
+        made |= {
+            "operations": done,
+            "operations_a_second": done / second,
+            "best_product": product,
+            "share_of_best_product": round(done / second / product, 3),
+        }
+    return made
 
 
 def operations(model: Ralm, stage: Stage) -> float:
@@ -113,24 +129,25 @@ def best_product(model: Ralm, texts: int) -> float:
     return rate * (1 if jax.default_backend() == "cpu" else jax.device_count())
 
 
-def timed(model: Ralm, stage: Stage, rows: int, steps: int) -> dict[str, Any]:
+def timed(model: Ralm, stage: Stage, rows: int, steps: int, asked: Asked) -> dict[str, Any]:
     """Compiles the very step, and takes it so many times, once more before that."""
     import jax
 
     from ralm_jax import partition
     from ralm_jax.cost import probe, shapes
+    from ralm_jax.data.corpus import open_corpus
     from ralm_jax.models import initial
     from ralm_jax.training import steps as training
 
     devices = jax.device_count()
-    step = partition.parallelize(
-        functools.partial(training.train_step, loss=stage.task.loss(model))
-    )
+    corpus = open_corpus(asked.corpus) if asked.corpus else None
+    loss = stage.task.loss(model, corpus if asked.no_wider else None)
+    step = partition.parallelize(functools.partial(training.train_step, loss=loss))
     params = initial.drawn_params(model, 0)
     state = partition.replicate(training.create_state(params, stage.schedule.optimizer))
-    batch = probe.drawn(
-        shapes.batch(model, stage, rows, devices), devices, np.random.default_rng(0)
-    )
+    rng = np.random.default_rng(0)
+    batch = probe.drawn(shapes.batch(model, stage, rows, devices), devices, rng)
+    batch = probe.as_long_as_those(batch, stage, corpus, rng) if corpus else batch
     begun = time.perf_counter()
     program = step.lower(state, batch, jax.random.key(0)).compile()
     compiling = time.perf_counter() - begun
@@ -162,6 +179,7 @@ def main() -> None:
     parser.add_argument("--config", action="append", default=[])
     parser.add_argument("--set", action="append", default=[], metavar="'NAME = VALUE; ...'")
     parser.add_argument("--always", action="append", default=[], metavar="'NAME = VALUE'")
+    parser.add_argument("--corpus", type=Path)
     parser.add_argument("--stages", default="", help="those alone, such as ict,realm")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -175,17 +193,22 @@ def main() -> None:
             for name in stages(config, changes):
                 if given.stages and name not in given.stages.split(","):
                     continue
-                with context.Pool(1) as alone:
-                    found = alone.apply(measured, (config, changes, name, given.steps))
-                write(given.out, {"config": config, "set": changes, "stage": name, **found})
-                print(config, changes, name, json.dumps(found), flush=True)
+                for no_wider in (False, True) if given.corpus else (False,):
+                    asked = Asked(config, changes, name, given.corpus, no_wider)
+                    with context.Pool(1) as alone:
+                        found = alone.apply(measured, (asked, given.steps))
+                    row = {"config": config, "set": changes, "stage": name}
+                    if given.corpus:
+                        row |= {"texts": given.corpus.name, "no_wider": no_wider}
+                    write(given.out, {**row, **found})
+                    print(config, changes, name, json.dumps(found), flush=True)
 
 
 def write(out: Path, row: dict[str, Any]) -> None:
     """Adds a row, in place of a former one of the same stage."""
-    same = ("config", "set", "stage")
+    same = ("config", "set", "stage", "texts", "no_wider")
     kept = json.loads(out.read_text("utf-8"))["rows"] if out.exists() else []
-    kept = [one for one in kept if any(one[name] != row[name] for name in same)]
+    kept = [one for one in kept if any(one.get(name) != row.get(name) for name in same)]
     made = {
         "command": shlex.join(["python", "-m", "experiments.bench.accelerator", *sys.argv[1:]]),
         "commit": commit(),

@@ -93,7 +93,7 @@ def _timed(model: Ralm | OpenQA, stage: Stage, rows: int, corpus: Corpus | None)
     rng = np.random.default_rng(0)
     batch = drawn(shapes.batch(model, stage, rows, devices), devices, rng)
     if corpus is not None:
-        batch = _as_long_as_those(batch, stage, corpus, rng)
+        batch = as_long_as_those(batch, stage, corpus, rng)
     taken = []
     for _ in range(1 + TIMES):
         begun = time.perf_counter()
@@ -121,7 +121,7 @@ def drawn(shaped: Any, devices: int, rng: np.random.Generator) -> Any:
     return jax.tree.map(one, shaped, is_leaf=lambda x: isinstance(x, Text))
 
 
-def _as_long_as_those(batch: Any, stage: Stage, corpus: Corpus, rng: np.random.Generator) -> Any:
+def as_long_as_those(batch: Any, stage: Stage, corpus: Corpus, rng: np.random.Generator) -> Any:
     """The batch with passages as long as some of a corpus, where a step reads no more than they need."""
     task = stage.task
     if isinstance(batch, ClozeBatch):

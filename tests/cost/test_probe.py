@@ -74,7 +74,7 @@ def test_joint_inputs_are_as_long_as_those_of_the_corpus(tiny):
     rng = np.random.default_rng(0)
     given = probe.drawn(shapes.batch(MODEL, stage(REALM, 64), 64), 1, rng)
     assert (given.joint.tokens > 0).all()
-    made = probe._as_long_as_those(given, stage(REALM, 64), tiny.corpus, rng)
+    made = probe.as_long_as_those(given, stage(REALM, 64), tiny.corpus, rng)
     lengths = (made.joint.tokens > 0).sum(-1)
     needed = cloze_batches.needed(tiny.corpus, LENGTHS, titles=True)
     assert set(lengths.ravel().tolist()) <= set(needed.tolist()) and len(np.unique(lengths)) > 3
@@ -89,7 +89,7 @@ def test_passages_are_as_wide_as_the_longest_of_a_batch(tiny, monkeypatch):
     one = stage(PassageWindows(LENGTHS, shortest=4, longest=9, negatives=2), 4)
     rng = np.random.default_rng(0)
     given = probe.drawn(shapes.batch(MODEL, one, 2), 1, rng)
-    made = probe._as_long_as_those(given, one, tiny.corpus, rng)
+    made = probe.as_long_as_those(given, one, tiny.corpus, rng)
     assert given.passages.tokens.shape == (1, 2, 3, 56)
     assert made.passages.tokens.shape == made.passages.types.shape == (1, 2, 3, 12)
 

@@ -16,7 +16,8 @@ SMALL = [
 
 @pytest.mark.slow
 def test_a_stage_is_measured():
-    found = accelerator.measured("runs/pretrain_h100.gin", SMALL, "realm", steps=2)
+    asked = accelerator.Asked("runs/pretrain_h100.gin", SMALL, "realm")
+    found = accelerator.measured(asked, steps=2)
     assert len(found["seconds"]) == 2 and found["dtype"] == "bfloat16"
     assert found["operations_a_second"] == pytest.approx(
         found["operations"] / np.median(found["seconds"])
@@ -24,12 +25,27 @@ def test_a_stage_is_measured():
     assert 0 < found["share_of_best_product"] < 1 and found["compiler_bytes"] > 0
 
 
+@pytest.mark.slow
+def test_texts_of_a_corpus_are_read_whole_and_no_wider(tiny):
+    asked = accelerator.Asked("runs/pretrain_h100.gin", SMALL, "realm", tiny.corpus.path)
+    found = [accelerator.measured(asked._replace(no_wider=n), steps=1) for n in (False, True)]
+    # The same texts and the same step, but for the order of sums in bfloat16.
+    assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-2)
+    assert all("operations" not in one for one in found)
+
+
 def test_a_row_replaces_its_former_one(tmp_path):
     row = {"config": "a.gin", "set": [], "stage": "ict"}
-    for more in ({"x": 1}, {"x": 2}, {"x": 3, "stage": "realm"}, {"x": 4, "set": ["A = 1"]}):
+    for more in (
+        {"x": 1},
+        {"x": 2},
+        {"x": 3, "stage": "realm"},
+        {"x": 4, "set": ["A = 1"]},
+        {"x": 5, "no_wider": True},
+    ):
         accelerator.write(tmp_path / "out.json", {**row, **more})
     kept = json.loads((tmp_path / "out.json").read_text("utf-8"))["rows"]
-    assert [one["x"] for one in kept] == [2, 3, 4]
+    assert [one["x"] for one in kept] == [2, 3, 4, 5]
 
 
 def test_the_operations_are_those_of_a_step_without_its_search():
