@@ -174,9 +174,9 @@ def _fitted(
     need: residuals.Need, stage: Stage, search: dict[str, Any] | None, each: Chip
 ) -> dict[str, Any]:
     """The most queries at a time that fit by the formula beside what is searched, and what they take."""
-    room = FILLED * each.memory - (search["device_bytes"] if search else 0)
+    room = fitting.filled(each.platform) * each.memory - (search["device_bytes"] if search else 0)
     rows = -(-stage.schedule.batch // each.devices)
-    few = fitting.most(need, rows, room / FILLED)
+    few = fitting.most(need, rows, room, 1.0)
     found = need.memory(rows, few)
     taken = {"rows": rows, "microbatch": few, "fits": found.total <= room}
     taken |= {"total_bytes": found.total, "memory_bytes": found._asdict()}

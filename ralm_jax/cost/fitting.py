@@ -12,16 +12,22 @@ from ralm_jax.models.openqa import OpenQA
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.training.schedule import Stage
 
-# Of a device's memory, so that a tenth is to spare.
-FILLED = 0.9
+# Of a device's memory, so that a tenth is to spare; and what the formula may fill of a TPU's, of which its
+# compiler has taken a tenth more (bench/compiled.json).
+FILLED, FILLED_OF_TPU = 0.9, 0.8
 
 
-def most(need: residuals.Need, rows: int, memory: float) -> int:
-    """The greatest divisor of `rows` that fits when so many are read at a time; 1 where none does."""
+def filled(platform: str) -> float:
+    """The share of its memory that the formula may fill of a device."""
+    return FILLED_OF_TPU if platform == "tpu" else FILLED
+
+
+def most(need: residuals.Need, rows: int, memory: float, share: float = FILLED) -> int:
+    """The greatest divisor of `rows` that fits its share when so many are read at a time; 1 if none does."""
     if not need.grouped:
         return rows
     divisors = (n for n in range(rows, 1, -1) if rows % n == 0)
-    fit = (n for n in divisors if need.memory(rows, n).total <= FILLED * memory)
+    fit = (n for n in divisors if need.memory(rows, n).total <= share * memory)
     return next(fit, 1)
 
 
@@ -37,7 +43,7 @@ def fitted(model: Ralm | OpenQA, stage: Stage) -> tuple[Stage, str | None]:
         return residuals.read_at_a_time(stage, None), None
     rows = stage.schedule.batch // jax.device_count()
     need = residuals.need(model, stage)
-    few = most(need, rows, memory)
+    few = most(need, rows, memory, filled(jax.default_backend()))
     taken = need.memory(rows, few).total / GIB
     said = (
         f"{few} of {rows} queries of a device are read at a time: {taken:.1f} GiB by formula, of "
