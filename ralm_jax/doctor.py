@@ -74,7 +74,7 @@ def table(report: dict[str, Any]) -> str:
         f"machine    {report['cores']} cores{', memory: ' if room else ''}{room}",
     ]
     for device in report["devices"]:
-        size = f", {in_words(device['memory'])}" if device["memory"] else ""
+        size = f", {in_words(device['memory'])} for JAX" if device["memory"] else ""
         lines.append(f"device     {device['kind']} ({device['platform']}){size}")
     versions = (f"{name} {found or 'missing'}" for name, found in report["packages"].items())
     lines.append(f"packages   {', '.join(versions)}")
