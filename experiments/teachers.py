@@ -35,6 +35,9 @@ READS = ["pretrain.pretrain.stages = [@read/schedule.Stage()]", "pretrain.pretra
 TEACHES = ["pretrain.pretrain.stages = [@teach/schedule.Stage()]"]
 CLOZE = ["pretrain.pretrain.stages = [@ict/schedule.Stage()]"]
 CLOZE += ["ICT_STEPS = %WINDOW_STEPS", "ICT_BATCH = %WINDOW_BATCH", "ICT_RATE = %WINDOW_RATE"]
+LIST = ["OVER_BATCH = False"]
+# Over the batch its target is nearly even: among hundreds of passages that are as likely as none, those of a
+# cloze's own list hardly stand out.
 PDIST = ["TEACH_OBJECTIVE = @objectives.perplexity_distillation"]
 ATTENTION = ["TEACH_OBJECTIVE = @objectives.expected_log_likelihood"]
 # {name: (what it is, configurations, changes to them)}
@@ -42,9 +45,10 @@ TEACHERS = {
     "inverse_cloze": ("inverse cloze: a sentence finds its passage", WINDOWS, CLOZE),
     "windows": ("windows find their own passage", WINDOWS, ["WINDOW_TEACHES = False"]),
     "mix": ("start and BM25 rank other passages for windows", WINDOWS, []),
-    "marginal": ("reader: REALM's marginal over the list", READER, ["OVER_BATCH = False"]),
+    "marginal": ("reader: REALM's marginal over the list", READER, LIST),
     "batch_marginal": ("reader: the marginal over the batch", READER, []),
-    "pdist": ("reader: PDist, over the batch", READER, PDIST),
+    "pdist": ("reader: PDist, over the list", READER, [*LIST, *PDIST]),
+    "batch_pdist": ("reader: PDist, over the batch", READER, PDIST),
     "emdr2": ("reader: EMDR2, over the batch", READER, ["TEACH_OBJECTIVE = @objectives.emdr2"]),
     "attention": (
         "reader: in-batch attention, of what it has read, over the batch",
@@ -52,7 +56,7 @@ TEACHERS = {
         ATTENTION,
     ),
     "spans": ("passages that have the span word for word", READER, ["JUDGE = 'span'"]),
-    "reranker": ("reranker: its list, over the batch", READER, ["JUDGE = 'scorer'", *PDIST]),
+    "reranker": ("reranker: its list", READER, ["JUDGE = 'scorer'", *LIST, *PDIST]),
 }
 
 

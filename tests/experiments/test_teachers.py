@@ -56,11 +56,11 @@ def test_the_table_by_hand():
     row += " 67.5 (65.0 to 70.0) | +5.0, +10.0 | 10 |"
     assert f"| law | windows find their own passage {row}" in shown
     assert (
-        "| law | reader: PDist, over the batch | 30.0 | -10.0 | 41.0 | +1.0 | 59.0 | -1.0 | 10 |"
+        "| law | reader: PDist, over the list | 30.0 | -10.0 | 41.0 | +1.0 | 59.0 | -1.0 | 10 |"
         in shown
     )
     assert "| law, queries alone | none: the start | 40.0 |" in shown
-    alone = "| law, queries alone | reader: PDist, over the batch | 30.0 | -10.0 | 42.0 | +2.0 |"
+    alone = "| law, queries alone | reader: PDist, over the list | 30.0 | -10.0 | 42.0 | +2.0 |"
     assert f"{alone} 58.0 | -2.0 | 10 |" in shown
 
 
