@@ -10,7 +10,7 @@ Writes experiments/results/bench/compiled.json after each stage, and goes on whe
 already is compiled again with --again alone, or where "auto" now chooses another microbatch; the formula is
 traced anew. A configuration without a model of its own has the sizes of MiniLM-L6.
 
-With --corpus the joint stage is compiled once more, as it reads the texts of a prepared corpus: sorted by
+With --corpus the joint stage is compiled once more, as a GPU reads the texts of a prepared corpus: sorted by
 length and in parts, and whole where a group does not fit them.
 """
 
@@ -103,7 +103,7 @@ def measured(
 
 
 def part_widths(stage: Stage, corpus: Corpus, few: int) -> tuple[int, ...]:
-    """Of groups of so many queries with their candidates, as on an accelerator."""
+    """Of groups of so many queries with their candidates, as on a GPU."""
     task: Any = stage.task
     needed = cloze_batches.needed(corpus, task.lengths, titles=not task.freeze_retriever)
     return microbatch.part_widths(needed, few * (task.candidates - 1), task.lengths.joint)
@@ -154,7 +154,7 @@ def main() -> None:
         }
         programs: list[tuple[str, Stage, Corpus | None]]
         programs = [(stage.name, stage, None) for stage in about["stages"]]
-        if corpus:
+        if corpus and chip.platform == "cuda":
             *_, (last, stage, _) = programs
             programs.append((f"{last}, in parts", stage, corpus))
         for program, stage, texts in programs:

@@ -105,14 +105,18 @@ def no_wider(
 ) -> dict[str, tuple[int, ...]]:
     """How `steps.realm_loss` reads groups of queries, each with so many passages, no wider than they are.
 
-    On a CPU a group is small, and one of three widths fits all of it. On an accelerator some text of a group
-    is as long as any, and so its texts are sorted and taken in parts.
+    On a CPU a group is small, and one of three widths fits all of it. On a GPU some text of a group is as
+    long as any, and so its texts are sorted and taken in parts. On a TPU groups are read whole, since
+    by its compiler parts take more memory there (bench/compiled.json).
 
     Args:
       needed: wordpieces of each joint input there may be.
       queries: of a group; None for all of a device.
     """
-    if queries is not None and jax.default_backend() == "cpu":
+    platform = jax.default_backend()
+    if platform == "tpu":
+        return {}
+    if queries is not None and platform == "cpu":
         return {"widths": widths(needed, queries * each, longest)}
     return {"part_widths": part_widths(needed, (queries or ALL) * each, longest)}
 
