@@ -20,7 +20,7 @@ from ralm_jax.errors import UserError
 
 # Vectors scored at a time, which bounds the scores in memory to [B, BLOCK].
 BLOCK = 1 << 14
-# Scores of which the greatest is found first. So a CPU's search for 8 passages took 0.7 to 0.8 of its time,
+# Scores of which the greatest is found first. So a CPU's search for 8 passages took 0.6 to 0.7 of its time,
 # with 16 to 512 queries. Groups of 32 gained less, and to look for 100 passages took longer.
 GROUP = 64
 # Of the best that a TPU looks for, the share it is to find.
