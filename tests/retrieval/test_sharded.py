@@ -99,7 +99,7 @@ def test_a_table_without_room_is_refused_before_it_is_made(monkeypatch):
 
 @pytest.mark.parametrize(
     ("n", "k", "grouped"),
-    [(8192, 1, True), (8192, 8, True), (8192, 9, False), (8200, 2, False)],
+    [(8192, 1, True), (8192, 16, True), (8192, 17, False), (8200, 2, False)],
 )
 def test_the_greatest_are_those_of_top_k_and_equals_keep_their_order(monkeypatch, n, k, grouped):
     rng = np.random.default_rng(k)
