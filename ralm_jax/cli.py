@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> None:
     arguments = parser(VERBS).parse_args(argv)
     # Of the command alone: a program of one's own may train after it has imported.
-    if argv is None and arguments.verb in LEAVES and not getattr(arguments, "probe", False):
+    if argv is None and _computes_nothing(arguments):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     memory.keep_freed()
     cache.keep_programs()
@@ -45,6 +45,19 @@ def _run(argv: Sequence[str] | None) -> None:
         _check_name(option, getattr(arguments, option, None))
     with raise_on_signal(), figures(getattr(arguments, "json", None)) as write:
         arguments.verb(arguments, write)
+
+
+def _computes_nothing(arguments) -> bool:
+    """Whether a verb needs no accelerator, and so may run beside a training: a TPU serves one process alone.
+
+    Nor does the compiler of a GPU that is not here, which otherwise looks for CUDA.
+    """
+    if arguments.verb is training.estimate:
+        return not arguments.probe
+    # The others embed the corpus.
+    if arguments.verb is texts.export:
+        return arguments.to in ("sentence-transformers", "transformers")
+    return arguments.verb in (texts.import_, texts.push)
 
 
 def _check_name(option: str, folder: str | None) -> None:
@@ -91,10 +104,6 @@ VERBS = {
     "doctor": machine.doctor,
     "completion": machine.completion,
 }
-
-# What needs no accelerator, and may run beside a training that holds it: a TPU serves one process alone. So
-# does the compiler of a GPU that is not here, which otherwise looks for CUDA.
-LEAVES = (training.estimate, texts.import_, texts.export, texts.push)
 
 if __name__ == "__main__":
     sys.exit(main())

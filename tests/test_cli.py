@@ -59,6 +59,7 @@ def fails(capsys, argv) -> str:
         ("", "estimate --config nowhere.gin", "cpu"),
         ("", "import nowhere --out run", "cpu"),
         ("", "export --run nowhere --to transformers --out folder", "cpu"),
+        ("", "export --run nowhere --to vectors --out folder", None),
         ("", "estimate --config nowhere.gin --probe", None),
         ("", "evaluate --run nowhere --questions none", None),
         # A program that calls `main` itself may train afterwards.
