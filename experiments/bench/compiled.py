@@ -80,8 +80,8 @@ def measured(
     rows = stage.schedule.batch // chip.devices
     need = residuals.need(model, stage)
     asked = getattr(stage.task, "microbatch_size", None)
-    share = fitting.filled(chip.platform)
-    few = fitting.most(need, rows, chip.memory, share) if asked == "auto" else asked or rows
+    room = fitting.filled(chip.platform) * chip.memory
+    few = fitting.most(need, rows, room) if asked == "auto" else asked or rows
     formula = need.memory(rows, few)
     how = {} if corpus is None else {"part_widths": part_widths(stage, corpus, few)}
     if before.get("read_at_a_time") == few:

@@ -176,7 +176,7 @@ def _fitted(
     """The most queries at a time that fit by the formula beside what is searched, and what they take."""
     room = fitting.filled(each.platform) * each.memory - (search["device_bytes"] if search else 0)
     rows = -(-stage.schedule.batch // each.devices)
-    few = fitting.most(need, rows, room, 1.0)
+    few = fitting.most(need, rows, room)
     found = need.memory(rows, few)
     taken = {"rows": rows, "microbatch": few, "fits": found.total <= room}
     taken |= {"total_bytes": found.total, "memory_bytes": found._asdict()}

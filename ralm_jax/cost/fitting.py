@@ -22,12 +22,12 @@ def filled(platform: str) -> float:
     return FILLED_OF_TPU if platform == "tpu" else FILLED
 
 
-def most(need: residuals.Need, rows: int, memory: float, share: float = FILLED) -> int:
-    """The greatest divisor of `rows` that fits its share when so many are read at a time; 1 if none does."""
+def most(need: residuals.Need, rows: int, room: float) -> int:
+    """The greatest divisor of `rows` that fits when so many are read at a time; 1 where none does."""
     if not need.grouped:
         return rows
     divisors = (n for n in range(rows, 1, -1) if rows % n == 0)
-    fit = (n for n in divisors if need.memory(rows, n).total <= share * memory)
+    fit = (n for n in divisors if need.memory(rows, n).total <= room)
     return next(fit, 1)
 
 
@@ -43,7 +43,7 @@ def fitted(model: Ralm | OpenQA, stage: Stage) -> tuple[Stage, str | None]:
         return residuals.read_at_a_time(stage, None), None
     rows = stage.schedule.batch // jax.device_count()
     need = residuals.need(model, stage)
-    few = most(need, rows, memory, filled(jax.default_backend()))
+    few = most(need, rows, filled(jax.default_backend()) * memory)
     taken = need.memory(rows, few).total / GIB
     said = (
         f"{few} of {rows} queries of a device are read at a time: {taken:.1f} GiB by formula, of "

@@ -1,7 +1,7 @@
 """How stages find their passages: by which searcher, in what memory, and which would be quicker.
 
 Nothing runs. Exact search takes as long as its products at the peak of the devices, or as reading the table,
-whichever is longer; on a GPU as finding the best of the scores, which takes longer than either. ScaNN takes
+whichever is longer; on a GPU as long for each score as was measured, which is longer than either. ScaNN takes
 as long for each code that it scores as was measured on one core.
 """
 
@@ -26,8 +26,8 @@ SCANN_SECONDS, SCANN_BYTES = 21.47e-3 / (64 * 73_580 * 128), 408e6 / (180_000 * 
 # serves, and 7.0 at the most while it builds (bench/deep_search.json).
 TREE_SECONDS, TREE_BYTES = 0.842 / (64 * 13_353_718 * 128), 12.5 * GIB / (13_353_718 * 128)
 ITEMSIZE = {"exact": 4, "rounded": 2}
-# For each score, to find the best 8: on an H200, 220 ms for 512 queries among 13,353,718 x 128, or 357 ms
-# where 16 are found in bfloat16 and scored again (bench/device_search.json). And its bytes a second.
+# Of a search for 8 passages, for each score: on an H200, 220 ms for 512 queries among 13,353,718 x 128, or
+# 357 ms where 16 are found in bfloat16 and scored again (bench/device_search.json). And its bytes a second.
 GPU_SECONDS = {"exact": 0.220 / (512 * 13_353_718), "rounded": 0.357 / (512 * 13_353_718)}
 GPU_BANDWIDTH = 4.8e12
 

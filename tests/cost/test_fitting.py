@@ -32,7 +32,7 @@ AUTO = stage(TASK)
 
 def test_the_most_that_fit_and_divide_are_read_at_a_time():
     for few in (12, 6, 4, 3, 2, 1):
-        just = NEED.memory(12, few).total / fitting.FILLED
+        just = NEED.memory(12, few).total
         assert fitting.most(NEED, 12, just * 1.0001) == few
         assert fitting.most(NEED, 12, just * 0.9999) == max(
             [n for n in (6, 4, 3, 2, 1) if n < few], default=1
