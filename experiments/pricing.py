@@ -8,7 +8,7 @@ from experiments.rows import Finetuning, Row, Training
 from ralm_jax import gin_config
 from ralm_jax.cost import operations
 from ralm_jax.data.corpus import open_corpus
-from ralm_jax.examples.question_batches import AnnotatedQuestions
+from ralm_jax.examples.question_batches import annotate
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.models.ralm import Ralm
 from ralm_jax.training.finetune import question_answerer
@@ -34,9 +34,10 @@ def pretraining(training: Training, model: Ralm) -> list[operations.Cost]:
 def finetuning(given: Finetuning, model: Ralm, corpus: Path) -> operations.Cost:
     """The cost of fine-tuning without a scorer."""
     settings = gin_config.bindings("finetune.finetune", given.config, given.changes)
-    size, schedule = open_corpus(corpus).size, settings["schedule"]
+    text, schedule = open_corpus(corpus), settings["schedule"]
+    size = text.size
     sizes = {"beam": min(settings["beam"], size), "candidates": settings["candidates"]}
-    task = OpenQuestions(settings["lengths"], AnnotatedQuestions([], [], []), {}, **sizes)
+    task = OpenQuestions(settings["lengths"], annotate(text, []), {}, **sizes)
     # Costs come from the sizes of the model alone, so it needs no parameters here.
     empty: dict = {"retriever": {"passage_tower": {}}, "reader": {"encoder": {}}}
     opened = OpenRun(model, empty, settings["lengths"])

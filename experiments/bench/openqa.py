@@ -36,7 +36,7 @@ from ralm_jax import memory
 from ralm_jax.batches import Lengths
 from ralm_jax.data.corpus import Corpus, open_corpus
 from ralm_jax.data.tokenizer import pieces_of, write_vocabulary
-from ralm_jax.examples.question_batches import annotate
+from ralm_jax.examples import matching
 from ralm_jax.inference.open_run import OpenRun
 from ralm_jax.questions.question import Question
 from ralm_jax.questions.read import read_questions
@@ -135,9 +135,8 @@ def readable(run: Path, corpus: Path, questions: Sequence[Question]) -> list[Que
     """Those with an answer in a passage that the untrained model reads."""
     opened = OpenRun.open(run, corpus)
     rows = opened.search([q.question for q in questions], READ).rows
-    annotated = annotate(opened.corpus, questions)
-    found = zip(questions, rows, annotated.has_answer, strict=True)
-    return [q for q, row, has_answer in found if np.isin(row, has_answer).any()]
+    answers = matching.wordpieces(opened.corpus, questions)
+    return [q for i, q in enumerate(questions) if answers.among(i, rows[i]).any()]
 
 
 def timed(size: str, corpus: Path, questions: Path, rounds: int) -> dict[str, Any]:

@@ -53,6 +53,9 @@ class Texts:
         # Without what TFDS does for datasets of any features.
         from tensorflow_datasets.proto import tf_example_pb2
 
+        # Of no rows its reader finds no threads to read them with.
+        if not len(rows):
+            return []
         decoded: Any = tf_example_pb2
         numbers = list(rows) if self.rows is None else self.rows[rows].tolist()
         with _explained(self._folder):

@@ -72,7 +72,7 @@ def evaluate_answers(
         rankings["reranked"] = reranked(opened, text, rankings["retriever"])
     read_each = read(opened, text, list(rankings.values()), candidates)
     found = dict(zip(rankings, read_each, strict=True))
-    answerable = np.array([len(rows) > 0 for rows in wordpieces(opened.corpus, questions)])
+    answerable = wordpieces(opened.corpus, questions).anywhere()
     report: dict[str, Any] = {"questions": len(questions), "answerable": int(answerable.sum())}
     report |= {"with_answers": sum(bool(q.answers) for q in questions)}
     report |= {"left_out": given.notes, "read": min(candidates, beam)}

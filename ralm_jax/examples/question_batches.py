@@ -8,34 +8,39 @@ import numpy as np
 from ralm_jax.batches import Lengths, QuestionBatch, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import features, matching
-from ralm_jax.examples.answer_spans import Spans
 from ralm_jax.questions.question import Question
 
 
 class AnnotatedQuestions(NamedTuple):
-    """For each question its wordpieces, the rows of the passages that have an answer (ascending), and
-    where answers stand in them."""
+    """Questions to learn from.
+
+    Attributes:
+      pieces: wordpieces of each, int32 [n].
+      answerable: bool [n], some passage has an answer.
+      answers: which passages have an answer, by the rule that was given.
+      places: where answers stand in passages that are read.
+    """
 
     pieces: list[np.ndarray]
-    has_answer: list[np.ndarray]
-    spans: list[Spans]
-
-    @property
-    def answerable(self) -> np.ndarray:
-        """bool [n]: some passage has an answer."""
-        return np.array([len(rows) > 0 for rows in self.has_answer], bool)
+    answerable: np.ndarray
+    answers: matching.Answers
+    places: matching.InPieces
 
 
 def annotate(
     corpus: Corpus, questions: Sequence[Question], rule: matching.Rule = matching.wordpieces
 ) -> AnnotatedQuestions:
-    """Tokenizes questions and finds their answers, once for a whole run."""
+    """Tokenizes questions, and tells once for a whole run which of them any passage answers."""
     asked = [q.question for q in questions]
     encoded = corpus.tokenizer().encode_batch(asked, add_special_tokens=False)
-    spans = matching.spans(corpus, questions)
-    by_pieces = rule is matching.wordpieces
-    rows = [np.unique(s.rows) for s in spans] if by_pieces else rule(corpus, questions)
-    return AnnotatedQuestions([np.array(e.ids, np.int32) for e in encoded], rows, spans)
+    pieces = [np.array(e.ids, np.int32) for e in encoded]
+    answers = rule(corpus, questions)
+    places = (
+        answers
+        if isinstance(answers, matching.InPieces)
+        else matching.wordpieces(corpus, questions)
+    )
+    return AnnotatedQuestions(pieces, answers.anywhere(), answers, places)
 
 
 class Asked(NamedTuple):
@@ -76,9 +81,8 @@ def batch(
     rows = np.where(real, found, 0)
     read, lengths = found[:, : reading.candidates], reading.lengths
     joint, within = joint_text(corpus, asked.query, read, lengths.joint)
-    has_answer = [
-        _among(row, annotated.has_answer[n]) for row, n in zip(found, asked.numbers, strict=True)
-    ]
+    pairs = zip(asked.numbers.tolist(), found, strict=True)
+    has_answer = [annotated.answers.among(number, row) for number, row in pairs]
     candidates = None
     if reading.train_passages:
         flat = features.passage_text(corpus, read.reshape(-1), lengths.passage)
@@ -87,20 +91,12 @@ def batch(
         question=asked.query,
         beam=np.asarray(vectors[rows], np.float32) * real[..., None].astype(np.float32),
         found=real,
-        has_answer=np.stack(has_answer) & real,
+        has_answer=np.stack(has_answer),
         joint=joint,
         within=within,
         gold=gold_spans(annotated, asked, read, within, reading.span_width),
         candidates=candidates,
     )
-
-
-def _among(rows: np.ndarray, ascending: np.ndarray) -> np.ndarray:
-    """bool [R]: which of the rows are in the other array. A common answer is in very many passages."""
-    if not len(ascending):
-        return np.zeros(len(rows), bool)
-    place = np.searchsorted(ascending, rows.astype(ascending.dtype))
-    return ascending[np.minimum(place, len(ascending) - 1)] == rows
 
 
 def joint_text(corpus: Corpus, query: Text, rows: np.ndarray, length: int):
@@ -119,8 +115,8 @@ def gold_spans(
     gold = np.zeros((*within.shape, width), bool)
     # Where bodies begin.
     front = (asked.query.tokens != 0).sum(1)
-    for b, number in enumerate(asked.numbers):
-        spans = annotated.spans[number]
+    for b, number in enumerate(asked.numbers.tolist()):
+        spans = annotated.places.spans(number, rows[b])
         for k, row in enumerate(rows[b]):
             here = slice(*np.searchsorted(spans.rows, [row, row + 1]))
             start = spans.starts[here] + front[b]

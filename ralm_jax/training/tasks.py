@@ -233,7 +233,7 @@ class OpenQuestions:
     """Answer questions from passages: retriever and span reader by distant supervision (ORQA).
 
     Attributes:
-      annotated: the questions, and where their answers stand.
+      annotated: the questions, and what tells where their answers stand.
       notes: how many the source has beside them, and why.
       beam: R, passages that the retrieval loss is over.
       candidates: K, of which are read.

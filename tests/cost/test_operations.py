@@ -8,7 +8,7 @@ import pytest
 
 from ralm_jax.batches import Lengths, Text
 from ralm_jax.cost import operations
-from ralm_jax.examples.question_batches import AnnotatedQuestions
+from ralm_jax.examples.question_batches import annotate
 from ralm_jax.models import initial
 from ralm_jax.models.config import EncoderConfig
 from ralm_jax.models.openqa import OpenQA
@@ -87,9 +87,9 @@ def test_a_stage_costs_what_it_does():
     assert twice.step == pytest.approx(2 * realm.step)
 
 
-def test_fine_tuning_embeds_passages_only_where_they_learn():
+def test_fine_tuning_embeds_passages_only_where_they_learn(tiny):
     model = OpenQA(C, C, embedding=16, share_towers=False)
-    task = OpenQuestions(LENGTHS, AnnotatedQuestions([], [], []), {}, beam=100, candidates=4)
+    task = OpenQuestions(LENGTHS, annotate(tiny.corpus, []), {}, beam=100, candidates=4)
     sizes = {"passages": 1000, "batch": 8, "steps": 10}
     cost = operations.stage(model, task, **sizes)
     more = operations.stage(model, dataclasses.replace(task, train_passages=True), **sizes)

@@ -15,6 +15,7 @@ def test_many_are_read_as_each_is(tiny, monkeypatch):
         assert len(found) == len(each) > 3 * 7
         for one, other in zip(found, each, strict=True):
             assert one == {**other, "documents": list(other["documents"])}
+    assert source.read([]) == []
     assert [record["id"] for record in source.read([5, 2])] == [each[5]["id"], each[2]["id"]]
     # As after an update, whose records are in another order.
     source.rows = np.arange(len(each))[::-1].copy()

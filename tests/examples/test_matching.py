@@ -30,7 +30,8 @@ def asked(tiny):
 
 def test_every_place_of_an_answer_is_found(tiny, asked):
     corpus, tokenizer = tiny.corpus, tiny.corpus.tokenizer()
-    found = matching.spans(corpus, asked)
+    answers, rows = matching.wordpieces(corpus, asked), np.arange(corpus.size)
+    found = [answers.spans(number, rows) for number in range(len(asked))]
     assert sum(len(s.rows) for s in found) > len(asked)
     for question, spans in list(zip(asked, found, strict=True))[::7]:
         wanted = set()
@@ -42,18 +43,49 @@ def test_every_place_of_an_answer_is_found(tiny, asked):
                     if text[at : at + len(ids)] == ids:
                         wanted.add((row, at, at + len(ids) - 1))
         assert sorted(wanted) == list(zip(*(x.tolist() for x in spans), strict=True))
-    for rows, spans in zip(matching.wordpieces(corpus, asked), found, strict=True):
-        assert rows.tolist() == sorted(set(spans.rows.tolist()))
+    for number, spans in enumerate(found):
+        assert np.flatnonzero(answers.among(number, rows)).tolist() == sorted(
+            {*spans.rows.tolist()}
+        )
 
 
-def test_many_passages_are_searched_in_blocks(tiny, asked, monkeypatch):
-    rules = (matching.spans, matching.wordpieces, matching.substring)
-    whole = [rule(tiny.corpus, asked) for rule in rules]
+RULES = [matching.wordpieces, matching.substring]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_beam_has_what_the_corpus_has(tiny, asked, rule):
+    """In any order, a passage several times, and with places where none was found."""
+    answers, rows = rule(tiny.corpus, asked), np.arange(tiny.corpus.size)
+    rng = np.random.default_rng(0)
+    for number in range(0, len(asked), 5):
+        whole = answers.among(number, rows)
+        beam = rng.choice(np.append(rows, [-1] * 9), 40)
+        assert answers.among(number, beam).tolist() == [row >= 0 and whole[row] for row in beam]
+    assert not answers.among(0, np.full(3, -1)).any()
+    assert answers.among(0, np.empty(0, int)).tolist() == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_many_passages_are_searched_in_blocks(tiny, asked, monkeypatch, rule):
+    """Each rule finds the answers that it has somewhere, and a pattern among them."""
+    several = [*asked, *questions(["not there at all"], [])]
+    several.append(Question("p", "Who?", (r"zzz|[A-Z]\w+ [A-Z]\w+",), (), patterns=True))
+    several.append(Question("n", "What?", ("zzz+",), (), patterns=True))
+    answers, rows = rule(tiny.corpus, several), np.arange(tiny.corpus.size)
+    wanted = [bool(answers.among(number, rows).any()) for number in range(len(several))]
+    assert wanted[-4:] == [False, False, True, False] and all(wanted[: len(asked)])
+    assert answers.anywhere().tolist() == wanted
     monkeypatch.setattr(matching, "BLOCK", 7)
     assert tiny.corpus.size > 3 * matching.BLOCK
-    for rule, wanted in zip(rules, whole, strict=True):
-        for found, at_once in zip(rule(tiny.corpus, asked), wanted, strict=True):
-            np.testing.assert_array_equal(found, at_once)
+    assert rule(tiny.corpus, several).anywhere().tolist() == wanted
+
+
+def test_no_more_is_read_where_every_question_is_answered(tiny, monkeypatch):
+    read = []
+    monkeypatch.setattr(matching, "BLOCK", 7)
+    monkeypatch.setattr(matching.BodyIndex, "has", lambda self, wanted: read.append(wanted) or True)
+    assert matching.wordpieces(tiny.corpus, questions(["a"], ["b"])).anywhere().all()
+    assert len(read) == 2
 
 
 def test_an_answer_does_not_run_from_one_passage_into_the_next(tiny):
@@ -61,7 +93,8 @@ def test_an_answer_does_not_run_from_one_passage_into_the_next(tiny):
     ends = [body(corpus, 0)[-1], body(corpus, 1)[0]]
     words = tokenizer.decode(ends)
     assert tokenizer.encode(words, add_special_tokens=False).ids == ends
-    (found,) = matching.spans(corpus, questions([words]))
+    answers = matching.wordpieces(corpus, questions([words]))
+    found = answers.spans(0, np.arange(corpus.size))
     assert (0, len(body(corpus, 0)) - 1) not in zip(found.rows, found.starts, strict=True)
 
 
@@ -70,14 +103,15 @@ def test_the_two_rules(tiny):
     texts = [corpus.texts()[row]["text"].decode() for row in range(corpus.size)]
     word = next(w for w in texts[3].split() if w.isalpha() and len(w) > 5 and w[0].isupper())
     asked = questions([word], [word[1:-1]], [word.lower()], [], ["", word], ["not there at all"])
-    raw = matching.substring(corpus, asked)
-    for question, rows in zip(asked, raw, strict=True):
-        wanted = [r for r, t in enumerate(texts) if any(a and a in t for a in question.answers)]
-        assert rows.tolist() == wanted
-    pieces = matching.wordpieces(corpus, asked)
-    assert 3 in raw[0] and 3 in raw[1] and 3 in pieces[0] and 3 in pieces[2]
-    assert 3 not in pieces[1]  # in the middle of a word
-    assert len(pieces[3]) == len(pieces[5]) == 0
+    everywhere = np.arange(corpus.size)
+    by_text, by_pieces = (rule(corpus, asked) for rule in (matching.substring, matching.wordpieces))
+    raw = [by_text.among(number, everywhere) for number in range(len(asked))]
+    for question, has in zip(asked, raw, strict=True):
+        assert has.tolist() == [any(a and a in t for a in question.answers) for t in texts]
+    pieces = [by_pieces.among(number, everywhere) for number in range(len(asked))]
+    assert raw[0][3] and raw[1][3] and pieces[0][3] and pieces[2][3]
+    assert not pieces[1][3]  # in the middle of a word
+    assert not pieces[3].any() and not pieces[5].any()
 
 
 def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
@@ -85,7 +119,9 @@ def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
     annotated = question_batches.annotate(corpus, asked)
     numbers = np.flatnonzero(annotated.answerable)[:12]
     given = question_batches.ask(corpus, annotated, numbers, LENGTHS)
-    found = np.stack([[annotated.has_answer[n][0], 0, -1] for n in numbers]).astype(np.int32)
+    everywhere = np.arange(corpus.size)
+    holding = {n: np.flatnonzero(annotated.answers.among(n, everywhere)) for n in numbers.tolist()}
+    found = np.stack([[rows[0], 0, -1] for rows in holding.values()]).astype(np.int32)
     vectors = np.random.default_rng(0).normal(size=(corpus.size, 4)).astype("f")
     reading = SimpleNamespace(lengths=LENGTHS, candidates=2, span_width=6, train_passages=True)
     batch = question_batches.batch(corpus, reading, annotated, given, found, vectors)
@@ -97,9 +133,7 @@ def test_gold_spans_are_the_answers_in_what_is_read(tiny, asked):
         for k, start, wide in places:
             ids = batch.joint.tokens[b, k, start : start + wide + 1].tolist()
             assert ids in wanted and batch.within[b, k, start : start + wide + 1].all()
-        assert batch.has_answer[b].tolist() == [
-            r in annotated.has_answer[n] and r >= 0 for r in found[b]
-        ]
+        assert batch.has_answer[b].tolist() == [r in holding[n] for r in found[b]]
         np.testing.assert_array_equal(batch.beam[b, 0], vectors[found[b, 0]])
         assert not batch.found[b, 2] and not batch.beam[b, 2].any()
     np.testing.assert_array_equal(
@@ -113,7 +147,9 @@ def test_spans_that_are_cut_off_or_too_wide_are_not_gold(tiny, asked):
     annotated = question_batches.annotate(corpus, asked)
     numbers = np.flatnonzero(annotated.answerable)[:20]
     given = question_batches.ask(corpus, annotated, numbers, LENGTHS)
-    rows = np.array([[annotated.has_answer[n][-1]] for n in numbers])
+    everywhere = np.arange(corpus.size)
+    has = [annotated.answers.among(n, everywhere) for n in numbers.tolist()]
+    rows = np.array([np.flatnonzero(each)[-1:] for each in has])
     for length in (24, 40, 64):
         joint, within = question_batches.joint_text(corpus, given.query, rows, length)
         assert (joint.tokens[within] != 3).all()

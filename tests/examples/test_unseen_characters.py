@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from ralm_jax.data.corpus import open_corpus
 from ralm_jax.data.prepare import prepare
 from ralm_jax.data.tokenizer_settings import TokenizerSettings
 from ralm_jax.examples import matching, question_batches
-from ralm_jax.examples.pattern_matching import pattern_spans
+from ralm_jax.examples.pattern_matching import Patterns
 from ralm_jax.metrics.plain_text import with_accents
 from ralm_jax.questions.question import Question
 
@@ -51,20 +52,23 @@ def asked(*answers, patterns=False):
 
 @pytest.mark.parametrize("rule", [matching.wordpieces, matching.substring])
 def test_each_rule_finds_what_evaluation_finds(corpus, rule):
-    found = rule(corpus, asked(*ANSWERS))
+    answers, everywhere = rule(corpus, asked(*ANSWERS)), np.arange(corpus.size)
     texts = [corpus.texts()[row]["text"].decode() for row in range(corpus.size)]
-    for question, rows, wanted in zip(asked(*ANSWERS), found, ANSWERS.values(), strict=True):
+    for number, (question, wanted) in enumerate(
+        zip(asked(*ANSWERS), ANSWERS.values(), strict=True)
+    ):
+        rows = np.flatnonzero(answers.among(number, everywhere))
         assert rows.tolist() == wanted, question.answers
         assert [r for r, text in enumerate(texts) if question.answer_in(text)] == wanted
-    (none,) = rule(corpus, asked(FORM_ONLY))
-    assert not len(none)
+    assert not rule(corpus, asked(FORM_ONLY)).anywhere().any()
 
 
 def test_a_span_that_training_reads_is_an_exact_match(corpus):
     tokenizer = corpus.tokenizer()
     questions = asked(*ANSWERS)
     annotated = question_batches.annotate(corpus, questions)
-    for question, spans in zip(questions, annotated.spans, strict=True):
+    for number, question in enumerate(questions):
+        spans = annotated.places.spans(number, np.arange(corpus.size))
         for row, start, stop in zip(*spans, strict=True):
             text = corpus.texts()[int(row)]["text"].decode()
             offsets = tokenizer.encode(text, add_special_tokens=False).offsets
@@ -82,7 +86,8 @@ def test_patterns_are_matched_alike(corpus):
         "Rene\u0301": [2, 3],
         "(zzz)?": [],
     }
-    found = pattern_spans(corpus, patterns)
+    spans = Patterns(corpus).spans(list(patterns), np.arange(corpus.size))
+    found = dict(zip(patterns, spans, strict=True))
     for pattern, wanted in patterns.items():
         (question,) = asked(pattern, patterns=True)
         texts = [corpus.texts()[row]["text"].decode() for row in range(corpus.size)]
