@@ -59,14 +59,14 @@ def embed(
         raise UserError(f"{out} exists; remove it or give another --out")
     opened = OpenRun.open(run, corpus)
     given = (opened.model, opened.params, opened.corpus, opened.lengths)
-    found = vector_cache.known([opened.path], *given)
+    encoder, known = vector_cache.known([opened.path], *given)
     size, width = opened.corpus.size, opened.model.embedding
-    if found.vectors is not None:
+    if known is not None:
         say(f"The vectors of {size:,} passages are known already")
-        _publish(out, opened, found.encoder, [found.vectors])
+        _publish(out, opened, encoder, known())
         return {"passages": size, "dimensions": width, "embedded": 0}
     about = {
-        "encoder": found.encoder,
+        "encoder": encoder,
         "corpus": opened.corpus.fingerprint,
         "part": PART,
         "shape": [size, width],
@@ -77,7 +77,7 @@ def embed(
         if left < size:
             say(f"Going on: {size - left:,} of {size:,} passages are embedded")
         (by or _embed_here)(Missing(opened, parts, numbers))
-        _publish(out, opened, found.encoder, parts.rows())
+        _publish(out, opened, encoder, parts.rows())
     return {"passages": size, "dimensions": width, "embedded": left}
 
 

@@ -32,6 +32,9 @@ from ralm_jax.terminal import bar, say
 # Bytes of vectors that are held at a time while a corpus is embedded.
 BLOCK = 1 << 30
 
+# Vectors [n,E] of all passages in order, so many at a time; begun anew by each call.
+Blocks = Callable[[], Iterator[np.ndarray]]
+
 
 def encoder_hash(model: Ralm | OpenQA, retriever: Any, corpus: Corpus, length: int) -> str:
     """Tells apart whatever would embed the corpus otherwise; `length` beyond its passages is all one."""
@@ -111,12 +114,15 @@ def known(
     params: dict,
     corpus: Corpus,
     lengths: Lengths,
-) -> Found:
-    """As `find`; where there are vectors of an earlier version of the corpus, new passages are embedded."""
+) -> tuple[str, Blocks | None]:
+    """The hash of their encoder, and the vectors of all passages where runs or the cache have them.
+
+    Of those of an earlier version of the corpus, new passages are embedded as they are read.
+    """
     found = find(runs, model, params["retriever"], corpus, lengths.passage)
     if found.vectors is not None:
-        return found
-    return found._replace(vectors=_updated(runs, model, params, corpus, lengths))
+        return found.encoder, functools.partial(iter, [found.vectors])
+    return found.encoder, _updated(runs, model, params, corpus, lengths)
 
 
 def corpus_vectors(
@@ -127,11 +133,12 @@ def corpus_vectors(
     lengths: Lengths,
 ) -> np.ndarray:
     """The corpus as the model embeds it, [N,E]: taken from runs or the cache, else embedded and cached."""
-    found = known(runs, model, params, corpus, lengths)
-    if found.vectors is not None and found.stored:
-        return found.vectors
+    given = (runs, model, params, corpus, lengths)
+    found = find(runs, model, params["retriever"], corpus, lengths.passage)
     if found.vectors is None:
-        blocks = functools.partial(_embedded, runs, model, params, corpus, lengths)
+        blocks = _updated(*given) or functools.partial(_embedded, *given)
+    elif found.stored:
+        return found.vectors
     else:
         blocks = functools.partial(iter, [found.vectors])
     place, shape = cached(found.encoder, corpus), (corpus.size, model.embedding)
@@ -139,14 +146,14 @@ def corpus_vectors(
         kept = _cache(place, blocks, shape, corpus.fingerprint, found.encoder)
     except (OSError, UserError):
         # Without room for a copy the run can still be measured.
-        return next(blocks()) if found.vectors is not None else np.concatenate([*blocks()])
+        return np.concatenate([*blocks()]) if found.vectors is None else found.vectors
     # What this encoder made of versions before the last.
     for encoder, fingerprint, _ in list(_earlier(model, params, corpus, lengths))[1:]:
         shutil.rmtree(_place(encoder, fingerprint), ignore_errors=True)
     return kept
 
 
-def _updated(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.ndarray | None:
+def _updated(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> Blocks | None:
     """The vectors of an earlier version of a corpus that was updated, with those of its new passages.
 
     None where there are none by this encoder.
@@ -154,17 +161,25 @@ def _updated(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> np.
     for encoder, fingerprint, rows in _earlier(model, params, corpus, lengths):
         roots = [*folders(*runs), _place(encoder, fingerprint)]
         version = index.made_by(roots, encoder, fingerprint)
-        if version is None:
-            continue
-        vectors = np.empty((corpus.size, version.vectors.shape[1]), np.float32)
-        known = rows >= 0
-        vectors[known] = version.vectors[rows[known]]
-        new = np.flatnonzero(~known)
-        if len(new):
-            text = features.passage_text(corpus, new, lengths.passage)
-            vectors[new] = embed_texts(model, params, text, "passages")
-        return vectors
+        if version is not None:
+            before = (version.vectors, rows)
+            return functools.partial(_with_new, before, model, params, corpus, lengths)
     return None
+
+
+def _with_new(
+    before: tuple[np.ndarray, np.ndarray], model, params: dict, corpus: Corpus, lengths: Lengths
+) -> Iterator[np.ndarray]:
+    """Vectors [n,E] of all passages in order, from vectors of before and the row [N] of each among them."""
+    vectors, rows = before
+    for part in _blocks(model, corpus):
+        new = rows[part] < 0
+        taken = np.empty((len(part), vectors.shape[1]), np.float32)
+        taken[~new] = vectors[rows[part][~new]]
+        if new.any():
+            text = features.passage_text(corpus, part[new], lengths.passage)
+            taken[new] = embed_texts(model, params, text, "passages")
+        yield taken
 
 
 def _earlier(
@@ -178,14 +193,19 @@ def _earlier(
 
 
 def _embedded(runs, model, params: dict, corpus: Corpus, lengths: Lengths) -> Iterator[np.ndarray]:
-    """Vectors [n,E] of all passages in order, as many at a time as take BLOCK bytes."""
+    """Vectors [n,E] of all passages in order."""
     others = any(index.versions(root) for root in folders(*runs))
     why = " (the vectors in the run are not by these parameters)" if others else ""
-    every = max(1, BLOCK // (4 * model.embedding))
     with bar(f"embedding the corpus{why}", corpus.size) as shown:
-        for start in range(0, corpus.size, every):
-            rows = np.arange(start, min(start + every, corpus.size))
+        for rows in _blocks(model, corpus):
             yield embed_rows(model, params, corpus, lengths, rows, shown.update)
+
+
+def _blocks(model, corpus: Corpus) -> Iterator[np.ndarray]:
+    """The rows of all passages in order, as many [n] at a time as have vectors of BLOCK bytes."""
+    every = max(1, BLOCK // (4 * model.embedding))
+    for start in range(0, corpus.size, every):
+        yield np.arange(start, min(start + every, corpus.size))
 
 
 def cached(encoder: str, corpus: Corpus) -> Path:
@@ -200,7 +220,7 @@ def _place(encoder: str, fingerprint: str) -> Path:
 
 def _cache(
     folder: Path,
-    blocks: Callable[[], Iterator[np.ndarray]],
+    blocks: Blocks,
     shape: tuple[int, int],
     fingerprint: str,
     made_by: str,

@@ -94,6 +94,17 @@ def test_what_is_new_alone_is_embedded(run, corpus, embedded, tmp_path):
     assert embedded[6:] == []
 
 
+def test_what_is_known_is_taken_over_in_blocks(run, corpus, embedded, monkeypatch):
+    opened = OpenRun.open(run)
+    monkeypatch.setattr(vector_cache, "BLOCK", opened.vectors.nbytes // 5)
+    gone = [opened.texts[row]["documents"][0].decode() for row in (3, 40)]
+    changed(corpus, 1, delete=gone)
+    opened = opened.current()
+    anew = embedding.embed_corpus(opened.model, opened.params, opened.corpus, LENGTHS)
+    np.testing.assert_allclose(opened.vectors, anew, atol=1e-5)
+    assert embedded[1:] == [1]
+
+
 @pytest.mark.slow
 def test_a_reader_is_right_through_fifty_versions(run, corpus):
     """It searches while the corpus changes, with BM25 and without, and finds what is there."""
