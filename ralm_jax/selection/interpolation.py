@@ -107,14 +107,21 @@ class Interpolation:
 
 
 def between(start: Any, end: Any, share: float) -> Any:
-    """start + share * (end - start), leaf by leaf."""
-    return jax.tree.map(lambda a, b: a + np.float32(share) * (b - a), start, end)
+    """start + share * (end - start), leaf by leaf.
+
+    What has not changed keeps its bits, -0 too, which + 0 would not leave: vectors are known by them.
+    """
+
+    def leaf(a, b):
+        return np.where(a == b, a, a + np.float32(share) * (b - a))
+
+    return jax.tree.map(leaf, start, end)
 
 
 def kept(start: dict, end: dict, share: float) -> dict:
-    """The start as it was; or a retriever between both, and whatever else training has made."""
-    if not share:
-        return start
+    """The start or the end as it was; or a retriever between both, and whatever else training has made."""
+    if share in (0, 1):
+        return end if share else start
     return {**end, "retriever": between(start["retriever"], end["retriever"], share)}
 
 

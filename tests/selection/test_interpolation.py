@@ -19,7 +19,7 @@ from ralm_jax.questions.read import read_questions
 from ralm_jax.runs import directory, selection
 from ralm_jax.runs.checkpoint import Checkpoints
 from ralm_jax.selection import interpolation
-from ralm_jax.selection.interpolation import Interpolation, between, choose
+from ralm_jax.selection.interpolation import Interpolation, between, choose, kept
 from ralm_jax.training import optim, pretrain
 from ralm_jax.training.passage_windows import PassageWindows
 from ralm_jax.training.schedule import Schedule, Stage
@@ -39,6 +39,19 @@ def test_the_ends_are_the_ends_and_half_way_is_half_way():
     np.testing.assert_allclose(between(start, end, 1.0)["a"], end["a"], rtol=1e-6)
     np.testing.assert_allclose(between(start, end, 0.25)["a"], [1.35, -2.3], rtol=1e-6)
     assert between(start, end, 0.5)["a"].dtype == np.float32
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_what_has_not_changed_keeps_its_bits(share):
+    """Otherwise a corpus would be embedded again by a tower that has stayed."""
+    start = {"tower": np.array([-0.0, 0.0, 0.1, -3e-39, np.float32(1e30)], np.float32)}
+    end = {"tower": start["tower"].copy()}
+    assert between(start, end, share)["tower"].tobytes() == start["tower"].tobytes()
+
+
+def test_the_end_is_kept_as_it_was():
+    start, end = ({"retriever": np.array([x], np.float32)} for x in (0.1, 1e8))
+    assert kept(start, end, 1.0)["retriever"].tobytes() == end["retriever"].tobytes()
 
 
 def test_the_retriever_alone_lies_between():
