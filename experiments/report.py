@@ -220,6 +220,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "labels": lambda: labels.table(rows("labels", "labels.json")),
     "wikipedia": wikipedia,
     "domains": lambda: domains.table(rows("domains", "domains.json")),
+    "nq": lambda: domains.table(rows("domains", "nq.json")),
     "labelled": lambda: domains.labelled(rows("domains", "labelled.json")),
     "shares": lambda: shares.table(rows("domains", "shares.json")),
     "retriever": own_retriever,
