@@ -156,7 +156,7 @@ def _score(
     if not known.any():
         return row
     read_right = [
-        any(relevance.has_answer(int(passage), q) for passage in passages[:read])
+        bool(relevance.holding(passages[:read].tolist(), q))
         for passages, q in zip(rows, questions, strict=True)
         if q.answers
     ]

@@ -4,10 +4,10 @@ Everything is measured on what was never asked in training: given questions, and
 (or passage, where the corpus names no facts) is held out.
 """
 
-import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -133,8 +133,8 @@ def notes(report: dict[str, Any]) -> list[str]:
     return lines_of(report.get("left_out", {})) + lines_of(report.get("notes", {}))
 
 
-# Passages whose bodies, and names of documents, are kept in memory.
-BODIES, NAMES = 1 << 14, 1 << 20
+# Passages that are kept in memory, for the rows of a table find much the same.
+KEPT = 1 << 16
 UNKNOWN_GOLD = "none of their gold ids is in the corpus"
 ITSELF = "a document of the corpus too, by id and text, which is left out of what they find"
 TITLES = {
@@ -143,14 +143,19 @@ TITLES = {
 }
 
 
+class _Passage(NamedTuple):
+    """Its text without its title, and the documents that it stands in."""
+
+    text: str
+    documents: list[str]
+
+
 class Relevance:
     """Tells which passages answer a question: gold passages, and those that contain an answer."""
 
     def __init__(self, corpus: Corpus, questions: Sequence[Question]):
         self._source, self._questions = corpus.texts(), questions
-        # Kept, for the rows of a table find much the same passages.
-        self._body = functools.lru_cache(maxsize=BODIES)(self._read)
-        self.documents = functools.lru_cache(maxsize=NAMES)(self._named)
+        self._kept: dict[int, _Passage] = {}
         # The names of millions of documents take gigabytes, and few are asked for.
         names = (name for q in questions for name in (q.id, *q.gold_ids))
         asked = {name.encode("utf-8", "surrogatepass") for name in names}
@@ -177,7 +182,8 @@ class Relevance:
 
     def _own_rows(self, question: Question, rows: Iterable[int]) -> set[int]:
         """Those of some passages that the question is made of."""
-        return {row for row in rows if self._read(row) in question.question}
+        kept = self._passages([*rows])
+        return {row for row in rows if kept[row].text in question.question}
 
     def without_itself(self, ranking: Ranking) -> Ranking:
         """A ranking in which no question finds the document that it is."""
@@ -190,16 +196,26 @@ class Relevance:
                 scores[i] = np.where(kept, scores[i], -np.inf)[order]
         return Ranking(rows, scores)
 
-    def _named(self, row: int) -> list[str]:
-        """The documents that a passage stands in."""
-        return [name.decode() for name in self._source[row]["documents"]]
+    def documents(self, rows: Sequence[int]) -> list[list[str]]:
+        """Of each passage, by its row, the documents that it stands in; of -1 none."""
+        kept = self._passages(rows)
+        return [kept[row].documents if row >= 0 else [] for row in rows]
 
-    def _read(self, row: int) -> str:
-        return self._source[row]["text"].decode()
+    def holding(self, rows: Sequence[int], question: Question) -> set[int]:
+        """Those of the passages whose text (without its title) contains an answer."""
+        kept = self._passages(rows)
+        return {row for row in rows if row >= 0 and question.answer_in(kept[row].text)}
 
-    def has_answer(self, row: int, question: Question) -> bool:
-        """Whether the passage's text (without its title) contains an answer."""
-        return row >= 0 and question.answer_in(self._body(row))
+    def _passages(self, rows: Sequence[int]) -> dict[int, _Passage]:
+        """Those that are kept, with all of the rows: read together, they take a tenth of the time."""
+        wanted = {row for row in rows if row >= 0}
+        if len(self._kept.keys() | wanted) > KEPT:
+            self._kept.clear()
+        missing = sorted(wanted - self._kept.keys())
+        for row, record in zip(missing, self._source.read(missing), strict=True):
+            names = [name.decode() for name in record["documents"]]
+            self._kept[row] = _Passage(record["text"].decode(), names)
+        return self._kept
 
     def score(self, ranking: Ranking) -> dict[str, Any]:
         """Recall at KS and MRR, by answer and by gold passage.
@@ -227,8 +243,8 @@ class Relevance:
         ranked, gold = [], []
         for rows, wanted, question in zip(ranking.rows, self.gold, self._questions, strict=True):
             if wanted:
-                names = (name for row in rows.tolist() if row >= 0 for name in self.documents(row))
-                ranked.append(list(dict.fromkeys(names)))
+                named = itertools.chain(*self.documents(rows.tolist()))
+                ranked.append(list(dict.fromkeys(named)))
                 grades = question.relevance.items()
                 gold.append({name: grade for name, grade in grades if name in self._known})
         return judged(ranked, gold)
@@ -240,9 +256,7 @@ class Relevance:
     def _holding(self, rows: np.ndarray) -> list[set[int]]:
         """Of each question that has an answer: which of its rows, of [Q, k], contain one."""
         pairs = zip(rows.tolist(), self._questions, strict=True)
-        return [
-            {row for row in found if self.has_answer(row, q)} for found, q in pairs if q.answers
-        ]
+        return [self.holding(found, q) for found, q in pairs if q.answers]
 
     def counted(self) -> list[Question]:
         """The questions that rows are compared on: with a gold passage here; if none has, with an answer."""

@@ -31,13 +31,13 @@ def check(questions: Sequence[Question], folder: Path) -> None:
 def write_rankings(
     folder: Path,
     questions: Sequence[Question],
-    documents: Callable[[int], Sequence[str]],
+    documents: Callable[[Sequence[int]], Sequence[Sequence[str]]],
     found: Mapping[str, Ranking],
 ) -> None:
     """For each row of a report ROW.trec and ROW.json, {question: {document: score}}; and qrels of both kinds.
 
     Args:
-      documents: of a passage, by its row, the ids of the documents that it stands in.
+      documents: of each passage, by its row, the ids of the documents that it stands in.
       found: rankings of the questions by the name of their row.
 
     White space in ids, which TREC's columns cannot hold, is written as in addresses (%20) in its files.
@@ -48,19 +48,19 @@ def write_rankings(
     _write(folder / "qrels.trec", (f"{_word(q)} 0 {_word(d)} {grade}" for q, d, grade in judged))
     for name, ranking in found.items():
         scored = {
-            question.id: _scored(rows, scores, documents)
+            question.id: _scored(documents(rows.tolist()), scores.tolist())
             for question, rows, scores in zip(questions, ranking.rows, ranking.scores, strict=True)
         }
         _write_json(folder / f"{name}.json", scored)
         _write(folder / f"{name}.trec", _run(scored, name))
 
 
-def _scored(rows, scores, documents: Callable[[int], Sequence[str]]) -> dict[str, float]:
+def _scored(named: Sequence[Sequence[str]], scores: Sequence[float]) -> dict[str, float]:
     """Documents in the order of a question's passages, each once, with scores that fall."""
     out: dict[str, float] = {}
     last = float("inf")
-    for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
-        for document in documents(row) if row >= 0 else ():
+    for several, score in zip(named, scores, strict=True):
+        for document in several:
             if document not in out:
                 # As the file shows it, so that the order is the same in both.
                 last = out[document] = round(min(score, last - _STEP), 6)

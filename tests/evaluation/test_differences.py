@@ -1,9 +1,9 @@
 """Rows compared question by question: over gold passages, and over answers where no passage is known."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
+import passages_of
 import pytest
 
 from ralm_jax.evaluation.differences import by_question, differences, intervals, said, write_each
@@ -11,17 +11,7 @@ from ralm_jax.evaluation.retrieval import Relevance
 from ralm_jax.inference.embedding import Ranking
 from ralm_jax.questions.question import Question
 
-
-def passages(*texts):
-    """Stands for a corpus; passage i is document di."""
-    records = [
-        {"documents": [b"d%d" % i], "title": b"", "text": text.encode()}
-        for i, text in enumerate(texts)
-    ]
-    return SimpleNamespace(size=len(records), texts=lambda: records)
-
-
-CORPUS = passages("Paris in May", "Rome", "Oslo", "Paris again", "Bern", "Riga", "Kyiv")
+CORPUS = passages_of.corpus("Paris in May", "Rome", "Oslo", "Paris again", "Bern", "Riga", "Kyiv")
 # The start finds Paris sixth for the first question; the run finds it first.
 FOUND = {
     "start": Ranking(np.array([[1, 2, 4, 5, 6, 0], [1, 0, 2, 3, 4, 5]]), np.zeros((2, 6))),

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import passages_of
 import pytest
 
 from ralm_jax.batches import ClozeBatch, Lengths, Text
@@ -38,16 +39,30 @@ def quick():
 
 def passages(*texts):
     """Stands for a corpus of these texts; passage i came from document i, the last from two."""
-    records = [
-        {"documents": [b"d%d" % i], "title": b"Title", "text": text.encode()}
-        for i, text in enumerate(texts)
-    ]
-    records[-1]["documents"].append(b"copy")
-    return SimpleNamespace(size=len(records), texts=lambda: records)
+    made = passages_of.corpus(*texts)
+    made.texts()[-1]["documents"].append(b"copy")
+    return made
 
 
 def asked(answers, gold=()):
     return Question("q", "?", tuple(answers), tuple(gold))
+
+
+def test_passages_are_read_together_and_few_are_kept(monkeypatch):
+    monkeypatch.setattr(retrieval, "KEPT", 4)
+    corpus = passages("Paris", "Rome", "Oslo", "Bern", "Riga", "Paris again")
+    together = []
+    read = type(corpus.texts()).read
+    monkeypatch.setattr(
+        type(corpus.texts()), "read", lambda self, rows: together.append(rows) or read(self, rows)
+    )
+    relevance, question = Relevance(corpus, [asked(["Paris"])]), asked(["Paris"])
+    assert relevance.holding([5, 1, -1, 0, 1], question) == {0, 5}
+    assert relevance.documents([1, -1, 5]) == [["d1"], [], ["d5", "copy"]]
+    assert relevance.holding([0, 2, 3], question) == {0}
+    assert relevance.holding([-1], question) == set()
+    # Of four at the most: the fifth made room for itself.
+    assert [rows for rows in together if rows] == [[0, 1, 5], [0, 2, 3]]
 
 
 def test_relevance_by_hand():
@@ -72,7 +87,7 @@ def test_relevance_by_hand():
     none = Relevance(corpus, [asked(["Rome"], ["elsewhere"])])
     assert "gold_passage" not in none.score(Ranking(rows[:1], np.zeros((1, 5))))
     assert relevance.texts()[3] == "Title Rome"
-    assert not relevance.has_answer(-1, asked(["Rome"]))
+    assert not relevance.holding([-1], asked(["Rome"]))
 
 
 ROWS = np.array([[2, 0, 1, 3], [3, 2, 1, 0], [0, 1, 2, 3]], np.int32)
