@@ -23,6 +23,10 @@ CHUNK = 1024
 ACTIVATIONS = 1 << (25 if memory.cpu_only() else 28)
 
 
+# Queries that come one by one or together, as a server has them: a program for each width would take minutes.
+FEW = 32
+
+
 class Ranking(NamedTuple):
     """A question's best passages: rows of the corpus and scores, [Q, k], best first; -1 is none."""
 
@@ -151,17 +155,21 @@ def _narrow_first(model, needed: np.ndarray, length: int) -> Iterator[tuple[int,
 def embed_texts(
     model: Ralm | OpenQA, params: dict, text: Text, method: str = "queries"
 ) -> np.ndarray:
-    """Queries [n,L], or "passages" [n,P], which are embedded no wider than they are -> float32 [n,E]."""
+    """Queries [n,L], or "passages" [n,P], embedded no wider than they are -> float32 [n,E].
+
+    Up to FEW queries are read at their full length, for which one program serves.
+    """
     retriever, (n, length) = partition.replicate(params["retriever"]), text.tokens.shape
-    devices = jax.device_count()
-    few = -(-(1 << (n - 1).bit_length()) // devices) * devices
     vectors = np.empty((n, model.embedding), np.float32)
     needed = (text.tokens != 0).sum(1)
-    groups = (
-        _narrow_first(model, needed, length) if method == "passages" else [(length, np.arange(n))]
-    )
+    if method == "passages":
+        groups = _narrow_first(model, needed, length)
+    elif n > FEW:
+        groups = _by_quarter(needed, length)
+    else:
+        groups = iter([(length, np.arange(n))])
     for width, places in groups:
-        chunk = min(few, chunk_rows(model, width))
+        chunk = min(_padded(len(places)), chunk_rows(model, width))
         for start in range(0, len(places), chunk):
             # All chunks are of one size: the last one is filled up.
             rows = places[start : start + chunk]
@@ -170,6 +178,19 @@ def embed_texts(
             embedded = _embedder(cast(Hashable, model), method)(retriever, partition.shard(part))
             vectors[rows] = np.asarray(embedded)[: len(rows)]
     return vectors
+
+
+def _by_quarter(needed: np.ndarray, length: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(width, places of texts that need no more, and more than the width before)."""
+    quarters = np.clip(-(-4 * needed // length), 1, 4)
+    for quarter in np.unique(quarters).tolist():
+        yield -(-length * quarter // 4), np.flatnonzero(quarters == quarter)
+
+
+def _padded(n: int) -> int:
+    """So many texts or more, a power of two where devices are: few sizes are compiled."""
+    devices = jax.device_count()
+    return -(-(1 << (n - 1).bit_length()) // devices) * devices
 
 
 def search(queries: np.ndarray, vectors: np.ndarray, k: int) -> Ranking:

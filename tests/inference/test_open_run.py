@@ -179,3 +179,26 @@ def test_passages_given_as_texts_are_embedded_no_wider_than_they_are(run, tiny, 
     flat = partition.replicate(opened.params["retriever"])
     wanted = usual(flat, partition.shard(text))
     np.testing.assert_allclose(found, np.asarray(wanted), atol=1e-5)
+
+
+def test_many_queries_are_read_no_wider_than_they_are_and_few_by_one_program(run, monkeypatch):
+    opened, length = OpenRun.open(run), LENGTHS.query
+    monkeypatch.setattr(embedding, "CHUNK", 8)
+    text = opened.encode(["who", "who built the old mill of Norford then", "x " * 30, "when"] * 10)
+    seen = []
+    usual = embedding._embedder(opened.model, "queries")
+
+    def noted(params, given):
+        seen.append(given.tokens.shape[-1])
+        return usual(params, given)
+
+    monkeypatch.setattr(embedding, "_embedder", lambda *_: noted)
+    found = embedding.embed_texts(opened.model, opened.params, text)
+    assert min(seen) == length // 4 and max(seen) == length
+    flat = partition.replicate(opened.params["retriever"])
+    whole = np.asarray(usual(flat, partition.shard(text)))
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    seen.clear()
+    few = Text(text.tokens[: embedding.FEW], text.types[: embedding.FEW])
+    embedding.embed_texts(opened.model, opened.params, few)
+    assert {*seen} == {length}
