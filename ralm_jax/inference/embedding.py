@@ -139,15 +139,20 @@ def _by_width(
     yield from _narrow_first(model, needed, length)
 
 
-def _narrow_first(model, needed: np.ndarray, length: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(width, places of texts that need no more); too few to fill a chunk go with the next longer ones."""
+def _narrow_first(
+    model, needed: np.ndarray, length: int, least: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(width, places of texts that need no more); fewer than `least` go with the next longer ones.
+
+    `least` is by default as many as fill a chunk.
+    """
     rows = np.empty(0, int)
-    below = 0
+    below = -1
     for quarter in range(1, 5):
         width = -(-length * quarter // 4)
         fits = (needed > below) & ((needed <= width) | (quarter == 4))
         rows, below = np.concatenate([rows, np.flatnonzero(fits)]), width
-        if len(rows) and (quarter == 4 or len(rows) >= chunk_rows(model, width)):
+        if len(rows) and (quarter == 4 or len(rows) >= (least or chunk_rows(model, width))):
             yield width, rows
             rows = np.empty(0, int)
 
@@ -157,18 +162,14 @@ def embed_texts(
 ) -> np.ndarray:
     """Queries [n,L], or "passages" [n,P], embedded no wider than they are -> float32 [n,E].
 
-    Up to FEW queries are read at their full length, for which one program serves.
+    Up to FEW queries are read at the full length, for which one program serves.
     """
     retriever, (n, length) = partition.replicate(params["retriever"]), text.tokens.shape
     vectors = np.empty((n, model.embedding), np.float32)
     needed = (text.tokens != 0).sum(1)
-    if method == "passages":
-        groups = _narrow_first(model, needed, length)
-    elif n > FEW:
-        groups = _by_quarter(needed, length)
-    else:
-        groups = iter([(length, np.arange(n))])
-    for width, places in groups:
+    # A CPU reads padding for longer than it compiles another width, an accelerator does not.
+    least = FEW + 1 if method == "queries" and memory.cpu_only() else None
+    for width, places in _narrow_first(model, needed, length, least):
         chunk = min(_padded(len(places)), chunk_rows(model, width))
         for start in range(0, len(places), chunk):
             # All chunks are of one size: the last one is filled up.
@@ -178,13 +179,6 @@ def embed_texts(
             embedded = _embedder(cast(Hashable, model), method)(retriever, partition.shard(part))
             vectors[rows] = np.asarray(embedded)[: len(rows)]
     return vectors
-
-
-def _by_quarter(needed: np.ndarray, length: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(width, places of texts that need no more, and more than the width before)."""
-    quarters = np.clip(-(-4 * needed // length), 1, 4)
-    for quarter in np.unique(quarters).tolist():
-        yield -(-length * quarter // 4), np.flatnonzero(quarters == quarter)
 
 
 def _padded(n: int) -> int:

@@ -184,7 +184,7 @@ def test_passages_given_as_texts_are_embedded_no_wider_than_they_are(run, tiny, 
 def test_many_queries_are_read_no_wider_than_they_are_and_few_by_one_program(run, monkeypatch):
     opened, length = OpenRun.open(run), LENGTHS.query
     monkeypatch.setattr(embedding, "CHUNK", 8)
-    text = opened.encode(["who", "who built the old mill of Norford then", "x " * 30, "when"] * 10)
+    text = opened.encode(["who", "who built the old mill of Norford then", "x " * 30, "when"] * 20)
     seen = []
     usual = embedding._embedder(opened.model, "queries")
 
