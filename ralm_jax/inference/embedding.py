@@ -167,7 +167,7 @@ def embed_texts(
     retriever, (n, length) = partition.replicate(params["retriever"]), text.tokens.shape
     vectors = np.empty((n, model.embedding), np.float32)
     needed = (text.tokens != 0).sum(1)
-    # A CPU reads padding for longer than it compiles another width, an accelerator does not.
+    # On a CPU padding costs more than a program for another width does.
     least = FEW + 1 if method == "queries" and memory.cpu_only() else None
     for width, places in _narrow_first(model, needed, length, least):
         chunk = min(_padded(len(places)), chunk_rows(model, width))
