@@ -16,6 +16,9 @@ from ralm_jax.examples import features
 from ralm_jax.examples.cloze_batches import Queries, generator, held_out
 from ralm_jax.examples.masking import word_starts
 
+# Passages that share a title, at most, where it is theirs and not a document's; wordpieces that say anything.
+SHARED, SHORTEST_TITLE = 2, 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
@@ -88,14 +91,23 @@ def windows(
     *,
     shortest: int,
     longest: int,
+    titles: float = 0.0,
 ) -> Windows:
-    """Passage rows [B] -> a window of each, of `shortest` to `longest` wordpieces and of whole words."""
+    """Passage rows [B] -> a window of each, of `shortest` to `longest` wordpieces and of whole words.
+
+    As many as `titles` says ask with the title in its place, where that is the passage's own; see `title`.
+    """
     bodies = [body(corpus, row) for row in rows]
     drawn = [
         window(pieces, corpus, generator(seed, int(position)), shortest, longest)
         for pieces, position in zip(bodies, positions, strict=True)
     ]
     texts = [pieces[start:stop] for pieces, (start, stop) in zip(bodies, drawn, strict=True)]
+    for i, row in enumerate(rows if titles else ()):
+        own = title(corpus, int(row))
+        # Another stream than that of the window, which stays what it is without titles.
+        if len(own) and generator(seed + 2, int(positions[i])).random() < titles:
+            texts[i] = own
     text = features.query_text(corpus, texts, min(longest + 2, lengths.query))
     spans = np.array(drawn, np.int32).reshape(-1, 2)
     return Windows(text, np.asarray(rows, np.int32), spans, np.asarray(positions))
@@ -117,6 +129,19 @@ def with_questions(
             rows[i], spans[i] = rng.choice(sorted(relevant[i])), 0
     text = features.query_text(corpus, pieces, lengths.query)
     return Windows(text, rows, spans, asked.positions, tuple(relevant))
+
+
+def title(corpus: Corpus, row: int) -> np.ndarray:
+    """The wordpieces of a passage's title, int [n]; none where it says little or names a whole document.
+
+    It names a document where more than SHARED passages in a row have it.
+    """
+    length = int(corpus.lengths[row, 0])
+    own = np.asarray(corpus.tokens[row, :length])
+    near = slice(max(0, row - SHARED), row + SHARED + 1)
+    alike = np.asarray(corpus.lengths[near, 0]) == length
+    alike &= (np.asarray(corpus.tokens[near, :length]) == own).all(1)
+    return own if length >= SHORTEST_TITLE and alike.sum() <= SHARED else own[:0]
 
 
 def body(corpus: Corpus, row: int) -> np.ndarray:

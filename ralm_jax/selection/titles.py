@@ -10,12 +10,11 @@ import numpy as np
 from ralm_jax.batches import Lengths, Text
 from ralm_jax.data.corpus import Corpus
 from ralm_jax.examples import features
+from ralm_jax.examples.windows import SHARED, SHORTEST_TITLE
 from ralm_jax.selection.interpolation import Probe
 
-# Fewer titles than this tell nothing apart, nor do titles of a single wordpiece.
-FEWEST, MOST, SHORTEST = 100, 1000, 2
-# Passages that share a title, as a rule: with more of them it is a document's.
-SHARED = 2
+# Fewer titles than this tell nothing apart.
+FEWEST, MOST = 100, 1000
 
 
 def probe(corpus: Corpus, lengths: Lengths, size: int) -> Probe | None:
@@ -26,7 +25,7 @@ def probe(corpus: Corpus, lengths: Lengths, size: int) -> Probe | None:
     rng = np.random.default_rng(0)
     titled = np.asarray(corpus.lengths)[:, 0].astype(int)
     rows: dict[tuple[int, ...], list[int]] = {}
-    for row in rng.permutation(np.flatnonzero(titled >= SHORTEST)):
+    for row in rng.permutation(np.flatnonzero(titled >= SHORTEST_TITLE)):
         title = tuple(np.asarray(corpus.tokens[row, : titled[row]]).tolist())
         rows.setdefault(title, []).append(int(row))
     if len(rows) < FEWEST or np.median([len(each) for each in rows.values()]) > SHARED:

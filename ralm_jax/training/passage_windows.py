@@ -32,6 +32,8 @@ class PassageWindows:
       part: wordpieces of a passage that are read at most, special tokens included: a part that has the
         window stands for a longer passage; None for as many as the index reads. Half the length takes less
         than half the time.
+      titles: share of the queries that are the title of their passage in place of a window, where it has one
+        of its own. It takes `teaches`: the passage, which is read with its title, would be too easy to tell.
       kept: share of the windows that stay in their passage; a lexical match finds these.
       negatives: passages a query, drawn from the first `neighbours` of the mixed search.
       lexical_weight: of BM25 in that search; see `lexical.mix`.
@@ -47,6 +49,7 @@ class PassageWindows:
     shortest: Count = 8
     longest: Count = 20
     part: Count | None = None
+    titles: Share = 0.0
     kept: Share = 1.0
     negatives: CountOrZero = 1
     neighbours: Count = 20
@@ -72,6 +75,11 @@ class PassageWindows:
                 "PassageWindows: a teacher without BM25 is the student as it begins: raise `lexical_weight` "
                 "above 0, or set `teaches` to False"
             )
+        if self.titles and not self.teaches:
+            raise UserError(
+                "PassageWindows: a passage is read with its title, by which it would be found at once: set "
+                "`titles` to 0, or `teaches` to True, which leaves a query's own passage out"
+            )
         if self.part is not None and self.part < self.longest + 3:
             raise UserError(
                 f"PassageWindows: a part of {self.part} wordpieces cannot hold a window of {self.longest} "
@@ -95,7 +103,7 @@ class PassageWindows:
         return lines
 
     def ask(self, corpus: Corpus, rows, positions, seed: int) -> windows.Windows:
-        sizes = {"shortest": self.shortest, "longest": self.longest}
+        sizes = {"shortest": self.shortest, "longest": self.longest, "titles": self.titles}
         asked = windows.windows(corpus, rows, positions, self.lengths, seed, **sizes)
         if self.labelled is None:
             return asked

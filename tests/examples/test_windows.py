@@ -1,5 +1,7 @@
 """Windows of passages: whole words, of the asked length, pure in (seed, position); and their negatives."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,9 @@ from ralm_jax.losses import marginal
 LENGTHS = Lengths(query=20, passage=56, joint=64, masked=4)
 
 
-def drawn(corpus, rows, first=0, seed=3, shortest=4, longest=9):
+def drawn(corpus, rows, first=0, seed=3, shortest=4, longest=9, titles=0.0):
     positions = np.arange(first, first + len(rows))
-    sizes = {"shortest": shortest, "longest": longest}
+    sizes = {"shortest": shortest, "longest": longest, "titles": titles}
     return windows.windows(corpus, np.asarray(rows), positions, LENGTHS, seed, **sizes)
 
 
@@ -37,6 +39,37 @@ def test_a_window_is_a_stretch_of_whole_words_of_its_passage(tiny):
         )
         lengths.append(len(window))
     assert max(lengths) <= 9 and len(set(lengths)) > 3
+
+
+def titled(corpus, lengths, same):
+    """The corpus, where titles are of so many wordpieces, and those of the passages `same` are alike."""
+    whole, tokens = np.array(corpus.lengths), np.array(corpus.tokens)
+    whole[:, 0] = lengths
+    tokens[:, :2] = np.arange(2 * len(tokens)).reshape(-1, 2) + 100
+    tokens[same, :2] = 99
+    return dataclasses.replace(corpus, tokens=tokens, lengths=whole)
+
+
+def test_titles_ask_where_they_are_of_a_passage_or_two(tiny):
+    rows = np.arange(12)
+    corpus = titled(tiny.corpus, 2, same=[4, 5, 8, 9, 10])
+    titles = [corpus.tokens[row, :2].tolist() for row in rows]
+    whole, none = (drawn(corpus, rows, titles=share) for share in (1.0, 0.0))
+    for row, asked, window in zip(rows, pieces(whole.query), pieces(none.query), strict=True):
+        # Three passages in a row have one title: that of a document.
+        assert asked == (window if row in (8, 9, 10) else titles[row])
+    np.testing.assert_array_equal(whole.passages, none.passages)
+    short = titled(tiny.corpus, 1, same=[])
+    assert pieces(drawn(short, rows, titles=1.0).query) == pieces(drawn(short, rows).query)
+
+
+def test_as_many_titles_as_are_asked_for_drawn_by_position(tiny):
+    corpus, rows = titled(tiny.corpus, 2, same=[]), np.arange(40).repeat(10)
+    asked, none = pieces(drawn(corpus, rows, titles=0.3).query), pieces(drawn(corpus, rows).query)
+    changed = [mine != before for mine, before in zip(asked, none, strict=True)]
+    assert 0.2 < np.mean(changed) < 0.4
+    part = pieces(drawn(corpus, rows[100:], first=100, titles=0.3).query)
+    assert part == asked[100:]
 
 
 def test_every_part_of_a_passage_is_asked(tiny):

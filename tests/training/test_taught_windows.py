@@ -41,6 +41,12 @@ def test_a_teacher_needs_bm25():
         PassageWindows(LENGTHS, shortest=4, longest=9, teaches=True, lexical_weight=0.0)
 
 
+def test_titles_need_a_teacher():
+    """Without one the passage is read with the title that asks for it."""
+    with pytest.raises(UserError, match="set `titles` to 0, or `teaches` to True"):
+        PassageWindows(LENGTHS, shortest=4, longest=9, titles=0.5)
+
+
 def test_listwise_by_hand():
     teacher = jnp.array([[LEAST, 0.0, jnp.log(3.0)], [0.0, 0.0, LEAST]], jnp.float32)
     scores = jnp.array([[9.0, 0.0, 0.0], [1.0, 1.0, 5.0]], jnp.float32)
