@@ -8,7 +8,7 @@ No list of places is kept over the corpus: a common answer stands in millions of
 """
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -58,17 +58,11 @@ class InPieces:
         return np.isin(rows, self.spans(question, rows).rows)
 
     def anywhere(self) -> np.ndarray:
-        def found(passages: np.ndarray, left: np.ndarray) -> Iterator[bool]:
+        def opened(passages: np.ndarray) -> Callable[[int], bool]:
             index = BodyIndex(self._corpus, passages)
-            matching = self._patterns.matching(_sought(self._questions, left), passages)
-            for i in left:
-                asked = self._questions[i]
-                if asked.patterns:
-                    yield not matching.isdisjoint(asked.answers)
-                else:
-                    yield any(map(index.has, self._pieces[i]))
+            return lambda question: any(map(index.has, self._pieces[question]))
 
-        return _anywhere(self._corpus, len(self._questions), found)
+        return _anywhere(self._corpus, self._questions, self._patterns, opened)
 
 
 class InTexts:
@@ -87,18 +81,14 @@ class InTexts:
         return np.isin(rows, own[np.array(has, bool)])
 
     def anywhere(self) -> np.ndarray:
-        def found(passages: np.ndarray, left: np.ndarray) -> Iterator[bool]:
+        def opened(passages: np.ndarray) -> Callable[[int], bool]:
             # No plain text has a NUL, so no answer reaches from one passage into the next.
             joined = "\0".join(self._read(passages))
-            matching = self._patterns.matching(_sought(self._questions, left), passages)
-            for i in left:
-                asked = self._questions[i]
-                if asked.patterns:
-                    yield not matching.isdisjoint(asked.answers)
-                else:
-                    yield any(each in joined for each in _texts(asked))
+            return lambda question: any(
+                each in joined for each in _texts(self._questions[question])
+            )
 
-        return _anywhere(self._corpus, len(self._questions), found)
+        return _anywhere(self._corpus, self._questions, self._patterns, opened)
 
     def _read(self, rows: np.ndarray) -> list[str]:
         return [plain(record["text"].decode()) for record in self._texts.read(rows.tolist())]
@@ -136,17 +126,26 @@ class BodyIndex(Bodies):
 
 def _anywhere(
     corpus: Corpus,
-    questions: int,
-    found: Callable[[np.ndarray, np.ndarray], Iterator[bool]],
+    questions: Sequence[Question],
+    patterns: Patterns,
+    opened: Callable[[np.ndarray], Callable[[int], bool]],
 ) -> np.ndarray:
-    """bool [n], by what `found` says of a block of passages and the questions that are left."""
-    has = np.zeros(questions, bool)
+    """bool [n], block by block of passages, as long as a question is left.
+
+    `opened` gives what tells of a block whether it answers a question, by its number, that has no patterns.
+    """
+    has = np.zeros(len(questions), bool)
     blocks = range(0, corpus.size, BLOCK)
     for start in watched(blocks, "seeking answers", len(blocks), " blocks of passages"):
-        left = np.flatnonzero(~has)
-        if not len(left):
+        left = np.flatnonzero(~has).tolist()
+        if not left:
             break
-        has[left] = list(found(np.arange(start, min(start + BLOCK, corpus.size)), left))
+        passages = np.arange(start, min(start + BLOCK, corpus.size))
+        sought = [each for i in left if questions[i].patterns for each in questions[i].answers]
+        matching, answers = patterns.matching(sought, passages), opened(passages)
+        for i in left:
+            asked = questions[i]
+            has[i] = not matching.isdisjoint(asked.answers) if asked.patterns else answers(i)
     return has
 
 
@@ -169,8 +168,3 @@ def _pieces(corpus: Corpus, questions: Sequence[Question]) -> list[list[tuple[in
 def _texts(asked: Question) -> list[str]:
     """The answers of a question as texts have them."""
     return [text for text in map(plain, asked.answers) if text]
-
-
-def _sought(questions: Sequence[Question], left: np.ndarray) -> list[str]:
-    """The patterns of those questions that have some."""
-    return [each for i in left if questions[i].patterns for each in questions[i].answers]
