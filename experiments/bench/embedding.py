@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.bench.step import RESAMPLES
+from experiments.bench.step import interval
 from experiments.record import RESULTS, commit, hardware
 
 AGREE = 1e-3
@@ -95,16 +95,8 @@ def main() -> None:
     load = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "export"
-        words = [
-            "-m",
-            "ralm_jax.cli",
-            "export",
-            "--run",
-            str(given.run),
-            "--to",
-            "sentence-transformers",
-        ]
-        subprocess.run([sys.executable, *words, "--out", str(export)], check=True)
+        verb = [sys.executable, "-m", "ralm_jax.cli", "export", "--to", "sentence-transformers"]
+        subprocess.run([*verb, "--run", str(given.run), "--out", str(export)], check=True)
         timed = Timed(given.run, given.corpus, export, given.passages)
         found = measured(timed, given.rounds)
     result: dict[str, Any] = {
@@ -126,20 +118,12 @@ def measured(timed: Timed, rounds: int) -> dict[str, Any]:
     difference = float(np.abs(mine - yours).max())
     if difference > AGREE:
         raise SystemExit(f"the vectors differ by {difference}: something else is measured")
-    own, other = (np.array([row[side][0][0] for row in each]) for side in (0, 1))
-    cutting = np.array([seconds[1] for _, (seconds, _) in each])
-    rng = np.random.default_rng(0)
-    drawn = [np.median(s[rng.integers(len(s), size=(RESAMPLES, len(s)))], 1) for s in (own, other)]
+    own, other = ([row[side][0][0] for row in each] for side in (0, 1))
     return {
         "passages": timed.passages,
         "greatest_difference_of_a_number": difference,
-        "ours": timed.passages / float(np.median(own)),
-        "sentence_transformers": timed.passages / float(np.median(other)),
-        "ratio": float(np.median(other) / np.median(own)),
-        "interval": np.percentile(drawn[1] / drawn[0], (2.5, 97.5)).tolist(),
-        "our_seconds": own.round(2).tolist(),
-        "their_seconds": other.round(2).tolist(),
-        "their_seconds_of_cutting": cutting.round(2).tolist(),
+        **interval(timed.passages, own, other),
+        "torch_seconds_of_cutting": [round(seconds[1], 4) for _, (seconds, _) in each],
     }
 
 

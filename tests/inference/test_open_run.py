@@ -158,6 +158,19 @@ def test_a_corpus_that_was_moved_elsewhere_is_asked_for(run, tiny, tmp_path):
     assert "prepare" not in str(error.value) and "\n" not in str(error.value)
 
 
+def widths(opened, method, monkeypatch):
+    """How wide texts are embedded from now on, each time; and what embeds them as usual."""
+    seen = []
+    usual = embedding._embedder(opened.model, method)
+
+    def noted(params, given):
+        seen.append(given.tokens.shape[-1])
+        return usual(params, given)
+
+    monkeypatch.setattr(embedding, "_embedder", lambda *_: noted)
+    return seen, usual
+
+
 def test_passages_given_as_texts_are_embedded_no_wider_than_they_are(run, tiny, monkeypatch):
     """As the index embeds them, and short ones in fewer wordpieces."""
     opened, length = OpenRun.open(run), LENGTHS.passage
@@ -166,14 +179,7 @@ def test_passages_given_as_texts_are_embedded_no_wider_than_they_are(run, tiny, 
     short = whole.tokens.copy()
     short[::2, 12:] = 0
     text = Text(short, whole.types * (short != 0))
-    seen = []
-    usual = embedding._embedder(opened.model, "passages")
-
-    def noted(params, given):
-        seen.append(given.tokens.shape[-1])
-        return usual(params, given)
-
-    monkeypatch.setattr(embedding, "_embedder", lambda *_: noted)
+    seen, usual = widths(opened, "passages", monkeypatch)
     found = embedding.embed_texts(opened.model, opened.params, text, "passages")
     assert min(seen) == length // 4 and max(seen) <= length
     flat = partition.replicate(opened.params["retriever"])
@@ -185,14 +191,7 @@ def test_many_queries_are_read_no_wider_than_they_are_and_few_by_one_program(run
     opened, length = OpenRun.open(run), LENGTHS.query
     monkeypatch.setattr(embedding, "CHUNK", 8)
     text = opened.encode(["who", "who built the old mill of Norford then", "x " * 30, "when"] * 20)
-    seen = []
-    usual = embedding._embedder(opened.model, "queries")
-
-    def noted(params, given):
-        seen.append(given.tokens.shape[-1])
-        return usual(params, given)
-
-    monkeypatch.setattr(embedding, "_embedder", lambda *_: noted)
+    seen, usual = widths(opened, "queries", monkeypatch)
     found = embedding.embed_texts(opened.model, opened.params, text)
     assert min(seen) == length // 4 and max(seen) == length
     flat = partition.replicate(opened.params["retriever"])
